@@ -1,0 +1,62 @@
+# make demo   the whole line on a throw-away Label Studio
+# make test   everything that CI runs: style, types, tests
+#
+# The first run of either prepares .venv (about half a minute) and .server, a Label Studio and an S3 server
+# of their own (about a minute: the server's database is migrated once). Later runs start at once.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+UV := .uv/bin/uv
+
+.PHONY: demo test lint types cassettes benchmarks lock clean
+
+demo: .venv/ready .server/ready
+	$(BIN)/connector demo
+
+test: lint types .server/ready
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+lint: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/ready
+	$(BIN)/mypy
+
+# Records the HTTP exchanges again, from a real server started for it.
+cassettes: .venv/ready .server/ready
+	rm -rf cassettes/*
+	$(BIN)/python -m pytest tests/contract -m "not live" --record-mode=rewrite
+
+# Slow (several minutes), and not part of CI.
+benchmarks: .venv/ready .server/ready
+	$(BIN)/python -m benchmarks
+
+# After a change of pyproject.toml or requirements/*.in.
+LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate
+lock: $(UV)
+	$(UV) $(LOCK) pyproject.toml --group pyproject.toml:dev -o requirements/dev.txt
+	$(UV) $(LOCK) requirements/server.in -o requirements/server.txt
+	$(UV) $(LOCK) requirements/uv.in -o requirements/uv.txt
+
+clean:
+	rm -rf .venv .server .uv .demo .benchmarks .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(UV): requirements/uv.txt
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	touch $(UV)
+
+.venv/ready: $(UV) requirements/dev.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+.server/ready: $(UV) requirements/server.txt .venv/ready
+	test -x .server/venv/bin/python || $(PYTHON) -m venv --without-pip .server/venv
+	$(UV) pip sync --quiet --python .server/venv/bin/python --require-hashes requirements/server.txt
+	$(BIN)/python -m connector.demo.server .server
+	touch $@

@@ -1,0 +1,1 @@
+"""The line around a labeling tool."""

@@ -1,0 +1,215 @@
+"""What the line carries: items, tasks, annotations, regions, ontology, annotators.
+
+An annotation keeps its result as the JSON text the tool gave, so nothing is lost on the way there and
+back; regions are a reading of that text. The format of a result is Label Studio's: a list of regions,
+each with `from_name`, `to_name`, `type` and `value`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from connector.errors import BadRecord
+
+
+def _utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("a time needs a zone; this project keeps UTC everywhere")
+    return value
+
+
+Instant = Annotated[datetime, AfterValidator(_utc)]
+
+
+class Role(StrEnum):
+    """In what role somebody answered."""
+
+    PERSON = "person"
+    GOLD = "gold"
+    REVIEWER = "reviewer"
+    MODEL = "model"
+    CODE = "code"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Item(_Record):
+    """A piece of raw data in the bucket.
+
+    `key` names it for good (the object's URI, or the user's own id); `data` is what the tool shows.
+    """
+
+    key: str = Field(min_length=1)
+    data: dict[str, Any] = {}
+
+
+class Region(_Record):
+    """One drawn or chosen piece of an annotation, as a reading of the tool's own JSON.
+
+    `raw` is that JSON, whole; the other fields are taken out of it.
+    """
+
+    id: str
+    control: str
+    object: str
+    kind: str
+    value: dict[str, Any]
+    raw: dict[str, Any]
+
+    @classmethod
+    def parse(cls, raw: object) -> Region:
+        """Read one region of a result.
+
+        Raises:
+            BadRecord: if a field that names the region is missing or of the wrong type.
+        """
+        if not isinstance(raw, Mapping):
+            raise BadRecord(f"a region must be a JSON object, found {type(raw).__name__}")
+        fields: dict[str, str] = {}
+        for ours, theirs in (("control", "from_name"), ("object", "to_name"), ("kind", "type")):
+            found = raw.get(theirs)
+            if not isinstance(found, str) or not found:
+                raise BadRecord(f"region {raw.get('id')!r}: {theirs!r} must be a name, found {found!r}")
+            fields[ours] = found
+        value = raw.get("value")
+        if not isinstance(value, Mapping):
+            raise BadRecord(f"region {raw.get('id')!r}: 'value' must be a JSON object, found {value!r}")
+        return cls(id=str(raw.get("id") or ""), value=dict(value), raw=dict(raw), **fields)
+
+
+def dump_json(value: Any) -> str:
+    """JSON text, the same for the same content.
+
+    The standard library and ASCII on purpose: integers of any size and half surrogates survive, which
+    faster encoders change or refuse.
+
+    Raises:
+        BadRecord: if the value holds what JSON cannot (NaN, an infinity).
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise BadRecord(f"this cannot be written as JSON: {error}") from error
+
+
+def _hash(value: Any) -> str:
+    return hashlib.blake2b(dump_json(value).encode(), digest_size=8).hexdigest()
+
+
+class Annotation(_Record):
+    """One annotator's whole answer for one task, at one `updated_at`.
+
+    `id` is None before the tool has given one. Tools reuse ids, so identity is (`id`, `created_at`).
+    `seconds` is the time the annotator took, as the tool measured it.
+    """
+
+    id: str | None = None
+    task_id: str
+    annotator: str
+    result: str = "[]"
+    cancelled: bool = False
+    ground_truth: bool = False
+    seconds: float | None = None
+    created_at: Instant | None = None
+    updated_at: Instant | None = None
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The result, read.
+
+        Raises:
+            BadRecord: if the result is not a list of regions.
+        """
+        raw = json.loads(self.result)
+        if not isinstance(raw, list):
+            raise BadRecord(f"annotation {self.id}: a result must be a list, found {type(raw).__name__}")
+        return tuple(Region.parse(one) for one in raw)
+
+    @property
+    def content(self) -> str:
+        """A hash of what the annotator said: equal content, equal hash. Who said it counts; when does not."""
+        said = (self.annotator, self.result, self.cancelled, self.ground_truth)
+        return _hash(said)
+
+    @property
+    def revision(self) -> str:
+        """What the tool holds, in one word. A write names the revision it expects to replace.
+
+        The time alone is not enough: Label Studio clears the ground truth flag of a sibling without
+        moving that sibling's `updated_at`.
+        """
+        at = self.updated_at.isoformat() if self.updated_at else "-"
+        return f"{at}/{self.content}"
+
+
+class Task(_Record):
+    """An item inside the labeling tool, with all its current annotations."""
+
+    id: str
+    key: str
+    data: dict[str, Any] = {}
+    overlap: int = 1
+    created_at: Instant | None = None
+    updated_at: Instant | None = None
+    annotations: tuple[Annotation, ...] = ()
+
+
+class Prediction(_Record):
+    """A model's answer for one task, to be shown to a person."""
+
+    task_id: str
+    result: str
+    model_version: str = Field(min_length=1)
+    score: float | None = Field(default=None, ge=0, le=1)
+
+
+class Annotator(_Record):
+    """Who answers. `id` is the tool's own; `name` is what people read."""
+
+    id: str
+    name: str
+    role: Role = Role.PERSON
+
+
+class Control(_Record):
+    """One question of the ontology.
+
+    `kind` is the tool's type of answer in a result (`choices`, `rectanglelabels`, …); `object` is the
+    name of what the question is about, `labels` the allowed answers in their order.
+    """
+
+    name: str
+    kind: str
+    object: str
+    labels: tuple[str, ...] = ()
+    required: bool = False
+
+
+class Ontology(_Record):
+    """All questions and their labels. `source` is the tool's own configuration, word for word.
+
+    `objects` maps the name of each object to (its type, the field of the task's data it shows).
+    """
+
+    controls: tuple[Control, ...]
+    objects: dict[str, tuple[str, str]] = {}
+    source: str = ""
+
+    @property
+    def version(self) -> str:
+        """A hash of what can be answered: equal ontologies, equal version, whatever the layout."""
+        said = [control.model_dump() for control in sorted(self.controls, key=lambda c: c.name)]
+        return _hash([said, self.objects])
+
+    def control(self, name: str) -> Control | None:
+        """The control of that name, if there is one."""
+        return next((c for c in self.controls if c.name == name), None)

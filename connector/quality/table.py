@@ -1,0 +1,60 @@
+"""What the quality room reads: two flat tables, whatever was drawn and whatever tool it came from.
+
+`answers` has one row per annotation, so an annotator who looked and drew nothing is seen; `regions` has
+one row per region, with its geometry. Everything in this room starts from these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+CHOICE = "choice"
+BOX = "box"
+
+ANSWERS = pl.Schema(
+    {
+        "task": pl.String,
+        "annotation": pl.String,  # unique over the table; an annotator may answer a task twice
+        "annotator": pl.String,
+        "role": pl.String,  # person, gold, reviewer, model, code
+        "seconds": pl.Float64,  # may be null
+        "created_at": pl.Datetime("us", "UTC"),  # may be null
+    }
+)
+
+REGIONS = pl.Schema(
+    {
+        "task": pl.String,
+        "annotation": pl.String,
+        "control": pl.String,
+        "region": pl.String,  # unique within its annotation
+        "label": pl.String,
+        # of a box, in percent of the picture, as in Label Studio; null for a choice.
+        # `rotation` is in degrees, clockwise, about the top left corner.
+        "x": pl.Float64,
+        "y": pl.Float64,
+        "width": pl.Float64,
+        "height": pl.Float64,
+        "rotation": pl.Float64,
+        # width divided by height of the picture in pixels; null where it is not known
+        "aspect": pl.Float64,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The labels of many annotators on many tasks.
+
+    Attributes:
+        answers: schema `ANSWERS`.
+        regions: schema `REGIONS`; every `annotation` stands in `answers`.
+        controls: the kind (`choice`, `box`) of every control, also of one nobody used.
+    """
+
+    answers: pl.DataFrame
+    regions: pl.DataFrame
+    controls: Mapping[str, str]
