@@ -1,0 +1,233 @@
+"""The seam to a labeling tool: what every adapter offers and what it promises.
+
+An adapter is bound to one project of one tool. What a tool cannot do is a field of its `Capabilities`;
+nothing above this floor asks for a tool's name. Each promise in a docstring below is a test of the
+contract suite (`connector/adapters/contract.py`), which every adapter runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from connector.model import Annotation, Annotator, Item, Ontology, Prediction, Task
+
+T = TypeVar("T")
+
+
+def batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most `size` things, in order."""
+    batch: list[T] = []
+    for thing in things:
+        batch.append(thing)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a tool can do. What is denied here raises `Unsupported` when asked for.
+
+    Attributes:
+        name: the tool's name, for people.
+        atomic_write: the tool itself refuses a stale write. Where it does not, the adapter compares just
+            before it writes, and an edit in the milliseconds between is not seen.
+        one_ground_truth: setting the ground truth on one annotation clears it on the task's others.
+        acts_for_others: an annotation can be written in another annotator's name.
+        predictions, webhooks, review_queue, connect_bucket: whether the methods of that name work.
+        import_batch: how many items are best sent in one request.
+    """
+
+    name: str
+    atomic_write: bool
+    one_ground_truth: bool
+    acts_for_others: bool
+    predictions: bool
+    webhooks: bool
+    review_queue: bool
+    connect_bucket: bool
+    import_batch: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at, and what to do when it is not well."""
+
+    name: str
+    ok: bool
+    found: str
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some changed tasks, and how far the pull has come once they are kept.
+
+    A cursor is the adapter's own text; nobody else reads it.
+    """
+
+    tasks: Sequence[Task]
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A registration at the tool: where it knocks when something changed."""
+
+    id: str
+    url: str
+    active: bool = True
+    actions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WakeUp:
+    """What an event says: look now. `id` is the same when the same event comes twice."""
+
+    id: str
+    action: str
+    task_ids: tuple[str, ...] = ()
+    annotation_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Where raw data lives, as the tool needs to know it to show it.
+
+    Attributes:
+        url: `s3://bucket/prefix` or `file:///folder`.
+        options: endpoint, region and keys, under the names obstore gives them.
+    """
+
+    url: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class LabelingTool(Protocol):
+    """One project of one labeling tool."""
+
+    capabilities: Capabilities
+
+    def check(self) -> list[Check]:
+        """Who we are, the tool's version, what is wrong and how to mend it. Never raises for what it finds."""
+        ...
+
+    def read_ontology(self) -> Ontology:
+        """The questions as the tool holds them now."""
+        ...
+
+    def write_ontology(self, ontology: Ontology) -> Ontology:
+        """Replace the questions; returns what the tool holds afterwards.
+
+        Raises:
+            UsageError: if the tool refuses the ontology.
+        """
+        ...
+
+    def add_items(self, items: Iterable[Item]) -> Iterator[Task]:
+        """Make a task of each item; an item whose key has one already gives that one.
+
+        Looks first, sends once, and looks again where an answer did not come. Tasks come back without
+        their annotations, in the order of the items, batch by batch: what was yielded is in the tool.
+
+        Raises:
+            BadRecord: naming the key, if the tool refuses an item; its batch is not sent.
+        """
+        ...
+
+    def known_keys(self) -> Mapping[str, str]:
+        """The task id of every key the tool has."""
+        ...
+
+    def data_for(self, item: Item, field: str, url: str) -> Item:
+        """The item with the object at `url` in `field` of its data, as the tool will show it."""
+        ...
+
+    def changed_tasks(self, since: str | None) -> Iterator[Page]:
+        """Tasks changed since a cursor, each with ALL its current annotations.
+
+        None is missed; some may come twice. Stopping after any page and going on from its cursor loses
+        nothing. Nothing changed: no page, or a page that holds what is known already.
+        """
+        ...
+
+    def task_ids(self) -> Sequence[str]:
+        """The ids of all tasks, to find what was deleted."""
+        ...
+
+    def count_tasks(self) -> int:
+        """How many tasks there are; cheap."""
+        ...
+
+    def annotators(self) -> Sequence[Annotator]:
+        """Everyone who may answer."""
+        ...
+
+    def read_annotation(self, id: str) -> Annotation:
+        """One annotation as the tool holds it now.
+
+        Raises:
+            Conflict: if there is none of that id (any more).
+        """
+        ...
+
+    def write_annotation(self, annotation: Annotation, expect: str | None) -> Annotation:
+        """Create (`expect` is None) or replace an annotation; returns what the tool stored.
+
+        Raises:
+            Conflict: if the tool holds another revision than `expect`.
+        """
+        ...
+
+    def delete_annotation(self, id: str, expect: str) -> None:
+        """Delete an annotation that still has the revision `expect`.
+
+        Raises:
+            Conflict: if it has another, or is gone.
+        """
+        ...
+
+    def read_task(self, id: str) -> Task:
+        """One task with all its annotations.
+
+        Raises:
+            Conflict: if there is none of that id (any more).
+        """
+        ...
+
+    def write_predictions(self, predictions: Iterable[Prediction]) -> int:
+        """Show a model's answers to people; returns how many were stored."""
+        ...
+
+    def review_queue(self, name: str, task_ids: Sequence[str]) -> str:
+        """Make, or replace, a list of tasks in the tool; returns the address where a person finds it."""
+        ...
+
+    def connect_bucket(self, bucket: Bucket) -> None:
+        """Let the tool show objects of this bucket. Connecting twice is connecting once."""
+        ...
+
+    def add_webhook(self, url: str, headers: Mapping[str, str]) -> Webhook:
+        """Register an address to be knocked at; the same address twice is one registration."""
+        ...
+
+    def webhooks(self) -> Sequence[Webhook]:
+        """What is registered."""
+        ...
+
+    def remove_webhook(self, id: str) -> None:
+        """Take a registration away; one that is not there is taken away already."""
+        ...
+
+    def parse_event(self, headers: Mapping[str, str], body: bytes, secret: str) -> WakeUp | None:
+        """Read an event without any network; None if it is of no interest.
+
+        Raises:
+            AuthError: if it does not carry the secret.
+            BadRecord: if the body is not an event of this tool.
+        """
+        ...
