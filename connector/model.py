@@ -60,7 +60,7 @@ class Region(_Record):
 
     id: str
     control: str
-    object: str
+    target: str
     kind: str
     value: dict[str, Any]
     raw: dict[str, Any]
@@ -75,7 +75,7 @@ class Region(_Record):
         if not isinstance(raw, Mapping):
             raise BadRecord(f"a region must be a JSON object, found {type(raw).__name__}")
         fields: dict[str, str] = {}
-        for ours, theirs in (("control", "from_name"), ("object", "to_name"), ("kind", "type")):
+        for ours, theirs in (("control", "from_name"), ("target", "to_name"), ("kind", "type")):
             found = raw.get(theirs)
             if not isinstance(found, str) or not found:
                 raise BadRecord(f"region {raw.get('id')!r}: {theirs!r} must be a name, found {found!r}")
@@ -183,13 +183,13 @@ class Annotator(_Record):
 class Control(_Record):
     """One question of the ontology.
 
-    `kind` is the tool's type of answer in a result (`choices`, `rectanglelabels`, …); `object` is the
-    name of what the question is about, `labels` the allowed answers in their order.
+    `kind` is the tool's type of answer in a result (`choices`, `rectanglelabels`, …); `target` is the
+    name of the object the question is about, `labels` the allowed answers in their order.
     """
 
     name: str
     kind: str
-    object: str
+    target: str
     labels: tuple[str, ...] = ()
     required: bool = False
 

@@ -113,7 +113,7 @@ class LabelingTool(Protocol):
     capabilities: Capabilities
 
     def check(self) -> list[Check]:
-        """Who we are, the tool's version, what is wrong and how to mend it. Never raises for what it finds."""
+        """Who we are, the version, what is wrong and how to mend it. Never raises for what it finds."""
         ...
 
     def read_ontology(self) -> Ontology:

@@ -14,35 +14,36 @@ import polars as pl
 CHOICE = "choice"
 BOX = "box"
 
-ANSWERS = pl.Schema(
-    {
-        "task": pl.String,
-        "annotation": pl.String,  # unique over the table; an annotator may answer a task twice
-        "annotator": pl.String,
-        "role": pl.String,  # person, gold, reviewer, model, code
-        "seconds": pl.Float64,  # may be null
-        "created_at": pl.Datetime("us", "UTC"),  # may be null
-    }
-)
+_Columns = dict[str, pl.DataType | type[pl.DataType]]
 
-REGIONS = pl.Schema(
-    {
-        "task": pl.String,
-        "annotation": pl.String,
-        "control": pl.String,
-        "region": pl.String,  # unique within its annotation
-        "label": pl.String,
-        # of a box, in percent of the picture, as in Label Studio; null for a choice.
-        # `rotation` is in degrees, clockwise, about the top left corner.
-        "x": pl.Float64,
-        "y": pl.Float64,
-        "width": pl.Float64,
-        "height": pl.Float64,
-        "rotation": pl.Float64,
-        # width divided by height of the picture in pixels; null where it is not known
-        "aspect": pl.Float64,
-    }
-)
+_answers: _Columns = {
+    "task": pl.String,
+    "annotation": pl.String,  # unique over the table; an annotator may answer a task twice
+    "annotator": pl.String,
+    "role": pl.String,  # person, gold, reviewer, model, code
+    "seconds": pl.Float64,  # may be null
+    "created_at": pl.Datetime("us", "UTC"),  # may be null
+}
+
+_regions: _Columns = {
+    "task": pl.String,
+    "annotation": pl.String,
+    "control": pl.String,
+    "region": pl.String,  # unique within its annotation
+    "label": pl.String,
+    # of a box, in percent of the picture, as in Label Studio; null for a choice.
+    # `rotation` is in degrees, clockwise, about the top left corner.
+    "x": pl.Float64,
+    "y": pl.Float64,
+    "width": pl.Float64,
+    "height": pl.Float64,
+    "rotation": pl.Float64,
+    # width divided by height of the picture in pixels; null where it is not known
+    "aspect": pl.Float64,
+}
+
+ANSWERS = pl.Schema(_answers)
+REGIONS = pl.Schema(_regions)
 
 
 @dataclass(frozen=True, slots=True)

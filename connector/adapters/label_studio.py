@@ -1,0 +1,936 @@
+"""Label Studio, Community edition, behind the seam.
+
+What is said here of the server was seen with Label Studio 1.23.2 and label-studio-sdk 2.1.2. The SDK does
+the control plane; bulk reading and importing go through `requests` with just the fields that are needed,
+which is twice as fast as the SDK's listing. Every request has a connection of its own: on this server a
+kept-alive connection costs 40 ms more per request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from urllib.parse import quote, unquote, urlsplit
+from xml.etree import ElementTree
+
+import requests
+
+from connector.adapters.base import Bucket, Capabilities, Check, Page, WakeUp, Webhook, batches
+from connector.errors import (
+    AuthError,
+    BadRecord,
+    Conflict,
+    ConnectorError,
+    Temporary,
+    Unsupported,
+    UsageError,
+)
+from connector.model import Annotation, Annotator, Control, Item, Ontology, Prediction, Task, dump_json
+from connector.retry import CONNECT_SECONDS, LONGEST_WAIT_SECONDS, READ_SECONDS, patient
+
+if TYPE_CHECKING:
+    from label_studio_sdk.client import LabelStudio as Client
+
+T = TypeVar("T")
+
+KEY_FIELD = "connector_key"
+"""Where a task's data keeps the item's key. Label Studio ignores ids of ours, but filters by data fields."""
+
+SECRET_HEADER = "X-Connector-Secret"
+
+PAGE_SIZE = 1000
+"""Larger pages are not faster and cost the server up to a gigabyte."""
+
+TASK_FIELDS = (
+    "id,data,overlap,created_at,updated_at,"
+    "annotations,result,completed_by,was_cancelled,ground_truth,lead_time"
+)
+"""A sparse selection, applied to tasks and to their annotations by name: half the bytes, twice the speed."""
+
+LATE_COMMIT_SECONDS = 61
+"""`updated_at` is stamped before the commit that makes it visible: what is younger is read once more. One
+second of it is the resolution of the server's Date header."""
+
+ACTIONS = (
+    "TASKS_CREATED",
+    "TASKS_DELETED",
+    "ANNOTATION_CREATED",
+    "ANNOTATIONS_CREATED",
+    "ANNOTATION_UPDATED",
+    "ANNOTATIONS_DELETED",
+)
+
+# Tags that are questions, with the attribute or child tag that holds their labels. `type` in a result is the
+# tag's name in lower case.
+_LABEL_TAGS = {"Choice", "Label"}
+_OBJECT_TAGS = {
+    *("Audio", "Chat", "HyperText", "Image", "List", "Paragraphs", "Pdf"),
+    *("Table", "Text", "TimeSeries", "Video"),
+}
+
+
+@dataclass(frozen=True)
+class _Cursor:
+    """How far a pull has come.
+
+    Attributes:
+        read: the last `updated_at` that was read.
+        safe: nothing can appear late before this time; the next pull starts here.
+        count: how many tasks we saw from `safe` on, or None in the middle of a pull.
+        tasks: how many tasks the project had at the end of the pull.
+    """
+
+    read: str
+    safe: str
+    count: int | None = None
+    tasks: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> _Cursor:
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                f"the cursor in the store is not one of Label Studio's: {text[:80]!r}",
+                "use a store of its own for every project",
+            ) from error
+
+    def dump(self) -> str:
+        return dump_json(asdict(self))
+
+
+class LabelStudio:
+    """One project of one Label Studio server.
+
+    Args:
+        url: where the server answers, such as `http://localhost:8080`.
+        token: an access token of either kind (personal, or legacy).
+        project: the project's id.
+    """
+
+    capabilities = Capabilities(
+        name="Label Studio",
+        atomic_write=False,
+        one_ground_truth=True,
+        acts_for_others=True,
+        predictions=True,
+        webhooks=True,
+        review_queue=True,
+        connect_bucket=True,
+        import_batch=PAGE_SIZE,
+    )
+
+    def __init__(self, url: str, token: str, project: int) -> None:
+        self.project = project
+        self._server = Server(url, token)
+        self._keys: dict[str, str] = {}
+        self._last_task = 0
+        self._names: dict[int, str] = {}
+
+    # who we are, and what is wrong
+
+    def check(self) -> list[Check]:
+        found: list[Check] = []
+        steps: list[tuple[str, Callable[[], str]]] = [
+            ("server answers", self._server.version),
+            ("token is accepted", self._server.whoami),
+            ("project exists", self._check_project),
+            ("several people can label one task", self._check_overlap),
+        ]
+        for name, look in steps:
+            try:
+                found.append(Check(name, True, look()))
+            except ConnectorError as error:
+                found.append(Check(name, False, error.what, error.hint))
+                break
+        return found
+
+    def _check_project(self) -> str:
+        project = self._project()
+        return f"{self.project} “{project['title']}”, {project.get('task_number') or 0} tasks"
+
+    def _check_overlap(self) -> str:
+        overlap = int(self._project().get("maximum_annotations") or 1)
+        if overlap < 2:
+            raise UsageError(
+                "each task is shown to one person only, so agreement cannot be measured",
+                "set tool.overlap in connector.toml and run `connector ontology push`",
+            )
+        return f"{overlap} annotators per task"
+
+    def _project(self) -> dict[str, Any]:
+        with _project_is_there(self.project, self._server.url):
+            answer: dict[str, Any] = self._server.get(f"/api/projects/{self.project}/")
+            return answer
+
+    # the ontology
+
+    def read_ontology(self) -> Ontology:
+        return parse_config(str(self._project()["label_config"]))
+
+    def write_ontology(self, ontology: Ontology) -> Ontology:
+        with self._server.sdk() as client, _refused_ontology():
+            client.projects.update(id=self.project, label_config=ontology.source)
+        return self.read_ontology()
+
+    def set_overlap(self, annotators: int) -> None:
+        """Show each task to so many people, each blind to the others.
+
+        Label Studio's interface offers this in the paid edition only; its API does it in every edition.
+        """
+        with self._server.sdk() as client:
+            client.projects.update(id=self.project, maximum_annotations=annotators)
+
+    # items to tasks
+
+    def known_keys(self) -> Mapping[str, str]:
+        self._learn_keys()
+        return self._keys
+
+    def _learn_keys(self) -> None:
+        """Read the keys of tasks newer than the last we know."""
+        while True:
+            newer = _filter("id", "greater", "Number", self._last_task)
+            tasks, _, _ = self._list([newer], order="tasks:id", include="id,data", task_only=True)
+            for task in tasks:
+                self._keys.setdefault(_key(task), str(task["id"]))
+                self._last_task = max(self._last_task, int(task["id"]))
+            if len(tasks) < PAGE_SIZE:
+                return
+
+    def add_items(self, items: Iterable[Item]) -> Iterator[Task]:
+        self._learn_keys()
+        for batch in batches(items, self.capabilities.import_batch):
+            first_try = [True]
+
+            def send(batch: list[Item] = batch, first_try: list[bool] = first_try) -> None:
+                # After a failure nobody knows what arrived: look before sending again.
+                if not first_try[0]:
+                    self._learn_keys()
+                first_try[0] = False
+                self._import(batch)
+
+            patient(send)
+            for item in batch:
+                yield Task(id=self._keys[item.key], key=item.key, data=item.data)
+
+    def _import(self, batch: Sequence[Item]) -> None:
+        missing = {item.key: item for item in batch if item.key not in self._keys}
+        if not missing:
+            return
+        body = [{"data": {**item.data, KEY_FIELD: item.key}} for item in missing.values()]
+        try:
+            answer = self._server.post(
+                f"/api/projects/{self.project}/import", body, params={"return_task_ids": "true"}
+            )
+        except UsageError as error:
+            keys = list(missing)
+            raise BadRecord(f"Label Studio refused the batch {keys[0]} … {keys[-1]}: {error.what}") from error
+        for key, task_id in zip(missing, answer["task_ids"], strict=True):
+            self._keys[key] = str(task_id)
+            self._last_task = max(self._last_task, int(task_id))
+
+    def data_for(self, item: Item, field: str, url: str) -> Item:
+        parts = urlsplit(url)
+        if parts.scheme == "file":
+            # The server knows local files by their path below its document root; the folder that
+            # was connected as storage is what it lets people see.
+            url = f"/data/local-files/?d={quote(unquote(parts.path).lstrip('/'))}"
+        return Item(key=item.key, data={**item.data, field: url})
+
+    # tasks and their annotations
+
+    def changed_tasks(self, since: str | None) -> Iterator[Page]:
+        cursor = _Cursor.parse(since) if since else None
+        if cursor and cursor.count is not None:
+            unchanged, clock_went_back = self._look(cursor)
+            if unchanged:
+                return
+            if clock_went_back:
+                cursor = None
+        yield from self._read_from(cursor.safe if cursor else None)
+
+    def _look(self, cursor: _Cursor) -> tuple[bool, bool]:
+        """Whether nothing changed since the cursor, in one cheap request; whether the clock was set back."""
+        newer = [_since(cursor.safe)]
+        tasks, total, now = self._list(newer, order="-tasks:updated_at", include="id,updated_at", size=1)
+        newest = tasks[0]["updated_at"] if tasks else cursor.read
+        same = (total, newest, self.count_tasks()) == (cursor.count, cursor.read, cursor.tasks)
+        return same, now < _instant(cursor.read) - timedelta(seconds=LATE_COMMIT_SECONDS)
+
+    def _read_from(self, start: str | None) -> Iterator[Page]:
+        at, safe, complete = start, start or "", True
+        recent: dict[int, str] = {}
+        done_at_once: set[tuple[int, str]] = set()
+        while True:
+            tasks, _, now = self._list([_since(at)] if at else [], order="tasks:updated_at")
+            full = len(tasks) == PAGE_SIZE
+            if at and full and tasks[-1]["updated_at"] == at:
+                tasks = list(self._all_of_one_moment(at))
+            fresh = [t for t in tasks if (t["id"], t["updated_at"]) not in done_at_once]
+            if fresh:
+                at = max(fresh[-1]["updated_at"], at or "")
+                done_at_once = {(t["id"], t["updated_at"]) for t in tasks if t["updated_at"] == at}
+                horizon = _stamp(now - timedelta(seconds=LATE_COMMIT_SECONDS))
+                if complete:
+                    safe, complete = max(safe, min(at, horizon)), at <= horizon
+                recent = {i: u for i, u in recent.items() if u >= safe}
+                recent |= {t["id"]: t["updated_at"] for t in fresh if t["updated_at"] >= safe}
+                yield Page([self._task(t) for t in fresh], _Cursor(at, safe).dump())
+            if not full:
+                break
+            if not fresh:
+                at = _stamp(_instant(at or "") + timedelta(microseconds=1))
+        if at is not None:
+            yield Page([], _Cursor(max(at, safe), safe, len(recent), self.count_tasks()).dump())
+
+    def _all_of_one_moment(self, at: str) -> Iterator[dict[str, Any]]:
+        """Tasks that share one `updated_at`, more than fit on a page: only their ids tell them apart."""
+        last = 0
+        while True:
+            where = [
+                _filter("updated_at", "equal", "Datetime", at),
+                _filter("id", "greater", "Number", last),
+            ]
+            tasks, _, _ = self._list(where, order="tasks:id")
+            yield from tasks
+            if len(tasks) < PAGE_SIZE:
+                return
+            last = tasks[-1]["id"]
+
+    def task_ids(self) -> Sequence[str]:
+        ids: list[str] = []
+        last = 0
+        while True:
+            newer = _filter("id", "greater", "Number", last)
+            tasks, _, _ = self._list([newer], order="tasks:id", include="id", task_only=True)
+            ids += [str(task["id"]) for task in tasks]
+            if len(tasks) < PAGE_SIZE:
+                return ids
+            last = tasks[-1]["id"]
+
+    def count_tasks(self) -> int:
+        params = {"ids": self.project, "include": "id,task_number"}
+        with _project_is_there(self.project, self._server.url):
+            found = self._server.get("/api/projects/counts/", params)["results"]
+        if not found:
+            raise _no_project(self.project, self._server.url)
+        return int(found[0]["task_number"])
+
+    def read_task(self, id: str) -> Task:
+        tasks, _, _ = self._list([_filter("id", "equal", "Number", int(id))])
+        if not tasks:
+            raise Conflict(f"task {id} is not in the project any more", "run `connector pull`")
+        return self._task(tasks[0])
+
+    def _list(
+        self,
+        where: Sequence[Mapping[str, Any]],
+        order: str = "tasks:id",
+        include: str = TASK_FIELDS,
+        size: int = PAGE_SIZE,
+        task_only: bool = False,
+    ) -> tuple[list[dict[str, Any]], int, datetime]:
+        """A page of tasks, how many match in all, and the server's time."""
+        query = {"filters": {"conjunction": "and", "items": list(where)}, "ordering": [order]}
+        params = {
+            "project": self.project,
+            "page_size": size,
+            "fields": "task_only" if task_only else "all",
+            "include": include,
+            "query": dump_json(query),
+        }
+        with _project_is_there(self.project, self._server.url):
+            response = self._server.read("/api/tasks/", params)
+        body = _json(response)
+        return body["tasks"], int(body["total"]), parsedate_to_datetime(response.headers["Date"])
+
+    def _task(self, raw: Mapping[str, Any]) -> Task:
+        id = str(raw["id"])
+        return Task(
+            id=id,
+            key=_key(raw),
+            data={k: v for k, v in raw["data"].items() if k != KEY_FIELD},
+            overlap=int(raw.get("overlap") or 1),
+            created_at=raw["created_at"],
+            updated_at=raw["updated_at"],
+            annotations=tuple(self._annotation(a, id) for a in raw.get("annotations", ())),
+        )
+
+    def _annotation(self, raw: Mapping[str, Any], task_id: str) -> Annotation:
+        return Annotation(
+            id=str(raw["id"]),
+            task_id=task_id,
+            annotator=self._name(raw.get("completed_by")),
+            result=dump_json(raw.get("result") or []),
+            cancelled=bool(raw["was_cancelled"]),
+            ground_truth=bool(raw["ground_truth"]),
+            seconds=raw.get("lead_time"),
+            created_at=raw["created_at"],
+            updated_at=raw["updated_at"],
+        )
+
+    # people
+
+    def annotators(self) -> Sequence[Annotator]:
+        with self._server.sdk() as client:
+            users = client.users.list()
+        self._names = {int(user.id or 0): str(user.email) for user in users}
+        return [Annotator(id=str(id), name=name) for id, name in sorted(self._names.items())]
+
+    def _name(self, user: object) -> str:
+        """A user's e-mail address: what people know each other by."""
+        if user is None:
+            return "unknown"
+        id = int(user["id"]) if isinstance(user, Mapping) else int(str(user))
+        if id not in self._names:
+            self.annotators()
+        return self._names.setdefault(id, f"user-{id}")
+
+    def _user_id(self, name: str) -> int:
+        for fresh in (False, True):
+            if fresh:
+                self.annotators()
+            for id, known in self._names.items():
+                if known == name:
+                    return id
+        raise UsageError(
+            f"Label Studio knows no user {name!r}", "invite that person, or write in your own name"
+        )
+
+    # single annotations
+
+    def read_annotation(self, id: str) -> Annotation:
+        with self._annotation_is_there(id), self._server.sdk() as client:
+            raw = patient(client.annotations.get, id=int(id)).dict()
+        return self._annotation(raw, str(raw["task"]))
+
+    def write_annotation(self, annotation: Annotation, expect: str | None) -> Annotation:
+        if expect is None or annotation.id is None:
+            return self._create(annotation)
+        self._expect(annotation.id, expect)
+        with self._annotation_is_there(annotation.id), self._server.sdk() as client:
+            client.annotations.update(
+                id=int(annotation.id),
+                result=json.loads(annotation.result),
+                was_cancelled=annotation.cancelled,
+                ground_truth=annotation.ground_truth,
+            )
+        stored = self.read_annotation(annotation.id)
+        if stored.content != annotation.content:
+            raise Conflict(
+                f"annotation {annotation.id} was edited while it was being written", "run `connector pull`"
+            )
+        return stored
+
+    def _create(self, annotation: Annotation) -> Annotation:
+        before = {a.id for a in self.read_task(annotation.task_id).annotations}
+        body: dict[str, Any] = {
+            "result": json.loads(annotation.result),
+            "was_cancelled": annotation.cancelled,
+            # Label Studio takes an import for ground truth unless told otherwise.
+            "ground_truth": annotation.ground_truth,
+            "lead_time": annotation.seconds,
+        }
+        if annotation.annotator:
+            body["completed_by"] = self._user_id(annotation.annotator)
+        try:
+            with self._server.sdk() as client:
+                client.annotations.create(id=int(annotation.task_id), **body)
+        except Temporary as error:
+            # The server may have saved it before it failed (it does when its own export storage is down).
+            return self._created_after_all(annotation, before, error)
+        return self._newest(annotation, before)
+
+    def _created_after_all(
+        self, annotation: Annotation, before: set[str | None], error: Temporary
+    ) -> Annotation:
+        try:
+            return self._newest(annotation, before)
+        except Conflict:
+            raise error from None
+
+    def _newest(self, annotation: Annotation, before: set[str | None]) -> Annotation:
+        for found in patient(self.read_task, annotation.task_id).annotations:
+            if found.id not in before and found.content == annotation.content:
+                return found
+        raise Conflict(
+            f"the new annotation of task {annotation.task_id} is not there", "run `connector pull`"
+        )
+
+    def delete_annotation(self, id: str, expect: str) -> None:
+        self._expect(id, expect)
+        with self._annotation_is_there(id), self._server.sdk() as client:
+            client.annotations.delete(id=int(id))
+
+    def _expect(self, id: str, revision: str) -> None:
+        found = self.read_annotation(id)
+        if found.revision != revision:
+            raise Conflict(
+                f"annotation {id} was changed since it was pulled", "run `connector pull`, then plan again"
+            )
+
+    @contextmanager
+    def _annotation_is_there(self, id: str) -> Iterator[None]:
+        with _instead_of_missing(
+            Conflict(f"annotation {id} is gone", "run `connector pull`, then plan again")
+        ):
+            yield
+
+    # predictions, the review queue, the bucket
+
+    def write_predictions(self, predictions: Iterable[Prediction]) -> int:
+        stored = 0
+        for batch in batches(predictions, PAGE_SIZE):
+            body = [
+                {
+                    "task": int(p.task_id),
+                    "result": json.loads(p.result),
+                    "model_version": p.model_version,
+                    "score": p.score,
+                }
+                for p in batch
+            ]
+            answer = self._server.post(f"/api/projects/{self.project}/import/predictions", body)
+            stored += int(answer["created"])
+        return stored
+
+    def review_queue(self, name: str, task_ids: Sequence[str]) -> str:
+        data = {
+            "title": name,
+            "filters": {
+                "conjunction": "and",
+                "items": [_filter("id", "in_list", "Number", [int(id) for id in task_ids])],
+            },
+            "ordering": ["tasks:id"],
+        }
+        mine = [view for view in self._views() if view["data"].get("title") == name]
+        if mine:
+            id = int(mine[0]["id"])
+            self._server.send("PATCH", f"/api/dm/views/{id}/", {"project": self.project, "data": data})
+        else:
+            id = int(self._server.post("/api/dm/views/", {"project": self.project, "data": data})["id"])
+        return f"{self._server.url}/projects/{self.project}/data?tab={id}"
+
+    def _views(self) -> list[dict[str, Any]]:
+        answer: list[dict[str, Any]] = self._server.get("/api/dm/views/", {"project": self.project})
+        return answer
+
+    def connect_bucket(self, bucket: Bucket) -> None:
+        parts = urlsplit(bucket.url)
+        if parts.scheme == "file":
+            self._connect_folder(unquote(parts.path))
+        elif parts.scheme == "s3":
+            self._connect_s3(parts.netloc, parts.path.strip("/"), bucket.options)
+        else:
+            raise Unsupported(
+                f"Label Studio is not connected to {parts.scheme}:// by this version", "use s3:// or file://"
+            )
+
+    def _connect_folder(self, path: str) -> None:
+        with self._server.sdk() as client, _refused_storage(path):
+            if all(
+                storage.path != path for storage in client.import_storage.local.list(project=self.project)
+            ):
+                client.import_storage.local.create(
+                    project=self.project, path=path, title="connector", use_blob_urls=True
+                )
+
+    def _connect_s3(self, bucket: str, prefix: str, options: Mapping[str, str]) -> None:
+        with self._server.sdk() as client, _refused_storage(bucket):
+            for storage in client.import_storage.s3.list(project=self.project):
+                if (storage.bucket, storage.prefix or "") == (bucket, prefix):
+                    return
+        body = {
+            "project": self.project,
+            "title": "connector",
+            "bucket": bucket,
+            "prefix": prefix or None,
+            "use_blob_urls": True,
+            "presign": True,
+            "s3_endpoint": options.get("endpoint"),
+            "region_name": options.get("region"),
+            "aws_access_key_id": options.get("access_key_id"),
+            "aws_secret_access_key": options.get("secret_access_key"),
+            "aws_session_token": options.get("session_token"),
+        }
+        # By hand: the SDK's create() writes the endpoint as `s3endpoint`, which the server does not read.
+        with _refused_storage(bucket):
+            self._server.post("/api/storages/s3/", {k: v for k, v in body.items() if v is not None})
+
+    # webhooks
+
+    def add_webhook(self, url: str, headers: Mapping[str, str]) -> Webhook:
+        for known in self.webhooks():
+            if known.url == url:
+                self.remove_webhook(known.id)
+        with self._server.sdk() as client, _refused_address(url):
+            made = client.webhooks.create(
+                url=url,
+                project=self.project,
+                headers=dict(headers),
+                actions=list(ACTIONS),
+                send_payload=True,
+                send_for_all_actions=False,
+            )
+        return _webhook(made)
+
+    def webhooks(self) -> Sequence[Webhook]:
+        with self._server.sdk() as client:
+            return [_webhook(hook) for hook in client.webhooks.list(project=str(self.project))]
+
+    def remove_webhook(self, id: str) -> None:
+        if any(hook.id == id for hook in self.webhooks()):
+            with self._server.sdk() as client:
+                client.webhooks.delete(id=int(id))
+
+    def parse_event(self, headers: Mapping[str, str], body: bytes, secret: str) -> WakeUp | None:
+        given = {name.lower(): value for name, value in headers.items()}.get(SECRET_HEADER.lower(), "")
+        if not secret or not hmac.compare_digest(given.encode(), secret.encode()):
+            raise AuthError(
+                f"the event does not carry our secret in {SECRET_HEADER}", "register the webhook again"
+            )
+        try:
+            event = json.loads(body)
+            action = event["action"]
+            tasks = tuple(str(t["id"]) for t in _listed(event.get("task")) + _listed(event.get("tasks")))
+            annotations = _listed(event.get("annotation")) + _listed(event.get("annotations"))
+            ids = tuple(str(a["id"]) for a in annotations)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadRecord(f"this is not an event of Label Studio: {error!r}") from error
+        if action not in ACTIONS:
+            return None
+        # Label Studio gives events no id: what happened to what, and when, is one.
+        moments = [str(a.get("updated_at", "")) for a in annotations]
+        said = dump_json([action, tasks, ids, moments])
+        return WakeUp(hashlib.blake2b(said.encode(), digest_size=12).hexdigest(), action, tasks, ids)
+
+
+class Server:
+    """Requests to one Label Studio server, in our errors.
+
+    Args:
+        url: where the server answers.
+        token: a personal access token (a JWT, exchanged for a short-lived one) or a legacy token.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url.rstrip("/")
+        self._token = token
+        self._access: tuple[str, datetime] | None = None
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _client(self) -> Client:
+        import httpx
+        from label_studio_sdk.client import LabelStudio as Client
+
+        wire = httpx.Client(
+            limits=httpx.Limits(max_keepalive_connections=0),
+            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            follow_redirects=True,
+        )
+        # The SDK sends a POST up to three times after a 500, and Label Studio answers 500 after it has saved.
+        return Client(  # type: ignore[no-untyped-call]
+            base_url=self.url, api_key=self._token, max_retries=0, httpx_client=wire
+        )
+
+    @contextmanager
+    def sdk(self) -> Iterator[Client]:
+        """The official client, whose failures leave here as ours."""
+        import httpx
+        from label_studio_sdk.core.api_error import ApiError
+
+        try:
+            yield self._client
+        except ApiError as error:
+            text = error.body if isinstance(error.body, str) else dump_json(error.body)
+            _refuse(int(error.status_code or 0), text, self.url)
+        except httpx.TimeoutException as error:
+            raise _too_slow(self.url) from error
+        except httpx.TransportError as error:
+            raise _unreachable(self.url) from error
+
+    def version(self) -> str:
+        """The server's release and edition."""
+        answer = self.get("/api/version")
+        return f"{answer.get('edition', '')} {answer.get('release', '?')}".strip()
+
+    def whoami(self) -> str:
+        """Whose token this is."""
+        return str(self.get("/api/current-user/whoami")["email"])
+
+    def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
+        """The JSON at a path; tried again while the server is unwell."""
+        return _json(self.read(path, params))
+
+    def read(self, path: str, params: Mapping[str, Any] | None = None) -> requests.Response:
+        """The whole response at a path; tried again while the server is unwell."""
+        return patient(self._request, "GET", path, params=params)
+
+    def post(self, path: str, body: Any, params: Mapping[str, Any] | None = None) -> Any:
+        """Send once, never twice: what is doubtful is for the caller to look up."""
+        return _json(self._request("POST", path, body=body, params=params))
+
+    def send(self, method: Literal["PATCH", "DELETE"], path: str, body: Any = None) -> None:
+        """Send something that may be sent twice without harm."""
+        patient(self._request, method, path, body=body)
+
+    def _request(
+        self, method: str, path: str, body: Any = None, params: Mapping[str, Any] | None = None
+    ) -> requests.Response:
+        try:
+            response = requests.request(
+                method,
+                self.url + path,
+                params=params,
+                json=body,
+                headers=self._authorization(),
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                # A token of ours must not be replaced by one in somebody's ~/.netrc.
+                auth=lambda request: request,
+            )
+        except requests.Timeout as error:
+            raise _too_slow(self.url) from error
+        except requests.ConnectionError as error:
+            raise _unreachable(self.url) from error
+        except requests.RequestException as error:
+            raise UsageError(
+                f"{self.url} cannot be asked: {error}", "check tool.url in connector.toml"
+            ) from error
+        if response.status_code >= 400:
+            _refuse(response.status_code, response.text, self.url)
+        return response
+
+    def _authorization(self) -> dict[str, str]:
+        if self._token.count(".") != 2:
+            return {"Authorization": f"Token {self._token}"}
+        with self._lock:
+            if self._access is None or self._access[1] < datetime.now(UTC):
+                self._access = patient(self._refresh)
+            return {"Authorization": f"Bearer {self._access[0]}"}
+
+    def _refresh(self) -> tuple[str, datetime]:
+        try:
+            response = requests.post(
+                f"{self.url}/api/token/refresh/",
+                json={"refresh": self._token},
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+            )
+        except requests.RequestException as error:
+            raise _unreachable(self.url) from error
+        if response.status_code >= 400:
+            _refuse(response.status_code, response.text, self.url)
+        # Good for 300 s; renewed well before, and not by our clock against the server's.
+        return str(_json(response)["access"]), datetime.now(UTC) + timedelta(seconds=200)
+
+
+def parse_config(source: str) -> Ontology:
+    """Read a labeling configuration.
+
+    Args:
+        source: Label Studio's XML.
+
+    Raises:
+        UsageError: if it is not XML.
+    """
+    try:
+        root = ElementTree.fromstring(source)
+    except ElementTree.ParseError as error:
+        raise UsageError(
+            f"the labeling configuration is not XML: {error}", "mend it in the file or the tool"
+        ) from error
+    controls = []
+    objects = {}
+    for tag in root.iter():
+        name, target = tag.get("name"), tag.get("toName")
+        if name and target and tag.tag not in _LABEL_TAGS:
+            labels = tuple(
+                str(child.get("value"))
+                for child in tag.iter()
+                if child.tag in _LABEL_TAGS and child.get("value")
+            )
+            controls.append(
+                Control(
+                    name=name,
+                    kind=tag.tag.lower(),
+                    target=target.split(",")[0],
+                    labels=labels,
+                    required=tag.get("required", "").lower() == "true",
+                )
+            )
+        elif name and tag.tag in _OBJECT_TAGS:
+            objects[name] = (tag.tag.lower(), (tag.get("value") or tag.get("valueList") or "").lstrip("$"))
+    return Ontology(controls=tuple(controls), objects=objects, source=source)
+
+
+def create_project(server: Server, title: str, config: str, overlap: int = 1) -> int:
+    """Make a project; returns its id.
+
+    Args:
+        title: 3 to 50 characters, as the server demands.
+        config: the labeling configuration, XML.
+        overlap: how many people label each task, each blind to the others.
+
+    Raises:
+        UsageError: if the server refuses the title or the configuration.
+    """
+    body = {"title": title, "label_config": config, "maximum_annotations": overlap}
+    return int(server.post("/api/projects/", body)["id"])
+
+
+def _key(task: Mapping[str, Any]) -> str:
+    """The item's key; a task that somebody else made is named by what it was made from."""
+    return str(task["data"].get(KEY_FIELD) or f"task:{task['id']}")
+
+
+def _filter(column: str, operator: str, type: str, value: Any) -> dict[str, Any]:
+    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": type, "value": value}
+
+
+def _since(at: str) -> dict[str, Any]:
+    return _filter("updated_at", "greater_or_equal", "Datetime", at)
+
+
+def _instant(stamp: str) -> datetime:
+    return datetime.fromisoformat(stamp)
+
+
+def _stamp(at: datetime) -> str:
+    """The only form of a time that the server's filters take: with the fraction, even when it is zero."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def _webhook(hook: Any) -> Webhook:
+    return Webhook(
+        str(hook.id), str(hook.url), bool(hook.is_active), tuple(str(a) for a in hook.actions or ())
+    )
+
+
+def _json(response: requests.Response) -> Any:
+    try:
+        return response.json()
+    except requests.JSONDecodeError as error:
+        raise UsageError(
+            f"{response.url.split('?')[0]} answered {_describe(response.text)}, not Label Studio's JSON",
+            "check tool.url in connector.toml: it must be the address of Label Studio itself, without a path",
+        ) from error
+
+
+def _describe(text: str) -> str:
+    if text.lstrip()[:1] == "<":
+        return "a web page"
+    return repr(text[:80]) if text.strip() else "nothing"
+
+
+def _detail(text: str) -> str:
+    """What an error answer says, in one line."""
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return _describe(text)
+    if not isinstance(body, dict):
+        return str(body)[:300]
+    reasons = body.get("validation_errors") or body.get("detail") or body
+    return (reasons if isinstance(reasons, str) else json.dumps(reasons, ensure_ascii=False))[:300]
+
+
+class _Missing(UsageError):
+    """The server knows no such thing; whoever asked says what that means."""
+
+
+def _refuse(status: int, text: str, url: str) -> NoReturn:
+    """Turn an answer that is no success into the error of ours that says what to do."""
+    detail = _detail(text)
+    if status == 401 and "legacy" in detail.lower():
+        raise AuthError(
+            "this server does not take legacy tokens",
+            "use a personal access token (Account & Settings → Personal Access Token), or let an owner "
+            "switch legacy tokens on under Organization → API Tokens Settings",
+        )
+    if status == 401:
+        raise AuthError(
+            f"{url} does not accept the token: {detail}",
+            "put a valid token into LABEL_STUDIO_API_KEY (Account & Settings → Personal Access Token)",
+        )
+    if "reserved network address" in detail:
+        raise UsageError(
+            f"Label Studio's SSRF protection refuses an address inside your network: {detail}",
+            "start Label Studio with SSRF_PROTECTION_ENABLED=false, or with "
+            "USER_ADDITIONAL_BANNED_SUBNETS and USE_DEFAULT_BANNED_SUBNETS=false, or use a public address",
+        )
+    if status == 403:
+        raise AuthError(f"not allowed: {detail}", "use the token of a member of the project's organization")
+    if status == 404:
+        raise _Missing(f"{url} has no such thing: {detail}")
+    if status in (408, 409, 425, 429) or status >= 500:
+        raise Temporary(f"{url} answered {status}: {detail}")
+    raise UsageError(f"Label Studio refused this ({status}): {detail}")
+
+
+def _unreachable(url: str) -> Temporary:
+    return Temporary(f"nothing answers at {url}", "start Label Studio, or mend tool.url in connector.toml")
+
+
+def _too_slow(url: str) -> Temporary:
+    # The server goes on with a request whose caller has left: give it time before looking what it did.
+    return Temporary(f"{url} did not answer in time", retry_after=LONGEST_WAIT_SECONDS)
+
+
+def _no_project(project: int, url: str) -> UsageError:
+    return UsageError(
+        f"Label Studio at {url} has no project {project}",
+        "set tool.project in connector.toml to the number in the project's address",
+    )
+
+
+@contextmanager
+def _instead_of_missing(error: ConnectorError) -> Iterator[None]:
+    try:
+        yield
+    except _Missing as missing:
+        raise error from missing
+
+
+@contextmanager
+def _project_is_there(project: int, url: str) -> Iterator[None]:
+    with _instead_of_missing(_no_project(project, url)):
+        yield
+
+
+@contextmanager
+def _refused(what: str, hint: str) -> Iterator[None]:
+    """Say what the server's refusal was about. A refusal that has a hint of its own keeps it."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{what}: {error.what}", error.hint or hint) from error
+
+
+def _refused_ontology() -> Any:
+    return _refused("the ontology was not accepted", "mend the labels, or the labeling configuration")
+
+
+def _refused_storage(place: str) -> Any:
+    return _refused(
+        f"Label Studio cannot be connected to {place}",
+        "check that the server itself reaches it; a folder must lie below its LOCAL_FILES_DOCUMENT_ROOT, "
+        "with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true",
+    )
+
+
+def _refused_address(url: str) -> Any:
+    return _refused(f"the webhook {url} was not accepted", "use an address that the server can reach")

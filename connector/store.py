@@ -1,0 +1,306 @@
+"""The label store: every version of every annotation we have seen, in one Delta table.
+
+Rows are only ever appended. A row says what the tool held of one task or one annotation when we looked; a
+tombstone says that it is gone. The current view is the last row of each. Identity is (id, created at):
+tools give the id of something deleted to something new. The pull's cursor is a row of the same commit, so
+either both are there or neither is; an application transaction numbers the commits of each source, so
+that of two writers with the same idea of where they are one fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from connector.adapters.objects import absolute_url
+from connector.errors import Conflict, Temporary
+from connector.model import Annotation, Task, dump_json
+
+TASK, ANNOTATION, CURSOR = "task", "annotation", "cursor"
+
+_TIME: pl.DataType = pl.Datetime("us", "UTC")
+
+_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "record": pl.String,  # task, annotation or cursor
+    "task": pl.String,
+    "id": pl.String,  # the annotation's, or the task's
+    "created_at": _TIME,
+    "updated_at": _TIME,
+    "key": pl.String,  # the item's, of a task
+    "annotator": pl.String,
+    "seconds": pl.Float64,
+    "cancelled": pl.Boolean,
+    "ground_truth": pl.Boolean,
+    "overlap": pl.Int64,
+    "content": pl.String,  # the annotation's result, the task's data, the cursor: JSON
+    "hash": pl.String,
+    "deleted": pl.Boolean,
+    "pull": pl.Int64,  # the number of the commit; later rows win
+    "pulled_at": _TIME,
+}
+SCHEMA = pl.Schema(_COLUMNS)
+
+IDENTITY = ["record", "task", "id", "created_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a batch changed in the store."""
+
+    new: int = 0
+    changed: int = 0
+    deleted: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.new + other.new, self.changed + other.changed, self.deleted + other.deleted)
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.changed or self.deleted)
+
+
+@dataclass
+class Store:
+    """A label store in a folder or a bucket.
+
+    Args:
+        url: a folder, or `s3://bucket/prefix`.
+        source: which project of which tool the labels come from; it names the cursor.
+        options: `endpoint`, `region`, `access_key_id`, … for a bucket.
+    """
+
+    url: str
+    source: str = "default"
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.url = absolute_url(self.url)
+        self._index: list[pl.DataFrame] | None = None
+        self._pull: int | None = None
+
+    @property
+    def _storage_options(self) -> dict[str, str]:
+        if not self.url.startswith("s3://"):
+            return {}
+        options = {f"aws_{name}": value for name, value in self.options.items()}
+        # Delta's commits need "write only if absent", which S3 servers offer by ETag.
+        options["aws_conditional_put"] = "etag"
+        if options.get("aws_endpoint", "").startswith("http://"):
+            options["aws_allow_http"] = "true"
+        return options
+
+    def _table(self, version: int | None = None) -> DeltaTable | None:
+        try:
+            if not DeltaTable.is_deltatable(self.url, self._storage_options):
+                return None
+            return DeltaTable(self.url, version=version, storage_options=self._storage_options)
+        except (DeltaError, OSError) as error:
+            raise Temporary(f"the label store {self.url} cannot be read: {str(error)[:200]}") from error
+
+    @property
+    def version(self) -> int | None:
+        """The number that names the store's present content, or None before anything was stored."""
+        table = self._table()
+        return table.version() if table else None
+
+    def rows(self, version: int | None = None) -> pl.LazyFrame:
+        """Everything ever stored, lazily, in the schema `SCHEMA`.
+
+        Args:
+            version: as of that version; the newest by default.
+        """
+        table = self._table(version)
+        if table is None:
+            return pl.LazyFrame(schema=SCHEMA)
+        return pl.scan_delta(table, storage_options=self._storage_options or None)
+
+    def current(self, record: str, version: int | None = None) -> pl.DataFrame:
+        """What the tool holds as far as we know: the last version of each task or annotation not deleted.
+
+        Args:
+            record: `TASK` or `ANNOTATION`.
+            version: as of that version of the store.
+        """
+        rows = self.rows(version).filter(pl.col("record") == record)
+        return _latest(rows).filter(~pl.col("deleted")).sort("task", "id", "created_at").collect()
+
+    def cursor(self) -> str | None:
+        """How far the pull of our source has come."""
+        mine = (pl.col("record") == CURSOR) & (pl.col("id") == self.source)
+        found = self.rows().filter(mine).sort("pull").last().collect()
+        return str(json.loads(found["content"][0])) if len(found) else None
+
+    def append(
+        self,
+        tasks: Sequence[Task],
+        cursor: str,
+        at: datetime,
+        deleted_tasks: Sequence[str] = (),
+    ) -> Counts:
+        """Store what changed among these tasks, and the cursor, in one commit.
+
+        Each task carries all its annotations: what we had of it and is not among them is deleted.
+
+        Args:
+            tasks: as pulled.
+            cursor: how far the pull has come with them.
+            at: when they were pulled.
+            deleted_tasks: ids of tasks that are gone, with everything that was on them.
+
+        Returns:
+            How many annotations are new, changed and deleted.
+
+        Raises:
+            Conflict: if somebody else pulled the same source at the same time.
+        """
+        seen = _frame(tasks)
+        touched = [t.id for t in tasks] + list(deleted_tasks)
+        known = self._known(touched)
+        joined = seen.join(known.select(*IDENTITY, old="hash"), on=IDENTITY, how="left", nulls_equal=True)
+        fresh = joined.filter(pl.col("old").is_null())
+        changed = joined.filter(pl.col("old") != pl.col("hash"))
+        gone = known.join(seen, on=IDENTITY, how="anti", nulls_equal=True)
+        rows = pl.concat(
+            [
+                pl.concat([fresh, changed]).drop("old"),
+                gone.drop("hash").with_columns(deleted=pl.lit(True)),
+            ],
+            how="diagonal",
+        )
+        if len(rows) or cursor != self.cursor_kept:
+            self._commit(rows, cursor, at)
+        self._remember(touched, seen)
+        one = pl.col("record") == ANNOTATION
+        return Counts(len(fresh.filter(one)), len(changed.filter(one)), len(gone.filter(one)))
+
+    @property
+    def cursor_kept(self) -> str | None:
+        """The cursor as this process last read or wrote it."""
+        if not hasattr(self, "_cursor"):
+            self._cursor = self.cursor()
+        return self._cursor
+
+    def _commit(self, rows: pl.DataFrame, cursor: str, at: datetime) -> None:
+        pull = self._next_pull()
+        mark = pl.DataFrame(
+            [{"record": CURSOR, "id": self.source, "content": dump_json(cursor), "deleted": False}]
+        )
+        filled = (
+            pl.concat([pl.DataFrame(schema=SCHEMA), rows, mark], how="diagonal")
+            .with_columns(
+                pull=pl.lit(pull, pl.Int64),
+                pulled_at=pl.lit(at, _TIME),
+                deleted=pl.col("deleted").fill_null(False),
+            )
+            .select(SCHEMA.names())
+            .cast(SCHEMA)
+        )
+        properties = CommitProperties(app_transactions=[Transaction(self.source, pull)], max_commit_retries=0)
+        try:
+            write_deltalake(
+                self.url,
+                filled,
+                mode="append",
+                commit_properties=properties,
+                storage_options=self._storage_options or None,
+            )
+        except CommitFailedError as error:
+            raise Conflict(
+                f"another process wrote to the label store {self.url} at the same time",
+                "run one pull at a time; run this one again",
+            ) from error
+        except (DeltaError, OSError) as error:
+            raise Temporary(f"the label store {self.url} cannot be written: {str(error)[:200]}") from error
+        self._pull = pull
+        self._cursor = cursor
+
+    def _next_pull(self) -> int:
+        if self._pull is None:
+            table = self._table()
+            self._pull = (table.transaction_version(self.source) or 0) if table else 0
+        return self._pull + 1
+
+    def _known(self, tasks: Sequence[str]) -> pl.DataFrame:
+        """The last version of what we have of these tasks: identity and hash."""
+        if self._index is None:
+            live = _latest(self.rows().filter(pl.col("record") != CURSOR)).filter(~pl.col("deleted"))
+            self._index = [live.select(*IDENTITY, "hash").collect()]
+        wanted = pl.DataFrame({"task": list(tasks)}, schema={"task": pl.String}).unique()
+        return pl.concat([part.join(wanted, on="task", how="semi") for part in self._index])
+
+    def _remember(self, tasks: Sequence[str], seen: pl.DataFrame) -> None:
+        again = pl.DataFrame({"task": list(tasks)}, schema={"task": pl.String}).unique()
+        kept = [part.join(again, on="task", how="anti") for part in self._index or []]
+        self._index = [*(part for part in kept if len(part)), seen.select(*IDENTITY, "hash")]
+        if len(self._index) > 64:
+            self._index = [pl.concat(self._index)]
+
+
+def _latest(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return rows.sort("pull").unique(IDENTITY, keep="last", maintain_order=True)
+
+
+def _frame(tasks: Sequence[Task]) -> pl.DataFrame:
+    # The same task may come twice on a page; the later reading counts.
+    latest = {task.id: task for task in tasks}
+    rows = [
+        row for task in latest.values() for row in (_task_row(task), *map(_annotation_row, task.annotations))
+    ]
+    return pl.DataFrame(
+        rows, schema={name: SCHEMA[name] for name in SCHEMA if name not in ("pull", "pulled_at")}
+    )
+
+
+def _task_row(task: Task) -> dict[str, object]:
+    content = dump_json(task.data)
+    return {
+        "record": TASK,
+        "task": task.id,
+        "id": task.id,
+        "created_at": task.created_at,
+        "updated_at": task.updated_at,
+        "key": task.key,
+        "overlap": task.overlap,
+        "content": content,
+        "hash": f"{task.overlap}/{task.key}/{content}",
+        "deleted": False,
+    }
+
+
+def _annotation_row(annotation: Annotation) -> dict[str, object]:
+    return {
+        "record": ANNOTATION,
+        "task": annotation.task_id,
+        "id": annotation.id,
+        "created_at": annotation.created_at,
+        "updated_at": annotation.updated_at,
+        "annotator": annotation.annotator,
+        "seconds": annotation.seconds,
+        "cancelled": annotation.cancelled,
+        "ground_truth": annotation.ground_truth,
+        "content": annotation.result,
+        "hash": annotation.revision,
+        "deleted": False,
+    }
+
+
+def annotation_of(row: Mapping[str, object]) -> Annotation:
+    """The annotation of a row of the store."""
+    return Annotation.model_validate(
+        {
+            "id": row["id"],
+            "task_id": row["task"],
+            "annotator": row["annotator"],
+            "result": row["content"],
+            "cancelled": row["cancelled"],
+            "ground_truth": row["ground_truth"],
+            "seconds": row["seconds"],
+            "created_at": row["created_at"],
+            "updated_at": row["updated_at"],
+        }
+    )
