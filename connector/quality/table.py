@@ -31,15 +31,11 @@ _regions: _Columns = {
     "control": pl.String,
     "region": pl.String,  # unique within its annotation
     "label": pl.String,
-    # of a box, in percent of the picture, as in Label Studio; null for a choice.
-    # `rotation` is in degrees, clockwise, about the top left corner.
+    # of an upright box, in percent of the picture, as in Label Studio; null for a choice
     "x": pl.Float64,
     "y": pl.Float64,
     "width": pl.Float64,
     "height": pl.Float64,
-    "rotation": pl.Float64,
-    # width divided by height of the picture in pixels; null where it is not known
-    "aspect": pl.Float64,
 }
 
 ANSWERS = pl.Schema(_answers)
