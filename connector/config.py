@@ -112,10 +112,10 @@ class Config(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over the file."""
+        """The environment wins over the file; no .env file and no secrets folder is read."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     def place(self, url: str) -> str:
@@ -185,7 +185,7 @@ def _refuse_secrets(path: Path | None) -> None:
             ):
                 raise UsageError(
                     f"{path}: {section}.{name} looks like a secret",
-                    f"take it out of the file; put the tool's token into {TOKEN}, the bucket's keys into AWS_…",
+                    f"take it out of the file; the tool's token goes into {TOKEN}, the bucket's keys into AWS_…",
                 )
 
 

@@ -74,7 +74,7 @@ def is_image(start: bytes) -> bool:
 def items_of_bucket(
     objects: Objects, tool: LabelingTool, field: str, rejects: list[Reject], check_images: bool
 ) -> Iterator[Item]:
-    """An item for every object, keyed by its URL; what is no picture, where pictures are shown, is rejected."""
+    """An item for every object, keyed by its URL; where pictures are shown, what is none is rejected."""
     for found in objects.list():
         why = _broken(objects, found, check_images)
         if why:
@@ -184,7 +184,7 @@ def push(
 
 
 def _sent(tool: LabelingTool, batch: list[Item], rejects: list[Reject]) -> Iterator[Item]:
-    """Send a batch. The tool takes a batch whole or not at all, so a refused one is halved to find the culprit."""
+    """Send a batch. The tool takes it whole or not at all: a refused one is halved to find the culprit."""
     if not batch:
         return
     try:
