@@ -36,6 +36,9 @@ url = "{url}"
 project = {project}
 overlap = {overlap}            # how many people label each task, each blind to the others
 
+# [tool.options]
+# files_root = "/"       # the server's LOCAL_FILES_DOCUMENT_ROOT, where pictures lie in a folder
+
 [raw]
 url = "{raw}"  # s3://bucket/prefix, gs://…, az://…, file:///folder or a folder
 field = "{field}"           # the field of a task's data that shows the object
@@ -65,6 +68,7 @@ class Tool(_Section):
     url: str = "http://localhost:8080"
     project: int = Field(default=1, ge=1)
     overlap: int = Field(default=1, ge=1)
+    options: dict[str, str] = {}
 
 
 class Raw(_Section):
@@ -185,7 +189,7 @@ def _refuse_secrets(path: Path | None) -> None:
             ):
                 raise UsageError(
                     f"{path}: {section}.{name} looks like a secret",
-                    f"take it out of the file; the tool's token goes into {TOKEN}, the bucket's keys into AWS_…",
+                    f"take it out; the tool's token goes into {TOKEN}, the bucket's keys into AWS_…",
                 )
 
 

@@ -11,6 +11,7 @@ ConnectorError              a fault of ours                                     
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 EXIT_GATE = 3
@@ -35,6 +36,14 @@ class ConnectorError(Exception):
 
     def __str__(self) -> str:
         return f"{self.what}\n  next: {self.hint}" if self.hint else self.what
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row, object or annotation that was not taken, and why. The others were."""
+
+    where: str
+    why: str
 
 
 class UsageError(ConnectorError):

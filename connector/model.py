@@ -162,6 +162,11 @@ class Task(_Record):
     updated_at: Instant | None = None
     annotations: tuple[Annotation, ...] = ()
 
+    @property
+    def revision(self) -> str:
+        """What the tool holds of all its annotations, in one word; it does not depend on their order."""
+        return _hash(sorted([str(a.id), a.revision] for a in self.annotations))
+
 
 class Prediction(_Record):
     """A model's answer for one task, to be shown to a person."""

@@ -14,7 +14,7 @@ import polars as pl
 
 from connector.adapters.base import Bucket, LabelingTool, batches
 from connector.adapters.objects import Object, Objects
-from connector.errors import BadRecord, UsageError
+from connector.errors import BadRecord, Reject, UsageError
 from connector.model import Item
 from connector.store import TASK, Counts, Store
 
@@ -34,14 +34,6 @@ _IMAGE_STARTS = (
     b"<svg",
     b"<?xml",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A row or object that was not taken, and why."""
-
-    where: str
-    why: str
 
 
 @dataclass
@@ -154,7 +146,6 @@ def push(
     tool: LabelingTool,
     items: Iterator[Item],
     rejects: list[Reject],
-    dry_run: bool = False,
     progress: Progress = lambda _: None,
 ) -> Pushed:
     """Make every item a task, each exactly once by its key, however often this runs.
@@ -162,7 +153,6 @@ def push(
     Args:
         items: what should be in the tool.
         rejects: what was not taken already; refused items are added.
-        dry_run: only count.
         progress: told of every batch.
 
     Returns:
@@ -172,8 +162,7 @@ def push(
     known = set(tool.known_keys())
     for batch in batches(items, tool.capabilities.import_batch):
         new = list({item.key: item for item in batch if item.key not in known}.values())
-        if not dry_run:
-            new = list(_sent(tool, new, rejects))
+        new = list(_sent(tool, new, rejects))
         known.update(item.key for item in new)
         done.found += len(batch)
         done.new += len(new)

@@ -38,6 +38,7 @@ class Capabilities:
             before it writes, and an edit in the milliseconds between is not seen.
         one_ground_truth: setting the ground truth on one annotation clears it on the task's others.
         acts_for_others: an annotation can be written in another annotator's name.
+        overlap: how many people label each task can be set.
         predictions, webhooks, review_queue, connect_bucket: whether the methods of that name work.
         import_batch: how many items are best sent in one request.
     """
@@ -46,6 +47,7 @@ class Capabilities:
     atomic_write: bool
     one_ground_truth: bool
     acts_for_others: bool
+    overlap: bool
     predictions: bool
     webhooks: bool
     review_queue: bool
@@ -112,12 +114,28 @@ class LabelingTool(Protocol):
 
     capabilities: Capabilities
 
-    def check(self) -> list[Check]:
-        """Who we are, the version, what is wrong and how to mend it. Never raises for what it finds."""
+    def check(self, bucket: Bucket | None = None) -> list[Check]:
+        """Who we are, the version, what is wrong and how to mend it. Never raises for what it finds.
+
+        Args:
+            bucket: also look whether the tool itself reaches this.
+        """
+        ...
+
+    def whoami(self) -> Annotator:
+        """In whose name we write."""
         ...
 
     def read_ontology(self) -> Ontology:
         """The questions as the tool holds them now."""
+        ...
+
+    def parse_ontology(self, source: str) -> Ontology:
+        """Read an ontology in the tool's own words, without any network.
+
+        Raises:
+            UsageError: if that is none.
+        """
         ...
 
     def write_ontology(self, ontology: Ontology) -> Ontology:
@@ -126,6 +144,10 @@ class LabelingTool(Protocol):
         Raises:
             UsageError: if the tool refuses the ontology.
         """
+        ...
+
+    def set_overlap(self, annotators: int) -> None:
+        """Show each task to so many people, each blind to the others."""
         ...
 
     def add_items(self, items: Iterable[Item]) -> Iterator[Task]:

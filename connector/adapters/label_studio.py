@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 from xml.etree import ElementTree
@@ -115,6 +116,7 @@ class LabelStudio:
         url: where the server answers, such as `http://localhost:8080`.
         token: an access token of either kind (personal, or legacy).
         project: the project's id.
+        files_root: the server's LOCAL_FILES_DOCUMENT_ROOT, where pictures lie in a folder and not in a bucket.
     """
 
     capabilities = Capabilities(
@@ -122,6 +124,7 @@ class LabelStudio:
         atomic_write=False,
         one_ground_truth=True,
         acts_for_others=True,
+        overlap=True,
         predictions=True,
         webhooks=True,
         review_queue=True,
@@ -129,8 +132,9 @@ class LabelStudio:
         import_batch=PAGE_SIZE,
     )
 
-    def __init__(self, url: str, token: str, project: int) -> None:
+    def __init__(self, url: str, token: str, project: int, files_root: str = "/") -> None:
         self.project = project
+        self._files_root = files_root
         self._server = Server(url, token)
         self._keys: dict[str, str] = {}
         self._last_task = 0
@@ -138,21 +142,29 @@ class LabelStudio:
 
     # who we are, and what is wrong
 
-    def check(self) -> list[Check]:
+    def check(self, bucket: Bucket | None = None) -> list[Check]:
         found: list[Check] = []
         steps: list[tuple[str, Callable[[], str]]] = [
             ("server answers", self._server.version),
-            ("token is accepted", self._server.whoami),
+            ("token is accepted", lambda: self.whoami().name),
             ("project exists", self._check_project),
-            ("several people can label one task", self._check_overlap),
+            ("several people label each task", self._check_overlap),
         ]
+        if bucket:
+            steps.append(("the server reaches the bucket", lambda: self._check_bucket(bucket)))
         for name, look in steps:
             try:
                 found.append(Check(name, True, look()))
             except ConnectorError as error:
                 found.append(Check(name, False, error.what, error.hint))
-                break
+                # Without the project nothing else can be looked at; all else is a finding of its own.
+                if len(found) <= 3:
+                    break
         return found
+
+    def whoami(self) -> Annotator:
+        me = self._server.get("/api/current-user/whoami")
+        return Annotator(id=str(me["id"]), name=str(me["email"]))
 
     def _check_project(self) -> str:
         project = self._project()
@@ -177,16 +189,18 @@ class LabelStudio:
     def read_ontology(self) -> Ontology:
         return parse_config(str(self._project()["label_config"]))
 
+    def parse_ontology(self, source: str) -> Ontology:
+        return parse_config(source)
+
     def write_ontology(self, ontology: Ontology) -> Ontology:
         with self._server.sdk() as client, _refused_ontology():
             client.projects.update(id=self.project, label_config=ontology.source)
         return self.read_ontology()
 
     def set_overlap(self, annotators: int) -> None:
-        """Show each task to so many people, each blind to the others.
-
-        Label Studio's interface offers this in the paid edition only; its API does it in every edition.
-        """
+        # The interface offers this in the paid edition only; the API does it in every edition.
+        if int(self._project().get("maximum_annotations") or 1) == annotators:
+            return  # setting it anew would reset the overlap of single tasks
         with self._server.sdk() as client:
             client.projects.update(id=self.project, maximum_annotations=annotators)
 
@@ -242,10 +256,18 @@ class LabelStudio:
     def data_for(self, item: Item, field: str, url: str) -> Item:
         parts = urlsplit(url)
         if parts.scheme == "file":
-            # The server knows local files by their path below its document root; the folder that
-            # was connected as storage is what it lets people see.
-            url = f"/data/local-files/?d={quote(unquote(parts.path).lstrip('/'))}"
+            url = f"/data/local-files/?d={quote(self._below_root(unquote(parts.path)))}"
         return Item(key=item.key, data={**item.data, field: url})
+
+    def _below_root(self, path: str) -> str:
+        """The server knows a local file by its path below its document root."""
+        try:
+            return str(PurePosixPath(path).relative_to(self._files_root))
+        except ValueError:
+            raise UsageError(
+                f"{path} does not lie below {self._files_root}, which Label Studio shows files from",
+                "set files_root under [tool.options] in connector.toml to the server's LOCAL_FILES_DOCUMENT_ROOT",
+            ) from None
 
     # tasks and their annotations
 
@@ -526,46 +548,41 @@ class LabelStudio:
         return answer
 
     def connect_bucket(self, bucket: Bucket) -> None:
+        kind, body = self._storage(bucket)
+        place = {name: body.get(name) or "" for name in ("bucket", "prefix", "path")}
+        for known in self._server.get(f"/api/storages/{kind}", {"project": self.project}):
+            if {name: known.get(name) or "" for name in place} == place:
+                return
+        # By hand: the SDK's create() writes the endpoint as `s3endpoint`, which the server does not read.
+        with _refused_storage(bucket.url):
+            self._server.post(f"/api/storages/{kind}/", body)
+
+    def _check_bucket(self, bucket: Bucket) -> str:
+        kind, body = self._storage(bucket)
+        with _refused_storage(bucket.url):
+            self._server.post(f"/api/storages/{kind}/validate", body)
+        return bucket.url
+
+    def _storage(self, bucket: Bucket) -> tuple[str, dict[str, Any]]:
+        """The kind of storage that shows a bucket, and what the server needs to know of it."""
         parts = urlsplit(bucket.url)
+        body: dict[str, Any] = {"project": self.project, "title": "connector", "use_blob_urls": True}
         if parts.scheme == "file":
-            self._connect_folder(unquote(parts.path))
-        elif parts.scheme == "s3":
-            self._connect_s3(parts.netloc, parts.path.strip("/"), bucket.options)
-        else:
+            return "localfiles", {**body, "path": unquote(parts.path)}
+        if parts.scheme != "s3":
             raise Unsupported(
                 f"Label Studio is not connected to {parts.scheme}:// by this version", "use s3:// or file://"
             )
-
-    def _connect_folder(self, path: str) -> None:
-        with self._server.sdk() as client, _refused_storage(path):
-            if all(
-                storage.path != path for storage in client.import_storage.local.list(project=self.project)
-            ):
-                client.import_storage.local.create(
-                    project=self.project, path=path, title="connector", use_blob_urls=True
-                )
-
-    def _connect_s3(self, bucket: str, prefix: str, options: Mapping[str, str]) -> None:
-        with self._server.sdk() as client, _refused_storage(bucket):
-            for storage in client.import_storage.s3.list(project=self.project):
-                if (storage.bucket, storage.prefix or "") == (bucket, prefix):
-                    return
-        body = {
-            "project": self.project,
-            "title": "connector",
-            "bucket": bucket,
-            "prefix": prefix or None,
-            "use_blob_urls": True,
-            "presign": True,
-            "s3_endpoint": options.get("endpoint"),
-            "region_name": options.get("region"),
-            "aws_access_key_id": options.get("access_key_id"),
-            "aws_secret_access_key": options.get("secret_access_key"),
-            "aws_session_token": options.get("session_token"),
+        given = {
+            "prefix": parts.path.strip("/"),
+            "s3_endpoint": bucket.options.get("endpoint"),
+            "region_name": bucket.options.get("region"),
+            "aws_access_key_id": bucket.options.get("access_key_id"),
+            "aws_secret_access_key": bucket.options.get("secret_access_key"),
+            "aws_session_token": bucket.options.get("session_token"),
         }
-        # By hand: the SDK's create() writes the endpoint as `s3endpoint`, which the server does not read.
-        with _refused_storage(bucket):
-            self._server.post("/api/storages/s3/", {k: v for k, v in body.items() if v is not None})
+        set_ones = {name: value for name, value in given.items() if value}
+        return "s3", {**body, "bucket": parts.netloc, "presign": True, **set_ones}
 
     # webhooks
 
@@ -664,10 +681,6 @@ class Server:
         """The server's release and edition."""
         answer = self.get("/api/version")
         return f"{answer.get('edition', '')} {answer.get('release', '?')}".strip()
-
-    def whoami(self) -> str:
-        """Whose token this is."""
-        return str(self.get("/api/current-user/whoami")["email"])
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """The JSON at a path; tried again while the server is unwell."""

@@ -1,0 +1,425 @@
+"""From pulled labels, or a file of labels, to the two tables that the quality room reads.
+
+A row that cannot be read is rejected with its reason, whole: an annotation of which a part was dropped would
+look as if its annotator had overlooked something.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from connector.errors import BadRecord, Reject, UsageError
+from connector.model import Role
+from connector.quality.table import ANSWERS, BOX, CHOICE, REGIONS, Labels
+from connector.quality.units import ABSENT
+from connector.store import ANNOTATION, TASK, Store
+
+GOLD = "gold"
+"""The annotator of a gold file that names none."""
+
+REQUIRED = ("task", "annotator", "label")
+OPTIONAL = ("control", "seconds", "created_at", "role")
+
+_KINDS = {"choices": CHOICE, "rectanglelabels": BOX}
+_GEOMETRY = ("x", "y", "width", "height")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Labels, where they came from, and what could not be read of them.
+
+    Attributes:
+        source: what was read: the file and its SHA-256, or the store and its version.
+        tasks: task, key, data (JSON), overlap; empty for a file.
+        unmeasured: the controls whose kind is not measured yet, with that kind.
+    """
+
+    labels: Labels
+    source: Mapping[str, Any]
+    rejects: list[Reject]
+    tasks: pl.DataFrame
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
+
+
+_TASKS = pl.Schema({"task": pl.String, "key": pl.String, "data": pl.String, "overlap": pl.Int64})
+
+
+def read_store(store: Store, roles: Mapping[str, Role], version: int | None = None) -> Loaded:
+    """The store's current labels. Skipped tasks are no answers; ground truth is gold, whoever gave it.
+
+    Args:
+        roles: of annotators who are no ordinary persons.
+        version: as of that version of the store; the newest by default.
+
+    Raises:
+        UsageError: if nothing was pulled yet.
+    """
+    version = store.version if version is None else version
+    if version is None:
+        raise UsageError(f"the label store {store.url} is empty", "run `connector pull`, or give --labels")
+    tables = _Tables()
+    for row in store.current(ANNOTATION, version).iter_rows(named=True):
+        if row["cancelled"]:
+            continue
+        role = Role.GOLD if row["ground_truth"] else roles.get(row["annotator"], Role.PERSON)
+        where = f"annotation {row['id']} of task {row['task']}"
+        head = (row["task"], row["id"], row["annotator"], role.value, row["seconds"], row["created_at"])
+        tables.add(head, where, json.loads(row["content"]))
+    tasks = store.current(TASK, version).select("task", "key", data="content", overlap="overlap")
+    return tables.done({"store": store.url, "version": version}, tasks)
+
+
+def read_file(path: Path, gold: bool = False) -> Loaded:
+    """Labels from a long table (`.csv`, `.parquet`, `.jsonl`) or a Label Studio JSON export (`.json`).
+
+    Args:
+        gold: all of it is gold, and the annotator may be missing.
+
+    Raises:
+        UsageError: if the file is not there, is of another kind, or lacks a column.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}", "name a .csv, .parquet, .jsonl or .json file")
+    source = {"file": str(path), "sha256": _sha256(path)}
+    if path.suffix == ".json":
+        return _read_export(path, source, gold)
+    readers: dict[str, Callable[[Path, list[Reject]], pl.DataFrame]] = {
+        ".csv": _read_csv,
+        ".jsonl": _read_jsonl,
+        ".parquet": _read_parquet,
+    }
+    if path.suffix not in readers:
+        raise UsageError(f"{path} is no kind of file we read", "name a .csv, .parquet, .jsonl or .json file")
+    rejects: list[Reject] = []
+    rows = readers[path.suffix](path, rejects)
+    return Loaded(_labels_of(rows, path, rejects, gold), source, rejects, pl.DataFrame(schema=_TASKS))
+
+
+def with_gold(people: Loaded, gold: Loaded) -> Loaded:
+    """Labels whose gold answers are those of another source, and no others.
+
+    A gold answer names its task by the item's key or by the tool's id; where both fit, by the key.
+    """
+    ids = dict(zip(people.tasks["task"], people.tasks["task"], strict=True))
+    ids |= {task: task for task in people.labels.answers["task"].unique()}
+    ids |= dict(zip(people.tasks["key"], people.tasks["task"], strict=True))
+    named = gold.labels.answers["task"].unique().sort()
+    strangers = [task for task in named if task not in ids]
+    rejects = [
+        *people.rejects,
+        *gold.rejects,
+        *(Reject(f"gold task {task}", "no task of the labels has this id or key") for task in strangers),
+    ]
+    answers, regions = (
+        frame.filter(~pl.col("task").is_in(strangers)).with_columns(
+            task=pl.col("task").replace_strict(ids, default=None, return_dtype=pl.String),
+            annotation=pl.format("gold/{}", "annotation"),
+        )
+        for frame in (gold.labels.answers, gold.labels.regions)
+    )
+    others = people.labels.answers.filter(pl.col("role") != Role.GOLD)
+    labels = Labels(
+        pl.concat([others, answers]),
+        pl.concat([people.labels.regions.join(others, on="annotation", how="semi"), regions]),
+        {**gold.labels.controls, **people.labels.controls},
+    )
+    return replace(
+        people,
+        labels=labels,
+        rejects=rejects,
+        source={**people.source, "gold": gold.source},
+        unmeasured={**gold.unmeasured, **people.unmeasured},
+    )
+
+
+_Head = tuple[str, str, str, str, float | None, datetime | None]
+
+
+class _Tables:
+    """Collects annotations with results in Label Studio's form."""
+
+    def __init__(self) -> None:
+        self.answers: list[_Head] = []
+        self.regions: list[tuple[Any, ...]] = []
+        self.controls: dict[str, str] = {}
+        self.unmeasured: dict[str, str] = {}
+        self.rejects: list[Reject] = []
+
+    def add(self, head: _Head, where: str, result: object) -> None:
+        """Take in one annotation, or reject all of it."""
+        task, annotation, annotator, role, seconds, created_at = head
+        try:
+            if not isinstance(result, list):
+                raise BadRecord(f"a result must be a list of regions, found {type(result).__name__}")
+            rows = [row for number, raw in enumerate(result) for row in self._region(raw, number)]
+        except BadRecord as error:
+            self.rejects.append(Reject(where, error.what))
+            return
+        self.answers.append((task, annotation, annotator, role, seconds, created_at))
+        self.regions += [(task, annotation, *row) for row in rows]
+
+    def _region(self, raw: object, number: int) -> Iterator[tuple[Any, ...]]:
+        """The rows of one region: control, region, label and the geometry."""
+        if not isinstance(raw, Mapping):
+            raise BadRecord(f"region {number} must be a JSON object, found {type(raw).__name__}")
+        kind, value, control = raw.get("type"), raw.get("value"), raw.get("from_name")
+        if kind == "relation":
+            self.unmeasured["relations"] = "relation"
+            return
+        if not isinstance(control, str) or not isinstance(kind, str) or not isinstance(value, Mapping):
+            raise BadRecord(f"region {number} lacks from_name, type or value")
+        if kind not in _KINDS or (kind == "choices" and _belongs_to_a_region(value)):
+            self.unmeasured[control] = kind
+            return
+        if self.controls.setdefault(control, _KINDS[kind]) != _KINDS[kind]:
+            raise BadRecord(f"control {control} is a {self.controls[control]} elsewhere, and here {kind}")
+        labels = _texts(value.get(kind), f"region {number} of {control}")
+        id = str(raw.get("id") or number)
+        if kind == "choices":
+            for label in labels:
+                yield control, id, label, None, None, None, None
+        elif len(labels) != 1:
+            raise BadRecord(f"region {number} of {control} has {len(labels)} labels; boxes have one each")
+        else:
+            yield control, id, labels[0], *_box(value, f"region {number} of {control}")
+
+    def done(self, source: Mapping[str, Any], tasks: pl.DataFrame) -> Loaded:
+        answers = pl.DataFrame(self.answers, schema=ANSWERS, orient="row")
+        regions = pl.DataFrame(self.regions, schema=REGIONS, orient="row")
+        labels = Labels(answers, regions, self.controls)
+        return Loaded(labels, source, self.rejects, tasks, self.unmeasured)
+
+
+def _belongs_to_a_region(value: Mapping[str, Any]) -> bool:
+    """A choice made for one drawn region carries that region's place."""
+    return any(name in value for name in ("x", "points", "start", "startOffset", "sequence"))
+
+
+def _texts(found: object, where: str) -> list[str]:
+    if not isinstance(found, list) or not found or not all(isinstance(text, str) and text for text in found):
+        raise BadRecord(f"{where} has no labels: found {found!r}"[:200])
+    if ABSENT in found:
+        raise BadRecord(f"{where}: the label {ABSENT} is kept for what nobody drew; rename it")
+    return found
+
+
+def _box(value: Mapping[str, Any], where: str) -> tuple[float, ...]:
+    sides = [value.get(name) for name in _GEOMETRY]
+    for name, side in zip(_GEOMETRY, sides, strict=True):
+        if isinstance(side, bool) or not isinstance(side, (int, float)) or not math.isfinite(side):
+            raise BadRecord(f"{where}: {name} must be a number, found {side!r}")
+    if float(value.get("rotation") or 0) % 360:
+        raise BadRecord(f"{where} is a rotated box; only upright ones are measured yet")
+    box = tuple(float(side) for side in sides if side is not None)
+    if box[2] <= 0 or box[3] <= 0:
+        raise BadRecord(f"{where} has no area: width {box[2]}, height {box[3]}")
+    return box
+
+
+def _read_export(path: Path, source: Mapping[str, Any], gold: bool) -> Loaded:
+    try:
+        tasks = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}", "export it again as JSON") from error
+    if not isinstance(tasks, list):
+        raise UsageError(f"{path} is no Label Studio export", "a JSON export is a list of tasks")
+    tables = _Tables()
+    for number, task in enumerate(tasks):
+        where = f"{path}: task {number}"
+        if not isinstance(task, dict) or "id" not in task or not isinstance(task.get("annotations"), list):
+            tables.rejects.append(Reject(where, "a task needs an id and its annotations"))
+            continue
+        for at, annotation in enumerate(task["annotations"]):
+            _add_exported(tables, str(task["id"]), annotation, f"{where}, annotation {at}", gold)
+    return tables.done(source, pl.DataFrame(schema=_TASKS))
+
+
+def _add_exported(tables: _Tables, task: str, annotation: object, where: str, gold: bool) -> None:
+    if not isinstance(annotation, dict):
+        tables.rejects.append(Reject(where, "an annotation must be a JSON object"))
+        return
+    if annotation.get("was_cancelled"):
+        return
+    by = annotation.get("completed_by")
+    name = by.get("email") if isinstance(by, dict) else by
+    if name is None and not gold:
+        tables.rejects.append(Reject(where, "nobody is named in completed_by"))
+        return
+    try:
+        stamp = annotation.get("created_at")
+        created_at = datetime.fromisoformat(stamp).astimezone(UTC) if stamp else None
+        took = annotation.get("lead_time")
+        seconds = None if took is None else float(took)
+    except (TypeError, ValueError) as error:
+        tables.rejects.append(Reject(where, f"created_at or lead_time cannot be read: {error}"))
+        return
+    role = Role.GOLD if gold or annotation.get("ground_truth") else Role.PERSON
+    id = f"{task}/{where.rsplit(' ', 1)[1]}"
+    head = (task, id, GOLD if name is None else str(name), role.value, seconds, created_at)
+    tables.add(head, where, annotation.get("result"))
+
+
+# Long tables: one row an answer to one question.
+
+
+def _read_csv(path: Path, rejects: list[Reject]) -> pl.DataFrame:
+    try:
+        return pl.read_csv(path, infer_schema=False)
+    except PolarsError:
+        pass  # a torn line somewhere: find it, and take the others
+    rows = []
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.reader(file)
+        names = next(reader, [])
+        for row in reader:
+            if len(row) != len(names) or any("�" in cell for cell in row):
+                rejects.append(
+                    Reject(
+                        f"{path}:{reader.line_num}",
+                        f"the line must be UTF-8 with {len(names)} cells, found {len(row)}",
+                    )
+                )
+            else:
+                rows.append([cell or None for cell in row])
+    return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+
+
+def _read_jsonl(path: Path, rejects: list[Reject]) -> pl.DataFrame:
+    schema = dict.fromkeys((*REQUIRED, *OPTIONAL), pl.String)
+    rows = []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                rejects.append(Reject(f"{path}:{number}", f"the line is not JSON: {error}"))
+                continue
+            if not isinstance(row, dict):
+                rejects.append(Reject(f"{path}:{number}", "the line is not a JSON object"))
+                continue
+            rows.append({name: _text(row.get(name)) for name in schema})
+    frame = pl.DataFrame(rows, schema=schema)
+    return frame.select(name for name in schema if name in REQUIRED or frame[name].is_not_null().any())
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value)
+
+
+def _read_parquet(path: Path, rejects: list[Reject]) -> pl.DataFrame:  # noqa: ARG001
+    try:
+        frame = pl.read_parquet(path)
+        known = [name for name in (*REQUIRED, *OPTIONAL) if name in frame.columns]
+        return frame.select(
+            pl.col(name).dt.convert_time_zone("UTC").dt.to_string("iso:strict")
+            if isinstance(frame.schema[name], pl.Datetime)
+            else pl.col(name).cast(pl.String)
+            for name in known
+        )
+    except PolarsError as error:
+        raise UsageError(f"{path} is not a table we can read: {error}", "write it again") from error
+
+
+def _labels_of(rows: pl.DataFrame, path: Path, rejects: list[Reject], gold: bool) -> Labels:
+    if gold and "annotator" not in rows.columns:
+        rows = rows.with_columns(annotator=pl.lit(GOLD))
+    missing = [name for name in REQUIRED if name not in rows.columns]
+    if missing:
+        raise UsageError(
+            f"{path} has no column {', '.join(missing)}; it has {', '.join(rows.columns) or 'none'}",
+            f"name the columns {', '.join(REQUIRED)}; {', '.join(OPTIONAL)} are optional",
+        )
+    absent = [pl.lit(None, pl.String).alias(name) for name in OPTIONAL if name not in rows.columns]
+    read = (
+        rows.with_columns(*absent)
+        .with_columns(
+            pl.col("control").fill_null("label"),
+            pl.lit(Role.GOLD.value).alias("role") if gold else pl.col("role").fill_null(Role.PERSON.value),
+            pl.col("annotator").fill_null(GOLD) if gold else pl.col("annotator"),
+            took=pl.col("seconds").cast(pl.Float64, strict=False),
+            at=_instant(),
+        )
+        .with_row_index("row", 1)
+        .with_columns(why=_why())
+    )
+    refused = read.filter(pl.col("why").is_not_null())
+    rejects += [Reject(f"{path}: row {n}", why) for n, why in refused.select("row", "why").iter_rows()]
+    # Whoever answers the same question of a task again has answered twice.
+    who = ["task", "annotator", "role"]
+    good = (
+        read.filter(pl.col("why").is_null())
+        .with_columns(turn=pl.col("row").cum_count().over(*who, "control"))
+        .with_columns(annotation=pl.format("{}/{}/{}/{}", *who, "turn"))
+    )
+    answers = good.group_by("annotation", maintain_order=True).agg(
+        pl.col("task", "annotator", "role").first(),
+        seconds=pl.col("took").drop_nulls().first(),
+        created_at=pl.col("at").drop_nulls().first(),
+    )
+    regions = good.select(
+        "task",
+        "annotation",
+        "control",
+        "label",
+        region=pl.lit("0"),
+        **{name: pl.lit(None, pl.Float64) for name in _GEOMETRY},
+    )
+    return Labels(
+        answers.select(ANSWERS.names()).cast(ANSWERS),
+        regions.select(REGIONS.names()).cast(REGIONS),
+        dict.fromkeys(good["control"].unique().sort(), CHOICE),
+    )
+
+
+def _instant() -> pl.Expr:
+    """ISO 8601; a time without a zone is UTC."""
+    text = pl.col("created_at").str.replace("[zZ]$", "+00:00").str.replace(" ", "T")
+    forms = ["%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f"]
+    return pl.coalesce(
+        text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False) for form in forms
+    )
+
+
+def _why() -> pl.Expr:
+    """Why a row is rejected; null for a good one."""
+
+    def blank(name: str) -> pl.Expr:
+        return pl.col(name).is_null() | (pl.col(name).str.strip_chars() == "")
+
+    took, roles = pl.col("took"), [role.value for role in Role]
+    return (
+        pl.when(blank("task"))
+        .then(pl.lit("the task is missing"))
+        .when(blank("annotator"))
+        .then(pl.lit("the annotator is missing"))
+        .when(blank("label"))
+        .then(pl.lit("the label is missing"))
+        .when(pl.col("label") == ABSENT)
+        .then(pl.lit(f"the label {ABSENT} is kept for what nobody drew; rename it"))
+        .when(~pl.col("role").is_in(roles))
+        .then(pl.format(f"the role must be one of {', '.join(roles)}, found {{}}", "role"))
+        .when(pl.col("seconds").is_not_null() & (took.is_null() | took.is_nan() | (took < 0)))
+        .then(pl.format("seconds must be a number from 0 on, found {}", "seconds"))
+        .when(pl.col("created_at").is_not_null() & pl.col("at").is_null())
+        .then(pl.format("created_at must be a time such as 2026-01-31T08:00:00Z, found {}", "created_at"))
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
