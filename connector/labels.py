@@ -185,7 +185,7 @@ class _Tables:
         if self.controls.setdefault(control, _KINDS[kind]) != _KINDS[kind]:
             raise BadRecord(f"control {control} is a {self.controls[control]} elsewhere, and here {kind}")
         labels = _texts(value.get(kind), f"region {number} of {control}")
-        id = str(raw.get("id") or number)
+        id = region_id(raw, number)
         if kind == "choices":
             for label in labels:
                 yield control, id, label, None, None, None, None
@@ -199,6 +199,11 @@ class _Tables:
         regions = pl.DataFrame(self.regions, schema=REGIONS, orient="row")
         labels = Labels(answers, regions, self.controls)
         return Loaded(labels, source, self.rejects, tasks, self.unmeasured)
+
+
+def region_id(raw: Mapping[str, Any], number: int) -> str:
+    """The name of a region in its result; its place where it has no id."""
+    return str(raw.get("id") or number)
 
 
 def _belongs_to_a_region(value: Mapping[str, Any]) -> bool:

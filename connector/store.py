@@ -10,7 +10,7 @@ that of two writers with the same idea of where they are one fails.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -128,6 +128,24 @@ class Store:
         """
         rows = self.rows(version).filter(pl.col("record") == record)
         return _latest(rows).filter(~pl.col("deleted")).sort("task", "id", "created_at").collect()
+
+    def tasks(self, version: int | None = None) -> Iterator[Task]:
+        """The current tasks with all their current annotations, in the order of their ids."""
+        answers = self.current(ANNOTATION, version)
+        of_task = answers.partition_by("task", as_dict=True, maintain_order=True)
+        for row in self.current(TASK, version).iter_rows(named=True):
+            found = of_task.get((row["task"],))
+            yield Task(
+                id=row["task"],
+                key=row["key"],
+                data=json.loads(row["content"]),
+                overlap=row["overlap"],
+                created_at=row["created_at"],
+                updated_at=row["updated_at"],
+                annotations=tuple(
+                    map(annotation_of, found.iter_rows(named=True)) if found is not None else ()
+                ),
+            )
 
     def cursor(self) -> str | None:
         """How far the pull of our source has come."""

@@ -116,7 +116,7 @@ class LabelStudio:
         url: where the server answers, such as `http://localhost:8080`.
         token: an access token of either kind (personal, or legacy).
         project: the project's id.
-        files_root: the server's LOCAL_FILES_DOCUMENT_ROOT, where pictures lie in a folder and not in a bucket.
+        files_root: the server's LOCAL_FILES_DOCUMENT_ROOT, for pictures that lie in a folder.
     """
 
     capabilities = Capabilities(
@@ -266,7 +266,7 @@ class LabelStudio:
         except ValueError:
             raise UsageError(
                 f"{path} does not lie below {self._files_root}, which Label Studio shows files from",
-                "set files_root under [tool.options] in connector.toml to the server's LOCAL_FILES_DOCUMENT_ROOT",
+                "set tool.options.files_root in connector.toml to the server's LOCAL_FILES_DOCUMENT_ROOT",
             ) from None
 
     # tasks and their annotations

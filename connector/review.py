@@ -1,0 +1,173 @@
+"""Review: draw a sample, make its queue in the tool, collect what the reviewers said, infer the rest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from connector.adapters.base import LabelingTool
+from connector.errors import Unsupported, UsageError
+from connector.quality.interval import CONFIDENCE, Estimate
+from connector.quality.sampling import ALL, draw, error_rate
+from connector.quality.table import CHOICE, Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was drawn for review.
+
+    Attributes:
+        tasks: task, probability, stratum.
+        strata: how many tasks each stratum holds, drawn or not.
+    """
+
+    tasks: pl.DataFrame
+    strata: dict[str, int]
+
+
+def draw_sample(
+    labels: Labels, consensus: pl.DataFrame, size: int | None, fraction: float | None, by: str, seed: int
+) -> Sample:
+    """Draw tasks for review among those that a person has answered.
+
+    Args:
+        consensus: `Consensus.units`; the strata are the merged answers to the first choice.
+        size: how many; or
+        fraction: of all, in (0, 1], rounded up.
+        by: `random` or `stratified`.
+
+    Raises:
+        UsageError: if nothing was answered, or more is asked for than there is.
+    """
+    people = labels.answers.filter(pl.col("role") == "person").select("task").unique()
+    if not len(people):
+        raise UsageError("there is nothing to review: no person has answered yet", "run `connector pull`")
+    if (size is None) == (fraction is None):
+        raise UsageError("say how much to draw", "give either --size or --fraction")
+    wanted = size if size is not None else math.ceil(len(people) * (fraction or 0))
+    choices = sorted(name for name, kind in labels.controls.items() if kind == CHOICE)
+    merged = consensus.filter(pl.col("control") == (choices[0] if choices else ""))
+    tasks = people.join(merged.select("task", stratum="label"), on="task", how="left").with_columns(
+        pl.col("stratum").fill_null("no answer" if choices else ALL)
+    )
+    try:
+        drawn = draw(tasks, wanted, by, seed)
+    except ValueError as error:
+        raise UsageError(str(error), f"{len(people)} tasks have answers") from error
+    counted = tasks.group_by("stratum").len() if by == "stratified" else None
+    strata = {ALL: len(people)} if counted is None else dict(counted.sort("stratum").iter_rows())
+    return Sample(drawn, strata)
+
+
+def queue(tool: LabelingTool, tasks: list[str], name: str) -> str:
+    """Make the sample a list in the tool; returns its address there.
+
+    Raises:
+        Unsupported: if the tool has no such lists.
+    """
+    if not tool.capabilities.review_queue:
+        raise Unsupported(f"{tool.capabilities.name} has no review queues", "share the sample file instead")
+    return tool.review_queue(name, tasks)
+
+
+def read_sample(path: Path) -> pl.DataFrame:
+    """A sample as `review draw` wrote it: task, probability, stratum.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    sample = _read(path, ("task", "probability", "stratum"))
+    probability = sample["probability"].cast(pl.Float64, strict=False)
+    if probability.is_null().any() or ((probability <= 0) | (probability > 1)).any():
+        raise UsageError(f"{path}: probability must be a number above 0 and up to 1", "draw the sample again")
+    if sample["task"].is_duplicated().any():
+        raise UsageError(f"{path}: a task stands there twice", "draw the sample again")
+    return sample.with_columns(probability=probability, stratum=pl.col("stratum").fill_null(ALL))
+
+
+def read_verdicts(path: Path) -> pl.DataFrame:
+    """Verdicts: task, correct (1 or 0), control (null where the file has none).
+
+    Raises:
+        UsageError: naming what is no verdict.
+    """
+    found = _read(path, ("task", "correct"))
+    if "control" not in found.columns:
+        found = found.with_columns(control=pl.lit(None, pl.String))
+    odd = found.filter(~pl.col("correct").is_in(["0", "1"]) | pl.col("correct").is_null())
+    if len(odd):
+        raise UsageError(
+            f"{path}: correct must be 1 or 0; task {odd['task'][0]} has {odd['correct'][0]!r}",
+            "mend that row",
+        )
+    return found.select("task", "control", pl.col("correct").cast(pl.Int64))
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    readers: dict[str, Any] = {
+        ".csv": lambda: pl.read_csv(path, infer_schema=False),
+        ".parquet": lambda: pl.read_parquet(path),
+        ".jsonl": lambda: pl.read_ndjson(path, infer_schema_length=None),
+    }
+    if path.suffix not in readers:
+        raise UsageError(f"{path} is no kind of file we read", "name a .csv, .parquet or .jsonl file")
+    try:
+        found: pl.DataFrame = readers[path.suffix]()
+    except (OSError, PolarsError) as error:
+        raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}", "mend the file") from error
+    missing = [name for name in columns if name not in found.columns]
+    if missing:
+        raise UsageError(f"{path} has no column {', '.join(missing)}", f"it needs {', '.join(columns)}")
+    return found.with_columns(pl.all().cast(pl.String))
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRate:
+    """What a review says of the whole.
+
+    Attributes:
+        error_rate: of tasks; a task is wrong if any of its questions is.
+        controls: the same for each question that the verdicts name.
+        population: how many tasks there are; `drawn` were to be reviewed, `reviewed` were.
+    """
+
+    error_rate: Estimate
+    controls: dict[str, Estimate]
+    population: int
+    drawn: int
+    reviewed: int
+
+
+def estimate(sample: pl.DataFrame, verdicts: pl.DataFrame, confidence: float = CONFIDENCE) -> ErrorRate:
+    """Infer the error rate of all tasks from the reviewed ones of a sample.
+
+    Drawn tasks without a verdict are taken to be missing at random within their stratum.
+
+    Args:
+        sample: task, probability, stratum.
+        verdicts: task, control, correct.
+
+    Raises:
+        UsageError: if a verdict is of a task that was not drawn, or a task has two for one question.
+    """
+    sizes = sample.group_by("stratum").agg(n=(1 / pl.col("probability")).sum().round()).sort("stratum")
+    population = {str(name): int(n) for name, n in sizes.iter_rows()}
+    per_task = verdicts.group_by("task").agg(pl.col("correct").min(), pl.col("control").is_duplicated().any())
+    twice = per_task.filter("control")["task"].sort()
+    if len(twice):
+        raise UsageError(f"task {twice[0]} has two verdicts for one question", "keep one of them")
+    try:
+        whole = error_rate(sample, per_task, population, confidence)
+        named = verdicts.drop_nulls("control").partition_by("control", as_dict=True)
+        controls = {
+            str(name): error_rate(sample, part, population, confidence)
+            for (name,), part in sorted(named.items())
+        }
+    except ValueError as error:
+        raise UsageError(str(error), "use the sample that these verdicts were given for") from error
+    return ErrorRate(whole, controls, sum(population.values()), len(sample), len(per_task))
