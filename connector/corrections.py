@@ -18,7 +18,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from connector.adapters.base import LabelingTool
-from connector.errors import Conflict, ConnectorError, Reject, UsageError
+from connector.errors import Conflict, Reject, UsageError
 from connector.files import write_atomic
 from connector.journal import Entry, Journal, State
 from connector.labels import Loaded, region_id
@@ -298,9 +298,6 @@ class Applied:
     already: int = 0
     conflicts: list[Reject] = field(default_factory=list)
 
-    def _conflict(self, entry_task: str, error: Conflict) -> None:
-        self.conflicts.append(Reject(f"task {entry_task}", error.what))
-
 
 def apply(
     tool: LabelingTool,
@@ -344,7 +341,7 @@ def apply(
                 done.written += 1
         except Conflict as error:
             journal.conflict(plan.run, number, correction.action, wanted, error.what, now())
-            done._conflict(correction.task, error)
+            done.conflicts.append(Reject(f"task {correction.task}", error.what))
         progress(1)
     return done
 
@@ -414,7 +411,7 @@ def undo(
                 journal.settle(run, entry.number, State.UNDONE, after, now())
                 done.written += 1
         except Conflict as error:
-            done._conflict(entry.after.task_id, error)
+            done.conflicts.append(Reject(f"task {entry.after.task_id}", error.what))
         progress(1)
     return done
 
@@ -440,10 +437,3 @@ def _take_back(tool: LabelingTool, entry: Entry, after: Annotation) -> None:
         found = now.get(sibling.id)
         if found and found.revision == sibling.model_copy(update={"ground_truth": False}).revision:
             tool.write_annotation(sibling, expect=found.revision)
-
-
-def errors_of(done: Applied) -> ConnectorError | None:
-    """The error that says what to do about the conflicts, if there were any."""
-    if not done.conflicts:
-        return None
-    return Conflict(f"{len(done.conflicts)} corrections were left out: somebody edited meanwhile", PULL)

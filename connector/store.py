@@ -153,6 +153,11 @@ class Store:
         found = self.rows().filter(mine).sort("pull").last().collect()
         return str(json.loads(found["content"][0])) if len(found) else None
 
+    def last_pull(self) -> datetime | None:
+        """When the last pull of any source was kept."""
+        at: datetime | None = self.rows().select(pl.col("pulled_at").max()).collect().item()
+        return at
+
     def append(
         self,
         tasks: Sequence[Task],

@@ -16,7 +16,7 @@ from connector.adapters.base import Bucket, LabelingTool, batches
 from connector.adapters.objects import Object, Objects
 from connector.errors import BadRecord, Reject, UsageError
 from connector.model import Item
-from connector.store import TASK, Counts, Store
+from connector.store import ANNOTATION, TASK, Counts, Store
 
 Progress = Callable[[int], None]
 """Called with how many more are done."""
@@ -189,6 +189,11 @@ def _sent(tool: LabelingTool, batch: list[Item], rejects: list[Reject]) -> Itera
         yield from _sent(tool, batch[middle:], rejects)
 
 
+def shows_images(tool: LabelingTool, field: str) -> bool:
+    """Whether the tool shows this field of a task's data as a picture."""
+    return ("image", field) in tool.read_ontology().objects.values()
+
+
 def connect(tool: LabelingTool, url: str, options: Mapping[str, str]) -> None:
     """Connect the tool to the bucket that the items come from, so that it can show them."""
     if tool.capabilities.connect_bucket and not url.startswith("memory:"):
@@ -227,3 +232,26 @@ def _deleted_tasks(tool: LabelingTool, store: Store) -> list[str]:
         return []
     theirs = set(tool.task_ids())
     return [task for task in ours if task not in theirs]
+
+
+def standing(tool: LabelingTool, store: Store) -> dict[str, Any]:
+    """Where the line stands: what the tool and the store hold.
+
+    Returns:
+        tasks_in_tool, tasks_in_store, complete (as many people as asked for have answered), answers,
+        annotators, skipped, last_pull (None before the first), version.
+    """
+    answers = store.current(ANNOTATION)
+    people = answers.filter(~pl.col("cancelled"))
+    by_task = people.group_by("task").agg(pl.col("annotator").n_unique())
+    tasks = store.current(TASK).join(by_task, on="task", how="left")
+    return {
+        "tasks_in_tool": tool.count_tasks(),
+        "tasks_in_store": len(tasks),
+        "complete": int((tasks["annotator"].fill_null(0) >= tasks["overlap"]).sum()),
+        "answers": len(people),
+        "annotators": people["annotator"].n_unique(),
+        "skipped": len(answers) - len(people),
+        "last_pull": store.last_pull(),
+        "version": store.version,
+    }

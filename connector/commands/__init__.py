@@ -1,1 +1,77 @@
-def main() -> None: ...
+"""The command line. Every command parses, calls one function, prints.
+
+This file imports nothing but click: a command's own file is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "demo": ("demo:demo", "Run the whole line once, on a throw-away Label Studio."),
+    "init": ("setup:init", "Write a configuration, connector.toml."),
+    "doctor": ("setup:doctor", "Check every connection, and say how to mend it."),
+    "status": ("setup:status", "Show where the line stands."),
+    "push": ("sync:push", "Make a task of every object of the bucket."),
+    "pull": ("sync:pull", "Bring what people labeled into the label store."),
+    "ontology": ("ontology:ontology", "The questions people are asked, and their labels."),
+    "quality": ("quality:quality", "How good the labels are."),
+    "review": ("review:review", "An expert looks at a sample; the rest is inferred."),
+    "correct": ("correct:correct", "Write corrections back, and take them back."),
+    "report": ("report:report", "Write the report, one HTML file."),
+}
+"""The commands in the order of the line: where each is, and its one line of help."""
+
+
+class Line(click.Group):
+    """The commands, imported when needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name][0].split(":")
+        command: click.Command = getattr(import_module(f"connector.commands.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=Line, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="labeling-connector", prog_name="connector")
+def line() -> None:
+    """The production line around a labeling tool.
+
+    \b
+    bucket --push--> labeling tool --pull--> label store --quality--> plan --apply--> labeling tool
+
+    \b
+    Example:
+        connector init --url http://localhost:8080 --project 1 --raw s3://pictures/raw
+        connector doctor && connector push
+        connector pull && connector quality summary && connector report
+
+    Exit codes: 0 done, 1 a fault of ours, 2 wrong use or configuration, 3 a quality gate did not hold, 4 rows
+    were rejected, 5 not allowed in, 6 the tool or bucket is unwell (run the same command again), 7 the tool
+    changed meanwhile (pull, then plan again), 130 interrupted (run again, it continues).
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        code = line.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted; run the same command again, it continues", err=True)
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    sys.exit(code if isinstance(code, int) else 0)

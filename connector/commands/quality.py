@@ -1,0 +1,342 @@
+"""quality consensus, golden, annotators, summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from connector.commands.inputs import (
+    align,
+    answerable,
+    chance_options,
+    gold_option,
+    labels_option,
+    load,
+    merge,
+    out_option,
+    seed_of,
+    truth_option,
+)
+from connector.commands.session import Group, Session, pass_session
+from connector.errors import UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from connector.labels import Loaded
+    from connector.quality.consensus import Consensus
+    from connector.quality.golden import Golden
+    from connector.quality.interval import Estimate
+
+NOT_MEASURED = "answers of this kind are not measured yet"
+NO_GOLD = "there are no gold answers"
+
+
+@click.group(cls=Group)
+def quality() -> None:
+    """How good the labels are."""
+
+
+@quality.command("consensus")
+@labels_option
+@truth_option
+@chance_options
+@out_option
+@pass_session
+def consensus_command(
+    session: Session,
+    labels_file: Path | None,
+    truth: str,
+    confidence: float,
+    seed: int | None,
+    out: Path | None,
+) -> int | None:
+    """How far annotators agree, and the answer most of them give.
+
+    \b
+    Example:
+        connector quality consensus --out consensus.csv
+        connector quality consensus --labels labels.csv --truth dawid-skene --json
+    """
+    loaded = load(session, labels_file)
+    merged = merge(session, align(session, loaded), truth, seed, confidence)
+    controls = _agreement_json(loaded, merged)
+    rows = [
+        (
+            c.control,
+            c.tasks,
+            c.units,
+            c.annotators,
+            _short(c.agreement.observed),
+            _short(c.agreement.krippendorff_alpha),
+        )
+        for c in merged.controls
+    ]
+    session.table(
+        f"Consensus ({truth})",
+        ("control", "tasks", "units", "annotators", "observed agreement", "Krippendorff's alpha"),
+        rows,
+    )
+    session.write_rows(merged.units, out)
+    session.answer({"controls": controls, "source": _source(session, loaded, seed)})
+    return session.rejected(loaded.rejects)
+
+
+@quality.command("golden")
+@labels_option
+@gold_option
+@chance_options
+@out_option
+@pass_session
+def golden_command(
+    session: Session,
+    labels_file: Path | None,
+    gold_file: Path | None,
+    confidence: float,
+    seed: int | None,
+    out: Path | None,
+) -> int | None:
+    """How near each annotator is to known answers.
+
+    An annotator passes when the whole interval of the score lies at or above quality.gold_limit of the
+    configuration, fails when it lies below, and is undecided between.
+
+    \b
+    Example:
+        connector quality golden --gold gold.csv --out scores.csv
+    """
+    loaded = load(session, labels_file, gold_file)
+    found = _golden(session, align(session, loaded), confidence)
+    if not len(found.annotators):
+        raise UsageError(
+            f"{NO_GOLD}, or nobody answered them", "give --gold FILE, or mark annotations as ground truth"
+        )
+    rows = [
+        (r["annotator"], r["control"], r["n"], r["score"], r["low"], r["high"], r["verdict"])
+        for r in found.annotators.iter_rows(named=True)
+    ]
+    limit = session.config.quality.gold_limit
+    session.table(
+        f"Golden scores, limit {limit}",
+        ("annotator", "control", "n", "score", "low", "high", "verdict"),
+        rows,
+    )
+    session.write_rows(found.annotators, out)
+    session.answer({**_golden_json(found, loaded), "source": _source(session, loaded, seed)})
+    return session.rejected(loaded.rejects)
+
+
+@quality.command("annotators")
+@labels_option
+@chance_options
+@out_option
+@pass_session
+def annotators_command(
+    session: Session, labels_file: Path | None, confidence: float, seed: int | None, out: Path | None
+) -> int | None:
+    """Each annotator's pace, agreement with the others, and accuracy as far as the others can tell.
+
+    Accuracy compares with what most of the others said, never with a consensus that counts one's own answer.
+
+    \b
+    Example:
+        connector quality annotators --out annotators.csv
+    """
+    loaded = load(session, labels_file)
+    found = _annotators(align(session, loaded), loaded, confidence)
+    columns = ("annotator", "role", "tasks", "seconds_median", "per_hour", "agreement", "accuracy")
+    bounds = ("accuracy_low", "accuracy_high")
+    session.table(
+        "Annotators",
+        [name.replace("_", " ") for name in (*columns, *bounds)],
+        list(found.select(*columns, *bounds).iter_rows()),
+    )
+    session.write_rows(found, out)
+    session.answer({"annotators": _annotators_json(found), "source": _source(session, loaded, seed)})
+    return session.rejected(loaded.rejects)
+
+
+@quality.command("summary")
+@labels_option
+@gold_option
+@truth_option
+@chance_options
+@pass_session
+def summary_command(
+    session: Session,
+    labels_file: Path | None,
+    gold_file: Path | None,
+    truth: str,
+    confidence: float,
+    seed: int | None,
+) -> int | None:
+    """Agreement, golden scores and annotators, in brief.
+
+    \b
+    Example:
+        connector quality summary --gold gold.csv
+    """
+    loaded = load(session, labels_file, gold_file)
+    units = align(session, loaded)
+    merged = merge(session, units, truth, seed, confidence)
+    found = _golden(session, units, confidence)
+    people = _annotators(units, loaded, confidence)
+    agreed = {c.control: c.agreement for c in merged.controls}
+    session.table(
+        "Quality",
+        ("control", "observed agreement", "Krippendorff's alpha", "golden score"),
+        [
+            (
+                control,
+                _short(agreed[control].observed) if control in agreed else None,
+                _short(agreed[control].krippendorff_alpha) if control in agreed else None,
+                _short(found.controls[control]) if control in found.controls else NO_GOLD,
+            )
+            for control in sorted(loaded.labels.controls)
+        ],
+    )
+    verdicts = {(r["annotator"], r["control"]): r["verdict"] for r in found.annotators.iter_rows(named=True)}
+    session.table(
+        "Annotators",
+        (
+            "annotator",
+            "tasks",
+            "per hour",
+            "accuracy",
+            "low",
+            "high",
+            *(f"gold: {c}" for c in sorted(found.controls)),
+        ),
+        [
+            (
+                *(
+                    r[name]
+                    for name in (
+                        "annotator",
+                        "tasks",
+                        "per_hour",
+                        "accuracy",
+                        "accuracy_low",
+                        "accuracy_high",
+                    )
+                ),
+                *(verdicts.get((r["annotator"], control)) for control in sorted(found.controls)),
+            )
+            for r in people.filter(role="person").iter_rows(named=True)
+        ],
+    )
+    golden = _golden_json(found, loaded) if len(found.annotators) else None
+    session.answer(
+        {
+            "consensus": {"controls": _agreement_json(loaded, merged)},
+            "golden": golden,
+            **({} if golden else {"why": NO_GOLD}),
+            "annotators": _annotators_json(people),
+            "source": _source(session, loaded, seed),
+        }
+    )
+    return session.rejected(loaded.rejects)
+
+
+def _golden(session: Session, units: pl.DataFrame, confidence: float) -> Golden:
+    from connector.quality.golden import golden
+
+    with answerable("keep one gold answer a task"):
+        return golden(units, session.config.quality.gold_limit, confidence)
+
+
+def _annotators(units: pl.DataFrame, loaded: Loaded, confidence: float) -> pl.DataFrame:
+    from connector.quality.annotators import annotators
+
+    return annotators(units, loaded.labels.answers, confidence)
+
+
+def _source(session: Session, loaded: Loaded, seed: int | None) -> dict[str, Any]:
+    return session.source(**loaded.source, seed=seed_of(session, seed))
+
+
+def _agreement_json(loaded: Loaded, merged: Consensus) -> list[dict[str, Any]]:
+    controls = [
+        {
+            "control": c.control,
+            "kind": c.kind,
+            "tasks": c.tasks,
+            "units": c.units,
+            "annotations": c.annotations,
+            "annotators": c.annotators,
+            "agreement": c.agreement,
+            "truth": {"method": merged.method, "ties": c.ties},
+        }
+        for c in merged.controls
+    ]
+    nothing = dict.fromkeys(("tasks", "units", "annotations", "annotators", "agreement", "truth"))
+    return controls + [
+        {"control": control, "kind": kind, **nothing, "why": NOT_MEASURED}
+        for control, kind in sorted(loaded.unmeasured.items())
+    ]
+
+
+def _golden_json(found: Golden, loaded: Loaded) -> dict[str, Any]:
+    confused = found.confusion.filter(pl_differs())
+    return {
+        "controls": [
+            {
+                "control": control,
+                "kind": loaded.labels.controls[control],
+                "score": score,
+                "confusions": confused.filter(control=control).drop("control").to_dicts(),
+            }
+            for control, score in sorted(found.controls.items())
+        ],
+        "annotators": [
+            {
+                "annotator": row["annotator"],
+                "control": row["control"],
+                "tasks": row["tasks"],
+                "n": row["n"],
+                "score": _number(
+                    row, "score", "low", "high", row["n"], found.controls[row["control"]].method
+                ),
+                "verdict": row["verdict"],
+                "iou": row["iou"],
+            }
+            for row in found.annotators.iter_rows(named=True)
+        ],
+    }
+
+
+def pl_differs() -> pl.Expr:
+    """Gold and given label differ."""
+    import polars as pl
+
+    return pl.col("gold") != pl.col("label")
+
+
+def _annotators_json(found: pl.DataFrame) -> list[dict[str, Any]]:
+    from connector.quality.annotators import METHOD
+
+    made = []
+    for row in found.iter_rows(named=True):
+        plain = {name: value for name, value in row.items() if not name.startswith("accuracy")}
+        number = _number(row, "accuracy", "accuracy_low", "accuracy_high", row["accuracy_n"], METHOD)
+        made.append({**plain, "accuracy": number})
+    return made
+
+
+def _number(
+    row: Mapping[str, Any], value: str, low: str, high: str, n: int | None, method: str
+) -> dict[str, Any]:
+    """A number of a row, with its interval."""
+    number = {"value": row[value], "low": row[low], "high": row[high], "n": n or 0, "method": method}
+    return number if row[value] is not None else {**number, "why": "there is nothing to judge by"}
+
+
+def _short(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return f"– ({estimate.why})"
+    return f"{estimate.value:.3f}" + (
+        f" [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate.low is not None else ""
+    )

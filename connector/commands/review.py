@@ -1,0 +1,183 @@
+"""review draw, queue, collect, estimate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from connector.commands.inputs import (
+    align,
+    answerable,
+    chance_options,
+    labels_option,
+    load,
+    merge,
+    out_option,
+    seed_of,
+)
+from connector.commands.session import Group, Session, pass_session
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.group(cls=Group)
+def review() -> None:
+    """An expert looks at a sample; the rest is inferred."""
+
+
+@review.command()
+@labels_option
+@click.option(
+    "--fraction", type=click.FloatRange(0, 1, min_open=True), help="The share to draw, such as 0.05."
+)
+@click.option("--size", type=click.IntRange(1), help="How many tasks to draw.")
+@click.option("--by", type=click.Choice(["random", "stratified"]), default="random", show_default=True)
+@click.option("--seed", type=click.IntRange(0), help="Of chance; by default the configuration's.")
+@out_option
+@pass_session
+def draw(
+    session: Session,
+    labels_file: Path | None,
+    fraction: float | None,
+    size: int | None,
+    by: str,
+    seed: int | None,
+    out: Path | None,
+) -> int | None:
+    """Draw tasks for review, each with a known probability.
+
+    `stratified` draws from every merged answer to the first choice in proportion.
+
+    \b
+    Example:
+        connector review draw --fraction 0.05 --seed 7 --out sample.csv
+    """
+    from connector.review import draw_sample
+
+    loaded = load(session, labels_file)
+    merged = merge(session, align(session, loaded))
+    drawn = draw_sample(loaded.labels, merged.units, size, fraction, by, seed_of(session, seed))
+    population = sum(drawn.strata.values())
+    session.say(f"{len(drawn.tasks)} of {population} tasks drawn ({by}, seed {seed_of(session, seed)})")
+    session.write_rows(drawn.tasks, out)
+    if out is None:
+        session.table("Sample", drawn.tasks.columns, drawn.tasks.rows())
+    counted = dict(drawn.tasks.group_by("stratum").len().iter_rows())
+    session.answer(
+        {
+            "drawn": len(drawn.tasks),
+            "population": population,
+            "strata": [
+                {"stratum": name, "population": n, "drawn": counted.get(name, 0)}
+                for name, n in drawn.strata.items()
+            ],
+            "source": session.source(**loaded.source, seed=seed_of(session, seed)),
+        }
+    )
+    return session.rejected(loaded.rejects)
+
+
+@review.command()
+@click.option("--sample", required=True, type=_FILE, help="What `review draw` wrote.")
+@click.option("--name", default="review", show_default=True, help="The list's name in the tool.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@pass_session
+def queue(session: Session, sample: Path, name: str, dry_run: bool) -> None:
+    """Make the sample a list in the labeling tool, where a reviewer finds it.
+
+    The reviewer answers each task anew, in an own name; that name has the role reviewer in connector.toml.
+
+    \b
+    Example:
+        connector review queue --sample sample.csv --name "review, week 7"
+    """
+    from connector import review as room
+
+    tasks = room.read_sample(sample)["task"].to_list()
+    where = room.queue(session.tool(dry_run), tasks, name)
+    session.say(f"{len(tasks)} tasks {'would be ' if dry_run else ''}in the list {name!r}: {where}")
+    session.answer(
+        {
+            "tasks": len(tasks),
+            "name": name,
+            "url": where,
+            "dry_run": dry_run,
+            "source": session.source(sample=str(sample)),
+        }
+    )
+
+
+@review.command()
+@labels_option
+@click.option("--sample", required=True, type=_FILE, help="What `review draw` wrote.")
+@out_option
+@pass_session
+def collect(session: Session, labels_file: Path | None, sample: Path, out: Path | None) -> int | None:
+    """Compare the reviewers' answers to a sample with the consensus.
+
+    \b
+    Example:
+        connector pull && connector review collect --sample sample.csv --out verdicts.csv
+    """
+    from connector.quality.review import verdicts
+    from connector.review import read_sample
+
+    loaded = load(session, labels_file)
+    units = align(session, loaded)
+    drawn = read_sample(sample)
+    with answerable("let the reviewers settle it in the tool, then pull"):
+        found = verdicts(units, merge(session, units).units)
+    mine = found.join(drawn, on="task", how="semi")
+    done = mine["task"].n_unique()
+    wrong = mine.filter(correct=0)["task"].n_unique()
+    session.say(f"{done} of {len(drawn)} drawn tasks were reviewed; the consensus is wrong in {wrong}")
+    session.write_rows(mine, out)
+    session.answer(
+        {
+            "drawn": len(drawn),
+            "reviewed": done,
+            "wrong": wrong,
+            "source": session.source(**loaded.source, sample=str(sample)),
+        }
+    )
+    return session.rejected(loaded.rejects)
+
+
+@review.command()
+@click.option("--sample", required=True, type=_FILE, help="What `review draw` wrote.")
+@click.option(
+    "--verdicts", required=True, type=_FILE, help="Columns task, correct (1 or 0); control optional."
+)
+@chance_options
+@pass_session
+def estimate(session: Session, sample: Path, verdicts: Path, confidence: float, seed: int | None) -> None:
+    """Infer the error rate of all tasks from the reviewed ones.
+
+    A task is wrong if any of its questions is.
+
+    \b
+    Example:
+        connector review estimate --sample sample.csv --verdicts verdicts.csv --json
+    """
+    from connector.review import estimate as infer
+    from connector.review import read_sample, read_verdicts
+
+    found = infer(read_sample(sample), read_verdicts(verdicts), confidence)
+    session.say(
+        f"error rate of all {found.population} tasks: {found.error_rate} "
+        f"({found.reviewed} of {found.drawn} drawn were reviewed)"
+    )
+    for control, rate in found.controls.items():
+        session.say(f"  {control}: {rate}")
+    session.answer(
+        {
+            "error_rate": found.error_rate,
+            "population": found.population,
+            "drawn": found.drawn,
+            "reviewed": found.reviewed,
+            "method": found.error_rate.method,
+            "controls": found.controls,
+            "source": session.source(sample=str(sample), verdicts=str(verdicts), seed=seed_of(session, seed)),
+        }
+    )

@@ -1,0 +1,266 @@
+"""What all commands have in common: their options, how they print, and how an error becomes an exit code."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from connector.errors import EXIT_REJECTS, ConnectorError, Reject, UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from connector.adapters.base import Bucket, LabelingTool
+    from connector.adapters.objects import Objects
+    from connector.config import Config
+    from connector.store import Store
+
+COMMON: list[click.Parameter] = [
+    click.Option(
+        ["--config"],
+        type=click.Path(path_type=Path),
+        help="The configuration; by default connector.toml here or in a folder above.",
+    ),
+    click.Option(
+        ["--json", "as_json"], is_flag=True, help="One JSON object on stdout, and nothing else there."
+    ),
+    click.Option(["--quiet"], is_flag=True, help="Only errors."),
+    click.Option(["--verbose"], is_flag=True, help="Say more on the way."),
+    click.Option(["--debug"], is_flag=True, help="Show tracebacks."),
+]
+
+_KEPT = ("config", "as_json", "quiet", "verbose", "debug")
+
+
+@dataclass
+class Session:
+    """One run of a command: its common options, what it works with, and where it prints.
+
+    Attributes:
+        name: the command, such as `quality consensus`.
+    """
+
+    name: str
+    config_path: Path | None = None
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+    printed: bool = False
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration."""
+        from connector.config import load
+
+        return load(self.config_path)
+
+    @property
+    def project(self) -> str:
+        """Which project of which tool; it names the cursor in the store and the plans."""
+        tool = self.config.tool
+        return f"{tool.kind}:{tool.url.rstrip('/')}#{tool.project}"
+
+    def tool(self, dry_run: bool = False) -> LabelingTool:
+        """The labeling tool; one that is only looked at, for a dry run."""
+        from connector.adapters import open_tool
+        from connector.adapters.dry_run import DryRun
+        from connector.config import token
+
+        settings = self.config.tool
+        real = open_tool(settings.kind, settings.url, token(settings.url), settings.project, settings.options)
+        return DryRun(real) if dry_run else real
+
+    def store(self) -> Store:
+        """The label store."""
+        from connector.store import Store
+
+        settings = self.config.store
+        return Store(self.config.place(settings.url), self.project, self.config.storage_options(settings))
+
+    def raw(self) -> Objects:
+        """The bucket of raw data."""
+        from connector.adapters.objects import Objects
+
+        settings = self.config.raw
+        return Objects(self.config.place(settings.url), self.config.storage_options(settings))
+
+    def bucket(self) -> Bucket:
+        """The bucket, as the tool needs to know it."""
+        from connector.adapters.base import Bucket
+
+        raw = self.raw()
+        return Bucket(raw.url, raw.options)
+
+    def say(self, text: str) -> None:
+        """A line for people; nothing with --json or --quiet."""
+        if not (self.as_json or self.quiet):
+            click.echo(text)
+
+    def note(self, text: str) -> None:
+        """A hint, on stderr."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def detail(self, text: str) -> None:
+        """What only --verbose asks for, on stderr."""
+        if self.verbose or self.debug:
+            click.echo(text, err=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A table for people."""
+        if self.as_json or self.quiet:
+            return
+        from rich.console import Console
+        from rich.table import Table
+
+        # A pipe has no width: let the table be as wide as it is.
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        table = Table(*columns, title=title, title_justify="left", title_style="bold")
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row))
+        console.print(table)
+
+    def answer(self, found: Mapping[str, Any]) -> None:
+        """The one JSON object of --json."""
+        if self.as_json:
+            self.printed = True
+            click.echo(json.dumps(plain(found), ensure_ascii=False, indent=2, allow_nan=False))
+
+    def source(self, **more: Any) -> dict[str, Any]:
+        """What an answer says of where it comes from."""
+        return {**more, "program": f"labeling-connector {version('labeling-connector')}"}
+
+    @contextmanager
+    def progress(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """A bar on stderr, on a terminal only; call what it gives with how many more are done."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda _: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            bar = bars.add_task(what, total=total)
+            yield lambda n: bars.advance(bar, n)
+
+    def rejected(self, rejects: Sequence[Reject]) -> int | None:
+        """Write the rejects to their file; returns the exit code if there were any."""
+        if not rejects:
+            return None
+        from connector.files import write_atomic
+
+        path = Path(f"rejects-{self.name.replace(' ', '-')}.jsonl")
+        write_atomic(
+            path, "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in rejects).encode()
+        )
+        first = rejects[0]
+        click.echo(f"{len(rejects)} rejected, see {path}; the first: {first.where}: {first.why}", err=True)
+        return EXIT_REJECTS
+
+    def write_rows(self, frame: pl.DataFrame, path: Path | None) -> None:
+        """Write the rows of --out, in the form its name asks for."""
+        if path is None:
+            return
+        import io
+
+        from connector.files import write_atomic
+
+        out = io.BytesIO()
+        if path.suffix == ".csv":
+            frame.write_csv(out)
+        elif path.suffix == ".parquet":
+            frame.write_parquet(out)
+        elif path.suffix == ".jsonl":
+            frame.write_ndjson(out)
+        else:
+            raise UsageError(f"{path} is no kind of file we write", "name a .csv, .parquet or .jsonl file")
+        write_atomic(path, out.getvalue())
+        self.say(f"{len(frame)} rows in {path}")
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+class Command(click.Command):
+    """A command with the common options. Its function may return an exit code; errors become one here."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += COMMON
+
+    def invoke(self, ctx: click.Context) -> Any:
+        config, as_json, quiet, verbose, debug = (ctx.params.pop(name) for name in _KEPT)
+        name = " ".join(ctx.command_path.split()[1:])
+        session = Session(name, config, as_json, quiet, verbose, debug)
+        ctx.obj = session
+        try:
+            return super().invoke(ctx) or 0
+        except ConnectorError as error:
+            return _failed(session, error, error.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.exceptions.Abort, KeyboardInterrupt):
+            raise
+        except BrokenPipeError:
+            sys.stderr.close()  # whoever read us has left; there is nobody to tell
+            return 0
+        except Exception as error:
+            # The one place where what we did not foresee is told to people who cannot mend it.
+            hint = "" if debug else "run it again with --debug, and report what it shows"
+            ours = ConnectorError(f"a fault of ours: {type(error).__name__}: {error}", hint)
+            return _failed(session, ours, ours.exit_code)
+
+
+def _failed(session: Session, error: ConnectorError, code: int) -> int:
+    if session.debug:
+        traceback.print_exc()
+    click.echo(f"Error: {error}", err=True)
+    if not session.printed:
+        session.answer({"error": error.what, "next": error.hint or None, "exit": code})
+    return code
+
+
+class Group(click.Group):
+    """Commands that belong together."""
+
+    command_class = Command
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it. What is not a number is null."""
+    if hasattr(value, "to_json"):
+        return plain(value.to_json())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, Mapping):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

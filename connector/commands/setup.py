@@ -1,0 +1,125 @@
+"""init, doctor, status: before the line runs, and where it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from connector.commands.session import Command, Session, pass_session
+from connector.errors import AuthError, ConnectorError, UsageError
+
+
+@click.command(cls=Command)
+@click.option("--url", default="http://localhost:8080", help="Where Label Studio answers.")
+@click.option("--project", default=1, type=click.IntRange(1), help="The project's number.")
+@click.option("--raw", default="raw", help="Where the raw data lies: s3://bucket/prefix, or a folder.")
+@click.option("--field", default="image", help="The field of a task's data that shows the object.")
+@click.option("--overlap", default=3, type=click.IntRange(1), help="How many people label each task.")
+@click.option("--store", default="labels", help="The label store: a folder, or s3://bucket/prefix.")
+@click.option("--force", is_flag=True, help="Replace a configuration that is there.")
+@pass_session
+def init(
+    session: Session, url: str, project: int, raw: str, field: str, overlap: int, store: str, force: bool
+) -> None:
+    """Write a configuration, connector.toml.
+
+    It never holds secrets: the tool's token is read from LABEL_STUDIO_API_KEY or the keyring.
+
+    \b
+    Example:
+        connector init --url http://localhost:8080 --project 1 --raw s3://pictures/raw
+    """
+    from connector.config import FILE, TEMPLATE
+    from connector.files import write_atomic
+
+    path = session.config_path or Path(FILE)
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already", "edit it, or say --force to replace it")
+    text = TEMPLATE.format(url=url, project=project, raw=raw, field=field, overlap=overlap, store=store)
+    write_atomic(path, text.encode())
+    session.say(f"wrote {path}\nnext: set LABEL_STUDIO_API_KEY, then run `connector doctor`")
+    session.answer({"config": str(path), "source": session.source()})
+
+
+@click.command(cls=Command)
+@pass_session
+def doctor(session: Session) -> int:
+    """Check every connection, and say how to mend it.
+
+    \b
+    Example:
+        connector doctor
+    """
+    checks = list(_checks(session))
+    for check in checks:
+        session.say(f"{'ok   ' if check['ok'] else 'WRONG'}  {check['name']}: {check['found']}")
+        if check["next"]:
+            session.say(f"         next: {check['next']}")
+    session.answer({"ok": all(c["ok"] for c in checks), "checks": checks, "source": session.source()})
+    return max((int(str(c["exit"])) for c in checks), default=0)
+
+
+def _checks(session: Session) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+
+    def note(name: str, what: str, error: ConnectorError | None = None) -> None:
+        found.append(
+            {
+                "name": name,
+                "ok": error is None,
+                "found": error.what if error else what,
+                "next": (error.hint or None) if error else None,
+                "exit": error.exit_code if error else 0,
+            }
+        )
+
+    def look(name: str, ask: object) -> None:
+        try:
+            note(name, str(ask() if callable(ask) else ask))
+        except ConnectorError as error:
+            note(name, "", error)
+
+    look("configuration", lambda: f"{session.config.folder}/connector.toml")
+    if not found[-1]["ok"]:
+        return found
+    look("bucket can be read", lambda: _first_object(session))
+    look("label store", lambda: _store_version(session))
+    try:
+        for check in session.tool().check(session.bucket()):
+            wrong = AuthError if "token" in check.name else UsageError
+            note(check.name, check.found, None if check.ok else wrong(check.found, check.next_step))
+    except ConnectorError as error:
+        note("labeling tool", "", error)
+    return found
+
+
+def _first_object(session: Session) -> str:
+    raw = session.raw()
+    first = next(raw.list(), None)
+    if first is None:
+        raise UsageError(f"{raw.url} is empty", "put raw data there, or mend raw.url in connector.toml")
+    return f"{raw.url}, such as {first.path}"
+
+
+def _store_version(session: Session) -> str:
+    store = session.store()
+    version = store.version
+    return f"{store.url}, " + ("empty so far" if version is None else f"version {version}")
+
+
+@click.command(cls=Command)
+@pass_session
+def status(session: Session) -> None:
+    """Show where the line stands.
+
+    \b
+    Example:
+        connector status
+    """
+    from connector.sync import standing
+
+    found = standing(session.tool(), session.store())
+    rows = [(name.replace("_", " "), value) for name, value in found.items()]
+    session.table("Where the line stands", ("", ""), rows)
+    session.answer({**found, "source": session.source(store=session.store().url, version=found["version"])})
