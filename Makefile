@@ -57,6 +57,6 @@ $(UV): requirements/uv.txt
 
 .server/ready: $(UV) requirements/server.txt .venv/ready
 	test -x .server/venv/bin/python || $(PYTHON) -m venv --without-pip .server/venv
-	$(UV) pip sync --quiet --python .server/venv/bin/python --require-hashes requirements/server.txt
+	$(UV) pip sync --quiet --compile-bytecode --python .server/venv/bin/python --require-hashes requirements/server.txt
 	$(BIN)/python -m connector.demo.server .server
 	touch $@
