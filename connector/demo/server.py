@@ -84,7 +84,9 @@ def prepare(server: Path) -> None:
         )
         if run.returncode:
             last = "\n".join((run.stdout + run.stderr).splitlines()[-15:])
-            raise ConnectorError(f"Label Studio's database could not be made:\n{last}", "run make clean, then make")
+            raise ConnectorError(
+                f"Label Studio's database could not be made:\n{last}", "run make clean, then make"
+            )
         Path(made, "users.json").chmod(0o600)
         Path(made).rename(template)
         Path(made).mkdir()  # for its own removal

@@ -1,0 +1,175 @@
+"""What a report shows: plain things, in the order in which they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from connector.quality.interval import Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A headline figure.
+
+    Attributes:
+        estimate: a share from 0 to 1, or a coefficient such as alpha from -1 to 1.
+        percent: whether it reads as a percentage.
+        limit: the quality gate it is held against, if any; drawn as a mark.
+    """
+
+    name: str
+    estimate: Estimate
+    comment: str = ""
+    percent: bool = True
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorRow:
+    """One annotator.
+
+    Attributes:
+        seconds_median: per annotation; None where the tool did not measure.
+        per_hour: annotations in an hour of work.
+        agreement: the share of the others' answers that agree with this annotator's.
+        verdict: `pass`, `fail` or `undecided`, of the golden score; empty where there is none.
+    """
+
+    name: str
+    role: str
+    tasks: int
+    annotations: int
+    seconds_median: float | None
+    per_hour: float | None
+    agreement: float | None
+    accuracy: Estimate
+    golden: Estimate
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementMatrix:
+    """How often each two annotators agree, of one control. A few dozen names are readable; choose them.
+
+    Attributes:
+        control: the question.
+        names: (A,) the annotators.
+        values: (A, A) shares from 0 to 1; None where the two share no task. The diagonal is not shown.
+        n: (A, A) the units both answered.
+    """
+
+    control: str
+    names: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    n: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionMatrix:
+    """What was given where gold says something, of one control.
+
+    Attributes:
+        control: the question.
+        labels: (L,) the labels, `ABSENT` among them where things are drawn.
+        counts: (L, L) units; rows are gold, columns what was given.
+    """
+
+    control: str
+    labels: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One annotator's answer to a question about the whole item."""
+
+    control: str
+    annotator: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One annotator's upright box, in percent of the picture."""
+
+    annotator: str
+    label: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One disagreement to look at.
+
+    Attributes:
+        task: the item's key, or the task's id.
+        why: in one sentence, what is in dispute.
+        image: PNG, JPEG, GIF or WebP; None where there is no picture.
+        consensus: the merged boxes; their `annotator` is not shown.
+    """
+
+    task: str
+    why: str
+    image: bytes | None = None
+    choices: Sequence[Choice] = ()
+    boxes: Sequence[Box] = ()
+    consensus: Sequence[Box] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionRow:
+    """One change that is proposed.
+
+    Attributes:
+        now: the label the tool holds.
+        then: the label proposed.
+        confidence: in the proposal, from 0 to 1.
+    """
+
+    task: str
+    control: str
+    now: str
+    then: str
+    why: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Tasks labeled over time.
+
+    Attributes:
+        points: (time, tasks labeled by then), in the order of time.
+        total: tasks there are to label, if known.
+    """
+
+    points: Sequence[tuple[datetime, int]]
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """A whole report. A part that is left out is shown as missing, with the command that fills it.
+
+    Attributes:
+        made_at: with a time zone; shown in UTC.
+        source: (name, value): what was read, its version, the program's version, the seed.
+        golden_limit: the golden score an annotator must reach; drawn as a mark.
+    """
+
+    title: str
+    made_at: datetime
+    source: Sequence[tuple[str, str]]
+    figures: Sequence[Figure] = ()
+    progress: Progress | None = None
+    annotators: Sequence[AnnotatorRow] = ()
+    golden_limit: float | None = None
+    agreement: Sequence[AgreementMatrix] = ()
+    confusion: Sequence[ConfusionMatrix] = ()
+    cards: Sequence[Card] = ()
+    corrections: Sequence[CorrectionRow] = ()
