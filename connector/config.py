@@ -53,7 +53,7 @@ box_iou = 0.5          # two boxes may be the same object from this overlap on
 seed = 0
 
 [roles]                # who is not an ordinary annotator: person, gold, reviewer, model, code
-# "expert@example.com" = "reviewer"
+{roles}
 """
 
 

@@ -560,7 +560,7 @@ class LabelStudio:
     def _check_bucket(self, bucket: Bucket) -> str:
         kind, body = self._storage(bucket)
         with _refused_storage(bucket.url):
-            self._server.post(f"/api/storages/{kind}/validate", body)
+            self._server.send("POST", f"/api/storages/{kind}/validate", body)
         return bucket.url
 
     def _storage(self, bucket: Bucket) -> tuple[str, dict[str, Any]]:
@@ -694,7 +694,7 @@ class Server:
         """Send once, never twice: what is doubtful is for the caller to look up."""
         return _json(self._request("POST", path, body=body, params=params))
 
-    def send(self, method: Literal["PATCH", "DELETE"], path: str, body: Any = None) -> None:
+    def send(self, method: Literal["POST", "PATCH", "DELETE"], path: str, body: Any = None) -> None:
         """Send something that may be sent twice without harm."""
         patient(self._request, method, path, body=body)
 

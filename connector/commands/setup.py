@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -17,10 +18,21 @@ from connector.errors import AuthError, ConnectorError, UsageError
 @click.option("--field", default="image", help="The field of a task's data that shows the object.")
 @click.option("--overlap", default=3, type=click.IntRange(1), help="How many people label each task.")
 @click.option("--store", default="labels", help="The label store: a folder, or s3://bucket/prefix.")
+@click.option(
+    "--reviewer", "reviewers", multiple=True, help="The e-mail address of a reviewer; may be repeated."
+)
 @click.option("--force", is_flag=True, help="Replace a configuration that is there.")
 @pass_session
 def init(
-    session: Session, url: str, project: int, raw: str, field: str, overlap: int, store: str, force: bool
+    session: Session,
+    url: str,
+    project: int,
+    raw: str,
+    field: str,
+    overlap: int,
+    store: str,
+    reviewers: tuple[str, ...],
+    force: bool,
 ) -> None:
     """Write a configuration, connector.toml.
 
@@ -36,7 +48,16 @@ def init(
     path = session.config_path or Path(FILE)
     if path.exists() and not force:
         raise UsageError(f"{path} is there already", "edit it, or say --force to replace it")
-    text = TEMPLATE.format(url=url, project=project, raw=raw, field=field, overlap=overlap, store=store)
+    roles = "\n".join(f'{json.dumps(name)} = "reviewer"' for name in reviewers)
+    text = TEMPLATE.format(
+        url=url,
+        project=project,
+        raw=raw,
+        field=field,
+        overlap=overlap,
+        store=store,
+        roles=roles or '# "expert@example.com" = "reviewer"',
+    )
     write_atomic(path, text.encode())
     session.say(f"wrote {path}\nnext: set LABEL_STUDIO_API_KEY, then run `connector doctor`")
     session.answer({"config": str(path), "source": session.source()})

@@ -1,6 +1,6 @@
 """Runs under the server's own Python: migrates an empty database and makes the people in it.
 
-Called as: python _prepare.py FOLDER NAME…; writes FOLDER/label_studio.sqlite3, FOLDER/.env and FOLDER/users.json.
+Called as: python _prepare.py FOLDER NAME…; writes label_studio.sqlite3, .env and users.json there.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Simulated annotators: five habits, each labeling through the API with an account of its own.
 
-Only the people are simulated. What each answers depends on the seed, the person and the picture alone, and who
-gets which picture is drawn beforehand, so two runs say the same; the threads decide only when it is said.
+Only the people are simulated. What each answers depends on the seed, the person and the picture alone, and
+who gets which picture is drawn beforehand, so two runs say the same; the threads decide only when.
 """
 
 from __future__ import annotations

@@ -145,8 +145,8 @@ def _background(draw: ImageDraw.ImageDraw, scene: str, rng: np.random.Generator)
 
 
 def _field(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    for x in range(-80, WIDTH, 130):
-        _ellipse(draw, (x + float(rng.uniform(-20, 20)), 130, 240, 110), (150, 184, 128))
+    for left in range(-80, WIDTH, 130):
+        _ellipse(draw, (left + float(rng.uniform(-20, 20)), 130, 240, 110), (150, 184, 128))
     _gradient(draw, 168, HEIGHT, (164, 192, 106), (108, 150, 72))
     for at in range(6):
         y = 186 + 22 * at
@@ -154,8 +154,8 @@ def _field(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
 
 
 def _harbour(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    for x in range(-40, WIDTH, 120):
-        _ellipse(draw, (x + float(rng.uniform(-20, 20)), 140, 180, 60), (150, 170, 188))
+    for left in range(-40, WIDTH, 120):
+        _ellipse(draw, (left + float(rng.uniform(-20, 20)), 140, 180, 60), (150, 170, 188))
     _gradient(draw, 166, 236, (96, 156, 186), (58, 116, 152))
     for _ in range(26):
         x, y = float(rng.uniform(0, WIDTH - 24)), float(rng.uniform(172, 230))

@@ -7,6 +7,8 @@ import polars as pl
 from connector.quality.interval import CONFIDENCE, clustered
 from connector.quality.units import UNIT, keep_roles
 
+METHOD = "leave-one-out majority; wilson, tasks as clusters (Rao and Scott 1992)"
+
 SCHEMA = pl.Schema(
     [
         ("annotator", pl.String()),
@@ -19,8 +21,11 @@ SCHEMA = pl.Schema(
         ("accuracy", pl.Float64()),
         ("accuracy_low", pl.Float64()),
         ("accuracy_high", pl.Float64()),
+        ("accuracy_n", pl.Int64()),
     ]
 )
+
+_ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_n")
 
 
 def annotators(table: pl.DataFrame, answers: pl.DataFrame, confidence: float = CONFIDENCE) -> pl.DataFrame:
@@ -50,7 +55,7 @@ def annotators(table: pl.DataFrame, answers: pl.DataFrame, confidence: float = C
     people = keep_roles(table, ["person"])
     judged = pl.DataFrame(
         [_accuracy(str(name), part, confidence) for (name,), part in _judged(people).group_by("annotator")],
-        schema={name: SCHEMA[name] for name in ("annotator", "accuracy", "accuracy_low", "accuracy_high")},
+        schema={name: SCHEMA[name] for name in ("annotator", *_ACCURACY)},
     ).with_columns(role=pl.lit("person"))
     agreed = _agreement(people).with_columns(role=pl.lit("person"))
     return (
@@ -96,4 +101,5 @@ def _accuracy(name: str, part: pl.DataFrame, confidence: float) -> dict[str, obj
         "accuracy": found.value,
         "accuracy_low": found.low,
         "accuracy_high": found.high,
+        "accuracy_n": found.n,
     }

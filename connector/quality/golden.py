@@ -100,7 +100,13 @@ def _compare(table: pl.DataFrame) -> pl.DataFrame:
         raise ValueError(f"task {task} has different gold answers for {control}: keep one of them")
     known = answers.with_columns(pl.col("gold").list.first())
     people = table.filter(pl.col("role") == "person")
-    return people.join(known, on=UNIT).with_columns(iou=_iou()).sort(*UNIT, "annotator", "annotation")
+    compared = people.join(known, on=UNIT).with_columns(iou=_iou()).sort(*UNIT, "annotator", "annotation")
+    # What another annotator invented is no question to this one: an object that neither drew does not count,
+    # unless the whole task is empty for both, which is an answer and a right one.
+    either = (pl.col("label") != ABSENT) | (pl.col("gold") != ABSENT)
+    answer = ["task", "control", "annotation"]
+    empty = ~either.any().over(answer) & (pl.col("unit") == pl.col("unit").min().over(answer))
+    return compared.filter(either | empty)
 
 
 def _iou() -> pl.Expr:
@@ -118,7 +124,6 @@ def _iou() -> pl.Expr:
 
 
 def _score(part: pl.DataFrame, confidence: float) -> Estimate:
-    # A unit in which neither saw anything is one only where the task is empty for both.
     right = (
         part.group_by("task", "annotation")
         .agg(k=(pl.col("label") == pl.col("gold")).sum(), n=pl.len())

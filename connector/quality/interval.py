@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -78,7 +78,7 @@ def wilson(k: float, n: float, confidence: float = CONFIDENCE, method: str = "wi
         raise ValueError(f"need 0 <= k <= n, got k={k}, n={n}")
     if n == 0:
         return unknown(0, method, "there is nothing to judge by")
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     p = k / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
@@ -149,6 +149,8 @@ def hypergeometric(k: int, n: int, population: int, confidence: float = CONFIDEN
         raise ValueError(f"need 0 <= k <= n <= population, got k={k}, n={n}, population={population}")
     if n == 0:
         return unknown(0, method, "nothing was reviewed")
+    from scipy import stats  # half a second, which most callers need not wait
+
     tail = (1 - confidence) / 2
     # Successes in the population lie between those seen and all that were not seen to be failures.
     possible = np.arange(k, population - (n - k) + 1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import polars as pl
-from scipy import stats
 
 from connector.quality.interval import CONFIDENCE, Estimate, Floats, hypergeometric, unknown, wilson
 
@@ -113,7 +114,7 @@ def _stratified(
     reviewed = sum(n for _, n in found.values())
     if variance == 0:
         return Estimate(rate, rate, rate, reviewed, method)
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     centre = rate if 0 < rate < 1 else (rate * reviewed + z**2 / 2) / (reviewed + z**2)
     effective = centre * (1 - centre) / variance
     bare = wilson(rate * effective, effective, confidence)

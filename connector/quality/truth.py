@@ -119,7 +119,8 @@ def _em(
     posterior = np.bincount(u * k + said, minlength=n * k).reshape(n, k).astype(float)
     posterior /= posterior.sum(axis=1, keepdims=True)
     history: list[float] = []
-    confusion, prior = np.empty((annotators, k, k)), np.empty(k)
+    confusion: Floats = np.empty((annotators, k, k))
+    prior: Floats = np.empty(k)
     cell = w * k + said
     for _ in range(iterations):
         prior = posterior.mean(axis=0)
@@ -127,8 +128,8 @@ def _em(
             [np.bincount(cell, posterior[u, true], minlength=annotators * k) for true in range(k)]
         ).reshape(k, annotators, k)
         confusion = given.transpose(1, 0, 2) + smoothing
-        total = confusion.sum(axis=2, keepdims=True)
-        confusion = np.divide(confusion, total, out=np.full_like(confusion, 1 / k), where=total > 0)
+        answers: Floats = confusion.sum(axis=2, keepdims=True)
+        confusion = np.where(answers > 0, confusion / np.where(answers > 0, answers, 1.0), 1 / k)
         with np.errstate(divide="ignore"):
             log_confusion = np.log(confusion)
             joint = np.tile(np.log(prior), (n, 1))
@@ -136,10 +137,10 @@ def _em(
             joint[:, true] += np.bincount(u, log_confusion[w, true, said], minlength=n)
         peak = joint.max(axis=1, keepdims=True)
         posterior = np.exp(joint - peak)
-        total = posterior.sum(axis=1, keepdims=True)
-        posterior /= total
+        mass = posterior.sum(axis=1, keepdims=True)
+        posterior /= mass
         penalty = smoothing * float(log_confusion.sum()) if smoothing else 0.0
-        history.append(float((peak + np.log(total)).sum()) + penalty)
+        history.append(float((peak + np.log(mass)).sum()) + penalty)
         if len(history) > 1 and history[-1] - history[-2] < tolerance * n:
             break
     return posterior, confusion, prior, history

@@ -12,7 +12,6 @@ from itertools import combinations
 
 import numpy as np
 import polars as pl
-from scipy.optimize import linear_sum_assignment
 
 from connector.quality.interval import Floats, Ints
 from connector.quality.similarity import box_iou
@@ -159,6 +158,8 @@ def _cluster(boxes: Floats, owners: Floats, threshold: float) -> tuple[Ints, Flo
 
 def _matches(iou: Floats, owners: Floats, threshold: float) -> list[tuple[int, int]]:
     """Pairs of boxes that two annotations drew for the same object, the most alike first."""
+    from scipy.optimize import linear_sum_assignment  # half a second, which only boxes need
+
     of = [np.flatnonzero(owners == owner) for owner in np.unique(owners)]
     pairs: list[tuple[float, int, int]] = []
     for a, b in combinations(of, 2):

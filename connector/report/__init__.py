@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence, Sized
 from functools import cache
 from importlib import resources
 
@@ -56,13 +57,38 @@ def render(data: ReportData) -> str:
         ValueError: if a time has no zone, a number is NaN or infinite, or a matrix is not square.
     """
     for matrix in data.agreement:
-        _square(matrix.control, matrix.names, matrix.values)
-        _square(matrix.control, matrix.names, matrix.n)
+        _check_square(matrix.control, matrix.names, matrix.values)
+        _check_square(matrix.control, matrix.names, matrix.n)
     for confusion in data.confusion:
-        _square(confusion.control, confusion.labels, confusion.counts)
+        _check_square(confusion.control, confusion.labels, confusion.counts)
     style = _style(max((len(draw.people(data.cards, card)) for card in data.cards), default=0))
-    return _template().render(report=data, style=Markup(style), style_hash=_hash(style))
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return _template().render(report=data, style=Markup(style), style_hash=digest)
 
 
-def _square(control: str, names: object, rows: object) -> None:
-    assert isinstance(names, (list, tuple))
+def _check_square(control: str, names: Sized, rows: Sequence[Sized]) -> None:
+    sizes = {len(row) for row in rows} | {len(rows)}
+    if sizes != {len(names)}:
+        raise ValueError(
+            f"the matrix of {control!r} has {len(names)} names, but its sides are {sorted(sizes)}"
+        )
+
+
+def _style(people: int) -> str:
+    """The style sheet, with one rule an annotator that hides the boxes when their box is not ticked."""
+    sheet = (resources.files("connector.report") / "page.css").read_text(encoding="utf-8")
+    rules = (f".card:has(.t{i}:not(:checked)) .a{i} {{ display: none; }}\n" for i in range(people))
+    return sheet + "".join(rules)
+
+
+@cache
+def _template() -> jinja2.Template:
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("connector.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.globals.update(draw=draw, absent=ABSENT)
+    return env.get_template("page.html.j2")

@@ -94,12 +94,7 @@ def moment(at: datetime) -> str:
     """
     if at.tzinfo is None:
         raise ValueError(f"{at.isoformat()} has no time zone; this project keeps UTC everywhere")
-    at = at.astimezone(UTC)
-    return f"{at.day} {_MONTHS[at.month - 1]} {at.year}, {at:%H:%M} UTC"
-
-
-# strftime speaks the language of whoever runs it.
-_MONTHS = ("January February March April May June July August September October November December").split()
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def axis(estimates: Iterable[Estimate], limit: float | None = None) -> Axis:
@@ -182,7 +177,9 @@ def people(cards: Sequence[Card], card: Card) -> list[str]:
 
 
 def _names(cards: Sequence[Card]) -> list[str]:
-    return sorted({one.annotator for card in cards for one in (*card.boxes, *card.choices)})
+    drew = {box.annotator for card in cards for box in card.boxes}
+    chose = {choice.annotator for card in cards for choice in card.choices}
+    return sorted(drew | chose)
 
 
 def votes(choices: Sequence[Choice]) -> list[tuple[str, list[tuple[str, list[str]]]]]:

@@ -1,0 +1,542 @@
+"""The contract suite: every promise of `LabelingTool`, one test each. It needs pytest.
+
+Subclass it in a test file of your own:
+
+    class TestMyTool(LabelingToolContract):
+        @pytest.fixture
+        def open_tool(self):                        # each call: a new adapter object on the same project,
+            project = make_an_empty_project()       # which is empty at the start of every test
+            return lambda: MyTool(project)
+
+        def remove_task(self, tool, task_id): ...   # delete a task behind the adapter's back
+
+Where your tool speaks otherwise than Label Studio, set the class attributes `source` to `event` too. To see
+paging at work, let the adapter read pages of 3 tasks or fewer.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from connector.adapters.base import Bucket, LabelingTool
+from connector.errors import AuthError, BadRecord, Conflict, ConnectorError, Unsupported, UsageError
+from connector.model import Annotation, Item, Prediction, Task
+
+NO_SUCH_IDS = ("999999999", "no-such-id")
+
+
+def read(tool: LabelingTool, since: str | None = None) -> tuple[dict[str, Task], str | None]:
+    """All tasks changed since a cursor by id, the last reading of each, and the new cursor."""
+    tasks: dict[str, Task] = {}
+    for page in tool.changed_tasks(since):
+        tasks |= {task.id: task for task in page.tasks}
+        since = page.cursor
+    return tasks, since
+
+
+def revisions(tasks: Mapping[str, Task]) -> dict[str, str]:
+    """What each task holds, in one word each."""
+    return {id: task.revision for id, task in tasks.items()}
+
+
+class LabelingToolContract:
+    """What every adapter promises. See the module for how to use it."""
+
+    source = """
+        <View>
+          <Image name="image" value="$image"/>
+          <Choices name="animal" toName="image"><Choice value="cat"/><Choice value="dog"/></Choices>
+          <RectangleLabels name="parts" toName="image"><Label value="head"/><Label value="tail"/></RectangleLabels>
+        </View>
+    """
+    """An ontology: a choice `animal` of cat and dog, and boxes `parts`, head and tail, on an image."""
+
+    broken_source = "<View"
+    """No ontology at all."""
+
+    refused_source = (
+        '<View><Image name="image" value="$image"/>'
+        '<Choices name="animal" toName="nowhere"><Choice value="cat"/></Choices></View>'
+    )
+    """An ontology that reads well and that the tool refuses."""
+
+    refused_item = Item(key="refused", data={"nothing": "to show"})
+    """An item that the tool refuses under this ontology."""
+
+    webhook_url = "https://example.com/hook"
+    """An address the tool lets us register; nothing is sent there."""
+
+    secret = "open sesame"
+    headers: Mapping[str, str] = {"X-Connector-Secret": secret}
+    event = (
+        b'{"action": "ANNOTATION_CREATED", "task": {"id": 7}, "annotation": {"id": 8, "updated_at": "2026"}}'
+    )
+    """An event of task 7 and annotation 8, with its headers, as the tool sends it."""
+
+    idle_event = b'{"action": "PROJECT_UPDATED"}'
+    """An event of no interest to us."""
+
+    # what a subclass gives
+
+    @pytest.fixture
+    def open_tool(self) -> Callable[[], LabelingTool]:
+        """Opens the same project with a new adapter object at every call; the project is empty at first."""
+        raise NotImplementedError("give a fixture `open_tool`")
+
+    def remove_task(self, tool: LabelingTool, task_id: str) -> None:
+        """Delete a task as a person would, behind the adapter's back."""
+        raise NotImplementedError("say how to delete a task")
+
+    @pytest.fixture
+    def bucket(self) -> Bucket | None:
+        """A bucket that the tool reaches, if there is one."""
+        return None
+
+    @pytest.fixture
+    def unwell(self) -> Sequence[tuple[LabelingTool, type[ConnectorError]]]:
+        """Adapters that cannot work (wrong token, no such project, nobody answers), and how each must fail."""
+        return ()
+
+    # what the tests use
+
+    @pytest.fixture
+    def tool(self, open_tool: Callable[[], LabelingTool]) -> LabelingTool:
+        """The adapter under test; its project has the ontology of `source`."""
+        tool = open_tool()
+        tool.write_ontology(tool.parse_ontology(self.source))
+        return tool
+
+    @pytest.fixture
+    def people(self, tool: LabelingTool) -> Sequence[str]:
+        """In whose names annotations are written: two people's, where the tool can, else twice our own."""
+        if not tool.capabilities.acts_for_others:
+            return (tool.whoami().name,) * 2
+        names = [annotator.name for annotator in tool.annotators()]
+        assert len(names) >= 2, "the contract suite needs a tool with two annotators"
+        return names[:2]
+
+    def item(self, key: str) -> Item:
+        """An item that the tool takes."""
+        return Item(key=key, data={"image": f"https://example.com/{len(key)}.png", "weather": "Regen 🌧"})
+
+    def add(self, tool: LabelingTool, *keys: str) -> list[Task]:
+        """Tasks of items with these keys."""
+        return list(tool.add_items(self.item(key) for key in keys))
+
+    def choice(self, label: str, **more: Any) -> dict[str, Any]:
+        """A region that answers `animal`."""
+        value = {"choices": [label]}
+        return {
+            "id": "c1",
+            "from_name": "animal",
+            "to_name": "image",
+            "type": "choices",
+            "value": value,
+            **more,
+        }
+
+    def box(self, label: str, x: float) -> dict[str, Any]:
+        """A region drawn for `parts`."""
+        value = {"x": x, "y": 2.5, "width": 10.125, "height": 33.3, "rotation": 0, "rectanglelabels": [label]}
+        return {
+            "id": "b1",
+            "from_name": "parts",
+            "to_name": "image",
+            "type": "rectanglelabels",
+            "value": value,
+        }
+
+    def write(
+        self, tool: LabelingTool, task: Task, who: str, *regions: dict[str, Any], **more: Any
+    ) -> Annotation:
+        """A new annotation, as the tool stored it."""
+        new = Annotation(task_id=task.id, annotator=who, result=json.dumps(regions), **more)
+        return tool.write_annotation(new, None)
+
+    def edit(self, tool: LabelingTool, held: Annotation, *regions: dict[str, Any]) -> Annotation:
+        """The annotation with another result, as the tool stored it."""
+        edited = held.model_copy(update={"result": json.dumps(regions)})
+        return tool.write_annotation(edited, held.revision)
+
+    # the ontology
+
+    def test_an_ontology_comes_back_as_it_was_written(self, tool: LabelingTool) -> None:
+        written = tool.parse_ontology(self.source)
+        assert tool.read_ontology().version == written.version
+        animal, parts = tool.read_ontology().control("animal"), tool.read_ontology().control("parts")
+        assert animal is not None
+        assert parts is not None
+        assert (animal.labels, parts.labels) == (("cat", "dog"), ("head", "tail"))
+
+    def test_a_text_that_is_no_ontology_is_a_usage_error(self, tool: LabelingTool) -> None:
+        with pytest.raises(UsageError):
+            tool.parse_ontology(self.broken_source)
+
+    def test_a_refused_ontology_is_a_usage_error_and_changes_nothing(self, tool: LabelingTool) -> None:
+        before = tool.read_ontology()
+        with pytest.raises(UsageError):
+            tool.write_ontology(tool.parse_ontology(self.refused_source))
+        assert tool.read_ontology().version == before.version
+
+    # items to tasks
+
+    def test_tasks_come_back_in_the_order_of_the_items(self, tool: LabelingTool) -> None:
+        tasks = self.add(tool, "b", "a", "ключ/ü #1?.png", "c")
+        assert [task.key for task in tasks] == ["b", "a", "ключ/ü #1?.png", "c"]
+        assert len({task.id for task in tasks}) == 4
+
+    def test_the_same_item_twice_is_one_task(
+        self, tool: LabelingTool, open_tool: Callable[[], LabelingTool]
+    ) -> None:
+        first = [task.id for task in self.add(tool, "a", "b", "a")]
+        assert first[0] == first[2]
+        assert [task.id for task in self.add(tool, "b", "a")] == [first[1], first[0]]
+        again = open_tool()
+        assert [task.id for task in self.add(again, "c", "b", "a")][1:] == [first[1], first[0]]
+        assert tool.count_tasks() == 3
+
+    def test_every_key_is_known_with_its_task(self, tool: LabelingTool) -> None:
+        tasks = self.add(tool, "a", "b", "c", "d")
+        assert dict(tool.known_keys()) == {task.key: task.id for task in tasks}
+
+    def test_the_ids_and_the_count_of_tasks_follow_what_is_there(self, tool: LabelingTool) -> None:
+        assert (list(tool.task_ids()), tool.count_tasks()) == ([], 0)
+        a, b, c, d = self.add(tool, "a", "b", "c", "d")
+        assert sorted(tool.task_ids()) == sorted([a.id, b.id, c.id, d.id])
+        self.remove_task(tool, b.id)
+        assert sorted(tool.task_ids()) == sorted([a.id, c.id, d.id])
+        assert tool.count_tasks() == 3
+
+    def test_the_data_of_an_item_survives(self, tool: LabelingTool) -> None:
+        [task] = self.add(tool, "a")
+        kept = tool.read_task(task.id)
+        assert (kept.key, kept.data) == ("a", self.item("a").data)
+        assert read(tool)[0][task.id] == kept
+
+    def test_a_refused_item_is_named_and_its_batch_is_not_sent(self, tool: LabelingTool) -> None:
+        with pytest.raises(BadRecord, match="refused"):
+            list(tool.add_items([self.item("good"), self.refused_item]))
+        assert tool.count_tasks() == 0
+
+    def test_overlap_is_how_many_people_label_each_task(self, tool: LabelingTool) -> None:
+        if not tool.capabilities.overlap:
+            with pytest.raises(Unsupported):
+                tool.set_overlap(3)
+            return
+        tool.set_overlap(3)
+        [task] = self.add(tool, "a")
+        assert tool.read_task(task.id).overlap == 3
+
+    # what annotators said
+
+    def test_what_is_written_is_returned_as_it_is_stored(
+        self, tool: LabelingTool, people: Sequence[str]
+    ) -> None:
+        [task] = self.add(tool, "a")
+        stored = self.write(tool, task, people[0], self.choice("cat"), self.box("head", 1.5), seconds=12.5)
+        assert stored == tool.read_annotation(str(stored.id))
+        assert (stored.annotator, stored.seconds, stored.task_id) == (people[0], 12.5, task.id)
+        edited = self.edit(tool, stored, self.choice("dog"))
+        assert edited == tool.read_annotation(str(stored.id))
+        assert (edited.id, edited.created_at) == (stored.id, stored.created_at)
+        assert [region.value for region in edited.regions] == [{"choices": ["dog"]}]
+
+    def test_every_annotators_answer_survives(self, tool: LabelingTool, people: Sequence[str]) -> None:
+        [task] = self.add(tool, "a")
+        said = [
+            self.write(tool, task, who, self.choice(x)) for who, x in zip(people, ("cat", "dog"), strict=True)
+        ]
+        kept = read(tool)[0][task.id].annotations
+        assert sorted(kept, key=lambda a: said.index(a)) == said
+        assert [one.annotator for one in said] == list(people)
+
+    def test_empty_and_cancelled_answers_survive(self, tool: LabelingTool, people: Sequence[str]) -> None:
+        [task] = self.add(tool, "a")
+        empty = self.write(tool, task, people[0])
+        skipped = self.write(tool, task, people[1], cancelled=True)
+        assert {a.id: (a.regions, a.cancelled) for a in tool.read_task(task.id).annotations} == {
+            empty.id: ((), False),
+            skipped.id: ((), True),
+        }
+
+    def test_fields_we_do_not_understand_survive(self, tool: LabelingTool, people: Sequence[str]) -> None:
+        [task] = self.add(tool, "a")
+        strange = {
+            "big": 2**70,
+            "small": -1e-9,
+            "list": [1, None, True, {}],
+            "text": 'ж 🦓 \u202e <b> "\\ \u0000',
+        }
+        region = self.choice("cat", meta={"text": ["unsure"]}, strange=strange)
+        stored = self.write(tool, task, people[0], region)
+        again = self.edit(tool, stored, region, self.box("tail", 0))
+        assert json.loads(stored.result) == [region]
+        assert json.loads(again.result) == [region, self.box("tail", 0)]
+        assert json.loads(tool.read_task(task.id).annotations[0].result) == json.loads(again.result)
+
+    def test_one_ground_truth_clears_the_others(self, tool: LabelingTool, people: Sequence[str]) -> None:
+        [task] = self.add(tool, "a")
+        first = self.write(tool, task, people[0], self.choice("cat"), ground_truth=True)
+        second = self.write(tool, task, people[1], self.choice("cat"), ground_truth=True)
+        assert first.ground_truth
+        assert second.ground_truth
+        now = {a.id: a for a in tool.read_task(task.id).annotations}
+        assert now[second.id].ground_truth
+        assert now[first.id].ground_truth is not tool.capabilities.one_ground_truth
+        if tool.capabilities.one_ground_truth:
+            assert now[first.id].revision != first.revision, "a stale write must be seen after this too"
+
+    def test_writing_in_anothers_name_needs_the_capability(self, tool: LabelingTool) -> None:
+        me = tool.whoami().name
+        other = next(one.name for one in tool.annotators() if one.name != me)
+        [task] = self.add(tool, "a")
+        if tool.capabilities.acts_for_others:
+            assert self.write(tool, task, other, self.choice("cat")).annotator == other
+        else:
+            with pytest.raises(Unsupported):
+                self.write(tool, task, other, self.choice("cat"))
+
+    # stale writes
+
+    def test_a_stale_write_is_refused_and_the_others_edit_stays(
+        self, tool: LabelingTool, people: Sequence[str]
+    ) -> None:
+        [task] = self.add(tool, "a")
+        mine = self.write(tool, task, people[0], self.choice("cat"))
+        theirs = self.edit(tool, mine, self.choice("dog"))
+        with pytest.raises(Conflict):
+            self.edit(tool, mine, self.box("head", 1))
+        assert tool.read_annotation(str(mine.id)) == theirs
+
+    def test_a_stale_delete_is_refused_and_the_others_edit_stays(
+        self, tool: LabelingTool, people: Sequence[str]
+    ) -> None:
+        [task] = self.add(tool, "a")
+        mine = self.write(tool, task, people[0], self.choice("cat"))
+        theirs = self.edit(tool, mine, self.choice("dog"))
+        with pytest.raises(Conflict):
+            tool.delete_annotation(str(mine.id), mine.revision)
+        assert tool.read_task(task.id).annotations == (theirs,)
+
+    def test_what_was_deleted_is_gone_for_everybody(self, tool: LabelingTool, people: Sequence[str]) -> None:
+        [task] = self.add(tool, "a")
+        mine = self.write(tool, task, people[0], self.choice("cat"))
+        tool.delete_annotation(str(mine.id), mine.revision)
+        assert tool.read_task(task.id).annotations == ()
+        with pytest.raises(Conflict):
+            self.edit(tool, mine, self.choice("dog"))
+        with pytest.raises(Conflict):
+            tool.delete_annotation(str(mine.id), mine.revision)
+
+    @pytest.mark.parametrize("id", NO_SUCH_IDS)
+    def test_what_is_not_there_is_a_conflict(self, tool: LabelingTool, id: str) -> None:
+        ghost = Annotation(id=id, task_id="1", annotator="")
+        calls: list[Callable[[], object]] = [
+            lambda: tool.read_task(id),
+            lambda: tool.read_annotation(id),
+            lambda: tool.write_annotation(ghost, "a revision"),
+            lambda: tool.delete_annotation(id, "a revision"),
+            lambda: tool.write_annotation(ghost.model_copy(update={"id": None, "task_id": id}), None),
+        ]
+        for call in calls:
+            with pytest.raises(Conflict):
+                call()
+
+    # what changed
+
+    def test_changed_tasks_carry_all_their_annotations(
+        self, tool: LabelingTool, people: Sequence[str]
+    ) -> None:
+        tasks = self.add(tool, *"abcde")
+        for task in tasks:
+            self.write(tool, task, people[0], self.choice("cat"))
+        _, cursor = read(tool)
+        self.write(tool, tasks[1], people[1], self.choice("dog"))
+        changed, _ = read(tool, cursor)
+        assert len(changed[tasks[1].id].annotations) == 2
+
+    def test_all_changes_since_a_cursor_are_found(self, tool: LabelingTool, people: Sequence[str]) -> None:
+        a, b, c, d = self.add(tool, *"abcd")
+        held = [self.write(tool, task, people[0], self.choice("cat")) for task in (a, b, c)]
+        known, cursor = read(tool)
+        self.edit(tool, held[0], self.choice("dog"))
+        tool.delete_annotation(str(held[1].id), held[1].revision)
+        self.write(tool, d, people[0], self.box("head", 7))
+        [e] = self.add(tool, "e")
+        changed, _ = read(tool, cursor)
+        assert {a.id, b.id, d.id, e.id} <= changed.keys()
+        assert revisions(known | changed) == revisions(read(tool)[0])
+        assert changed[b.id].annotations == ()
+
+    def test_nothing_changed_brings_nothing_new(self, tool: LabelingTool, people: Sequence[str]) -> None:
+        for task in self.add(tool, *"abcd"):
+            self.write(tool, task, people[0], self.choice("cat"))
+        known, cursor = read(tool)
+        for _ in range(2):
+            again, cursor = read(tool, cursor)
+            assert revisions(known | again) == revisions(known)
+
+    def test_going_on_from_any_page_loses_nothing(self, tool: LabelingTool, people: Sequence[str]) -> None:
+        tasks = self.add(tool, *"abcdefg")
+        for task in tasks[::2]:
+            self.write(tool, task, people[0], self.choice("cat"))
+        pages = list(tool.changed_tasks(None))
+        whole, _ = read(tool)
+        seen: dict[str, Task] = {}
+        for page in pages:
+            seen |= {task.id: task for task in page.tasks}
+            rest, _ = read(tool, page.cursor)
+            assert revisions(seen | rest) == revisions(whole)
+
+    def test_changes_between_two_pages_are_not_missed(
+        self, tool: LabelingTool, people: Sequence[str]
+    ) -> None:
+        tasks = self.add(tool, *"abcdefg")
+        held = {task.id: self.write(tool, task, people[0], self.choice("cat")) for task in tasks}
+        seen: dict[str, Task] = {}
+        cursor = None
+        for number, page in enumerate(tool.changed_tasks(None)):
+            seen |= {task.id: task for task in page.tasks}
+            cursor = page.cursor
+            if number == 0:
+                for task in (tasks[0], tasks[-1]):
+                    self.edit(tool, held[task.id], self.choice("dog"))
+        assert revisions(seen | read(tool, cursor)[0]) == revisions(read(tool)[0])
+
+    # predictions, the review queue, the bucket
+
+    def test_predictions_are_counted_and_are_nobodys_answer(self, tool: LabelingTool) -> None:
+        a, b = self.add(tool, "a", "b")
+        said = json.dumps([self.choice("cat")])
+        predictions = [
+            Prediction(task_id=task.id, result=said, model_version="v1", score=0.75) for task in (a, b)
+        ]
+        if not tool.capabilities.predictions:
+            with pytest.raises(Unsupported):
+                tool.write_predictions(predictions)
+            return
+        assert tool.write_predictions(iter(predictions)) == 2
+        assert tool.write_predictions([]) == 0
+        assert tool.read_task(a.id).annotations == ()
+
+    def test_a_review_queue_of_the_same_name_is_replaced(self, tool: LabelingTool) -> None:
+        a, b, c = (task.id for task in self.add(tool, "a", "b", "c"))
+        if not tool.capabilities.review_queue:
+            with pytest.raises(Unsupported):
+                tool.review_queue("check", [a])
+            return
+        first = tool.review_queue("check", [a, b])
+        assert first
+        assert tool.review_queue("check", [c]) == first
+        assert tool.review_queue("another", [a]) != first
+
+    def test_connecting_a_bucket_twice_is_connecting_it_once(
+        self, tool: LabelingTool, bucket: Bucket | None
+    ) -> None:
+        if not tool.capabilities.connect_bucket:
+            with pytest.raises(Unsupported):
+                tool.connect_bucket(Bucket("s3://raw"))
+            return
+        if bucket is None:
+            pytest.skip("no bucket was given")
+        tool.connect_bucket(bucket)
+        once = self.connections(tool)
+        tool.connect_bucket(bucket)
+        assert self.connections(tool) == once == 1
+
+    def connections(self, tool: LabelingTool) -> int:
+        """How many buckets are connected, asked behind the adapter's back. Needed with a `bucket` only."""
+        raise NotImplementedError("say how many buckets are connected")
+
+    # webhooks
+
+    def test_webhooks_are_added_and_removed_as_often_as_one_likes(self, tool: LabelingTool) -> None:
+        if not tool.capabilities.webhooks:
+            self._every_webhook_method_is_unsupported(tool)
+            return
+        assert list(tool.webhooks()) == []
+        for _ in range(2):
+            added = tool.add_webhook(self.webhook_url, self.headers)
+            assert [(hook.id, hook.url) for hook in tool.webhooks()] == [(added.id, self.webhook_url)]
+        for _ in range(2):
+            tool.remove_webhook(added.id)
+            assert list(tool.webhooks()) == []
+
+    def _every_webhook_method_is_unsupported(self, tool: LabelingTool) -> None:
+        calls: Iterable[Callable[[], object]] = (
+            lambda: tool.add_webhook(self.webhook_url, self.headers),
+            lambda: tool.webhooks(),
+            lambda: tool.remove_webhook("1"),
+            lambda: tool.parse_event(self.headers, self.event, self.secret),
+        )
+        for call in calls:
+            with pytest.raises(Unsupported):
+                call()
+
+    @pytest.fixture
+    def parse(self, tool: LabelingTool, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+        """`parse_event` with the network cut."""
+        if not tool.capabilities.webhooks:
+            pytest.skip("the tool has no webhooks")
+
+        def cut(*_: object) -> None:
+            raise AssertionError("an event must be parsed without a network")
+
+        monkeypatch.setattr(socket.socket, "connect", cut)
+        return tool.parse_event
+
+    def test_an_event_says_what_to_look_at_and_is_the_same_when_it_comes_twice(
+        self, parse: Callable[..., Any]
+    ) -> None:
+        woken = parse(self.headers, self.event, self.secret)
+        assert (woken.task_ids, woken.annotation_ids) == (("7",), ("8",))
+        shouted = {name.upper(): value for name, value in self.headers.items()}
+        assert parse(shouted, self.event, self.secret) == woken
+
+    def test_an_event_of_no_interest_wakes_nobody(self, parse: Callable[..., Any]) -> None:
+        assert parse(self.headers, self.idle_event, self.secret) is None
+
+    @pytest.mark.parametrize("secret", ["close sesame", "", "ö"])
+    def test_an_event_without_our_secret_is_not_let_in(self, parse: Callable[..., Any], secret: str) -> None:
+        with pytest.raises(AuthError):
+            parse(self.headers, self.event, secret)
+        with pytest.raises(AuthError):
+            parse({}, self.event, self.secret)
+
+    @pytest.mark.parametrize("body", [b"", b"not json", b"[]", b"null", b"7", b"{}", b"\xff\xfe"])
+    def test_garbage_is_a_bad_record(self, parse: Callable[..., Any], body: bytes) -> None:
+        with pytest.raises(BadRecord):
+            parse(self.headers, body, self.secret)
+
+    # failures
+
+    def test_every_failure_is_one_of_ours(
+        self, unwell: Sequence[tuple[LabelingTool, type[ConnectorError]]]
+    ) -> None:
+        for tool, error in unwell:
+            calls: Iterable[Callable[[], object]] = (
+                tool.count_tasks,
+                tool.task_ids,
+                tool.known_keys,
+                tool.read_ontology,
+                lambda tool=tool: list(tool.changed_tasks(None)),
+                lambda tool=tool: list(tool.add_items([self.item("a")])),
+                lambda tool=tool: tool.read_task("1"),
+            )
+            for call in calls:
+                with pytest.raises(error):
+                    call()
+
+    def test_a_check_names_what_is_wrong_and_never_raises(
+        self, tool: LabelingTool, unwell: Sequence[tuple[LabelingTool, type[ConnectorError]]]
+    ) -> None:
+        assert tool.check()
+        for broken, _ in unwell:
+            wrong = [found for found in broken.check() if not found.ok]
+            assert wrong
+            assert all(found.next_step for found in wrong)

@@ -1,0 +1,362 @@
+"""A labeling tool in memory: a stand-in for tests and for authors of plugins, never for labels that matter.
+
+It keeps every promise of `LabelingTool` and can be told to break down on the way. Where tools differ it
+does as Label Studio does: its ontology is Label Studio's XML, one ground truth per task.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from connector.adapters.base import Bucket, Capabilities, Check, Page, WakeUp, Webhook, batches
+from connector.adapters.label_studio import parse_config
+from connector.errors import (
+    AuthError,
+    BadRecord,
+    Conflict,
+    ConnectorError,
+    Temporary,
+    Unsupported,
+    UsageError,
+)
+from connector.model import Annotation, Annotator, Item, Ontology, Prediction, Task, dump_json
+
+SECRET_HEADER = "X-Connector-Secret"
+
+CAPABILITIES = Capabilities(
+    name="memory",
+    atomic_write=True,
+    one_ground_truth=True,
+    acts_for_others=True,
+    overlap=True,
+    predictions=True,
+    webhooks=True,
+    review_queue=True,
+    connect_bucket=True,
+)
+
+
+class Faults:
+    """What goes wrong, and when. Calls are counted from 1; each batch and each page is a call of its own."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.refused_keys: set[str] = set()
+        self._before: dict[tuple[str, int], ConnectorError] = {}
+        self._after: dict[tuple[str, int], ConnectorError] = {}
+
+    def fail(self, method: str, call: int, error: ConnectorError | None = None) -> None:
+        """The n-th call of a method raises, and nothing is done."""
+        self._before[method, call] = error or Temporary(f"injected: {method} fails")
+
+    def lose_answer(self, method: str, call: int) -> None:
+        """The n-th call of a method does its work, and its answer never comes."""
+        self._after[method, call] = Temporary(f"injected: the answer of {method} is lost")
+
+    def refuse(self, key: str) -> None:
+        """The item of this key is never taken."""
+        self.refused_keys.add(key)
+
+    @contextmanager
+    def around(self, method: str) -> Iterator[None]:
+        """One call of a method."""
+        self.calls[method] += 1
+        this = (method, self.calls[method])
+        if this in self._before:
+            raise self._before[this]
+        yield
+        if this in self._after:
+            raise self._after[this]
+
+
+@dataclass
+class Project:
+    """What the tool keeps. Several `MemoryTool`s on one project are several clients of one server.
+
+    Attributes:
+        people: the names of those who may answer.
+        clock: gives the time, in UTC.
+        reuse_ids: give the id of the newest task or annotation, once deleted, to the next, as some tools do.
+    """
+
+    people: Sequence[str] = ("ann@example.com", "ben@example.com")
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    reuse_ids: bool = False
+    ontology: Ontology = field(default_factory=lambda: Ontology(controls=()))
+    overlap: int = 1
+    tasks: dict[str, Task] = field(default_factory=dict)
+    predictions: list[Prediction] = field(default_factory=list)
+    queues: dict[str, list[str]] = field(default_factory=dict)
+    buckets: list[str] = field(default_factory=list)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
+    _last_id: Counter[str] = field(default_factory=Counter)
+    _changes: int = 0
+    _changed: dict[str, int] = field(default_factory=dict)
+
+    def new_id(self, kind: str, used: Iterable[str]) -> str:
+        """The next id of a kind of thing."""
+        newest = max(map(int, used), default=0) if self.reuse_ids else self._last_id[kind]
+        self._last_id[kind] = newest + 1
+        return str(newest + 1)
+
+    def keep(self, task: Task) -> None:
+        """Keep a task as it is now; it counts as changed."""
+        self._changes += 1
+        self._changed[task.id] = self._changes
+        self.tasks[task.id] = task.model_copy(update={"updated_at": self.clock()})
+
+    def changed_after(self, change: int) -> list[tuple[int, Task]]:
+        """Tasks changed after the n-th change, each with the number of its last, in that order."""
+        found = [(n, self.tasks[id]) for id, n in self._changed.items() if n > change and id in self.tasks]
+        return sorted(found, key=lambda one: one[0])
+
+    def delete_task(self, id: str) -> None:
+        """Take a task away with everything on it, as a person would in the tool."""
+        del self.tasks[id]
+
+
+class MemoryTool:
+    """A stand-in for a labeling tool, for tests and for authors of plugins.
+
+    Args:
+        project: what it works on; an empty one by default.
+        me: in whose name it writes; the first of the project's people by default.
+        page_size: how many tasks are on a page of `changed_tasks`.
+        capabilities: what it can do; what these deny it refuses.
+    """
+
+    def __init__(
+        self,
+        project: Project | None = None,
+        me: str = "",
+        page_size: int = 100,
+        capabilities: Capabilities = CAPABILITIES,
+    ) -> None:
+        self.project = project or Project()
+        self.faults = Faults()
+        self.capabilities = capabilities
+        self._me = me or self.project.people[0]
+        self._page_size = page_size
+
+    def _need(self, able: bool, what: str) -> None:
+        if not able:
+            raise Unsupported(f"{self.capabilities.name} has no {what}", "see its capabilities")
+
+    # who we are, the ontology
+
+    def check(self, bucket: Bucket | None = None) -> list[Check]:
+        found = [Check("tasks", True, f"{len(self.project.tasks)} in memory")]
+        return found + ([Check("the tool reaches the bucket", True, bucket.url)] if bucket else [])
+
+    def whoami(self) -> Annotator:
+        return next(one for one in self.annotators() if one.name == self._me)
+
+    def annotators(self) -> Sequence[Annotator]:
+        with self.faults.around("annotators"):
+            return [Annotator(id=str(n), name=name) for n, name in enumerate(self.project.people, 1)]
+
+    def read_ontology(self) -> Ontology:
+        with self.faults.around("read_ontology"):
+            return self.project.ontology
+
+    def parse_ontology(self, source: str) -> Ontology:
+        return parse_config(source)
+
+    def write_ontology(self, ontology: Ontology) -> Ontology:
+        with self.faults.around("write_ontology"):
+            taken = parse_config(ontology.source)
+            for control in taken.controls:
+                if control.target not in taken.objects:
+                    raise UsageError(
+                        f"the control {control.name!r} is about {control.target!r}, which is not there",
+                        "name one of the objects in toName",
+                    )
+            self.project.ontology = taken
+            return taken
+
+    def set_overlap(self, annotators: int) -> None:
+        self._need(self.capabilities.overlap, "overlap")
+        with self.faults.around("set_overlap"):
+            self.project.overlap = annotators
+
+    # items to tasks
+
+    def known_keys(self) -> Mapping[str, str]:
+        with self.faults.around("known_keys"):
+            return {task.key: task.id for task in self.project.tasks.values()}
+
+    def add_items(self, items: Iterable[Item]) -> Iterator[Task]:
+        for batch in batches(items, self.capabilities.import_batch):
+            with self.faults.around("add_items"):
+                tasks = self._take(batch)
+            yield from tasks
+
+    def _take(self, batch: Sequence[Item]) -> list[Task]:
+        for item in batch:
+            self._accept(item)
+        known = {task.key: task.id for task in self.project.tasks.values()}
+        for item in batch:
+            if item.key not in known:
+                known[item.key] = self._new_task(item)
+        return [Task(id=known[item.key], key=item.key, data=item.data) for item in batch]
+
+    def _accept(self, item: Item) -> None:
+        missing = {shown for _, shown in self.project.ontology.objects.values()} - item.data.keys()
+        if missing or item.key in self.faults.refused_keys:
+            raise BadRecord(f"item {item.key} is refused: it lacks {sorted(missing) or 'nothing, but it is'}")
+
+    def _new_task(self, item: Item) -> str:
+        id = self.project.new_id("task", self.project.tasks)
+        now, overlap = self.project.clock(), self.project.overlap
+        self.project.keep(Task(id=id, key=item.key, data=item.data, overlap=overlap, created_at=now))
+        return id
+
+    def data_for(self, item: Item, field: str, url: str) -> Item:
+        return Item(key=item.key, data={**item.data, field: url})
+
+    # tasks and their annotations
+
+    def changed_tasks(self, since: str | None) -> Iterator[Page]:
+        change = int(since or 0)
+        while True:
+            with self.faults.around("changed_tasks"):
+                changed = self.project.changed_after(change)[: self._page_size]
+            if not changed:
+                return
+            change = changed[-1][0]
+            yield Page([task for _, task in changed], str(change))
+
+    def task_ids(self) -> Sequence[str]:
+        with self.faults.around("task_ids"):
+            return list(self.project.tasks)
+
+    def count_tasks(self) -> int:
+        with self.faults.around("count_tasks"):
+            return len(self.project.tasks)
+
+    def read_task(self, id: str) -> Task:
+        with self.faults.around("read_task"):
+            return self._task(id)
+
+    def _task(self, id: str) -> Task:
+        if id not in self.project.tasks:
+            raise Conflict(f"task {id} is gone", "run `connector pull`")
+        return self.project.tasks[id]
+
+    def _annotations(self) -> dict[str, Annotation]:
+        return {str(a.id): a for task in self.project.tasks.values() for a in task.annotations}
+
+    # single annotations
+
+    def read_annotation(self, id: str) -> Annotation:
+        with self.faults.around("read_annotation"):
+            return self._annotation(id)
+
+    def _annotation(self, id: str, expect: str | None = None) -> Annotation:
+        found = self._annotations().get(id)
+        if found is None:
+            raise Conflict(f"annotation {id} is gone", "run `connector pull`, then plan again")
+        if expect is not None and found.revision != expect:
+            raise Conflict(f"annotation {id} was changed", "run `connector pull`, then plan again")
+        return found
+
+    def write_annotation(self, annotation: Annotation, expect: str | None) -> Annotation:
+        with self.faults.around("write_annotation"):
+            now = self.project.clock()
+            if expect is None or annotation.id is None:
+                id, created = self.project.new_id("annotation", self._annotations()), now
+            else:
+                held = self._annotation(annotation.id, expect)
+                id, created = str(held.id), held.created_at or now
+            stored = annotation.model_copy(
+                update={
+                    "id": id,
+                    "annotator": self._author(annotation.annotator),
+                    "result": dump_json(json.loads(annotation.result)),
+                    "created_at": created,
+                    "updated_at": now,
+                }
+            )
+            self._replace(stored.task_id, id, stored)
+            return stored
+
+    def _author(self, name: str) -> str:
+        if name and name != self._me:
+            self._need(self.capabilities.acts_for_others, "way to write in another's name")
+        if name and name not in self.project.people:
+            raise UsageError(f"nobody here is called {name!r}", "write in your own name")
+        return name or self._me
+
+    def _replace(self, task_id: str, id: str, stored: Annotation | None) -> None:
+        task = self._task(task_id)
+        kept = [a for a in task.annotations if a.id != id]
+        if stored and stored.ground_truth and self.capabilities.one_ground_truth:
+            # The siblings keep their `updated_at`, as on Label Studio.
+            kept = [a.model_copy(update={"ground_truth": False}) for a in kept]
+        kept += [stored] if stored else []
+        kept.sort(key=lambda a: int(a.id or 0))
+        self.project.keep(task.model_copy(update={"annotations": tuple(kept)}))
+
+    def delete_annotation(self, id: str, expect: str) -> None:
+        with self.faults.around("delete_annotation"):
+            self._replace(self._annotation(id, expect).task_id, id, None)
+
+    # predictions, the review queue, the bucket
+
+    def write_predictions(self, predictions: Iterable[Prediction]) -> int:
+        self._need(self.capabilities.predictions, "predictions")
+        with self.faults.around("write_predictions"):
+            new = list(predictions)
+            self.project.predictions += new
+            return len(new)
+
+    def review_queue(self, name: str, task_ids: Sequence[str]) -> str:
+        self._need(self.capabilities.review_queue, "review queue")
+        with self.faults.around("review_queue"):
+            self.project.queues[name] = list(task_ids)
+            return f"memory:queue/{name}"
+
+    def connect_bucket(self, bucket: Bucket) -> None:
+        self._need(self.capabilities.connect_bucket, "connection to a bucket")
+        with self.faults.around("connect_bucket"):
+            if bucket.url not in self.project.buckets:
+                self.project.buckets.append(bucket.url)
+
+    # webhooks
+
+    def add_webhook(self, url: str, headers: Mapping[str, str]) -> Webhook:  # noqa: ARG002 nothing is sent
+        self._need(self.capabilities.webhooks, "webhooks")
+        with self.faults.around("add_webhook"):
+            return self.project.webhooks.setdefault(url, Webhook(url, url))
+
+    def webhooks(self) -> Sequence[Webhook]:
+        self._need(self.capabilities.webhooks, "webhooks")
+        with self.faults.around("webhooks"):
+            return list(self.project.webhooks.values())
+
+    def remove_webhook(self, id: str) -> None:
+        self._need(self.capabilities.webhooks, "webhooks")
+        with self.faults.around("remove_webhook"):
+            self.project.webhooks.pop(id, None)
+
+    def parse_event(self, headers: Mapping[str, str], body: bytes, secret: str) -> WakeUp | None:
+        self._need(self.capabilities.webhooks, "webhooks")
+        given = {name.lower(): value for name, value in headers.items()}.get(SECRET_HEADER.lower(), "")
+        if not secret or not hmac.compare_digest(given.encode(), secret.encode()):
+            raise AuthError("the event does not carry our secret", "register the webhook again")
+        try:
+            event = json.loads(body)
+            action, task, annotation = str(event["action"]), event.get("task"), event.get("annotation")
+            tasks = (str(task["id"]),) if task else ()
+            annotations = (str(annotation["id"]),) if annotation else ()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadRecord(f"this is not an event: {error!r}") from error
+        if not action.startswith(("ANNOTATION", "TASK")):
+            return None
+        return WakeUp(dump_json(event), action, tasks, annotations)

@@ -1,0 +1,220 @@
+"""The whole line once, small but real: the commands a user would type, against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from connector.adapters.label_studio import LabelStudio, Server, create_project
+from connector.adapters.objects import Objects
+from connector.demo.people import PEOPLE, assign, label, true_skill
+from connector.demo.pictures import LABEL_CONFIG, Scene, scenes, truth_result
+from connector.demo.server import Running, label_studio, s3_server
+from connector.errors import ConnectorError
+from connector.files import write_atomic
+
+OVERLAP = 3
+GOLD_SHARE = 0.25
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """What the line found out about a simulated annotator, beside what is true.
+
+    Attributes:
+        control: the question.
+        score: the golden score and its interval, as `quality golden` answered it.
+    """
+
+    annotator: str
+    habit: str
+    control: str
+    score: Mapping[str, Any]
+    verdict: str
+    true: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the demo leaves."""
+
+    skills: list[Skill]
+    report: Path
+    url: str
+    seconds: float
+
+
+@dataclass
+class _Terminal:
+    """Types commands, shows what they say, and stops where one fails."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    say: Say
+
+    def run(self, command: str) -> None:
+        """Run a command as a user would, and show it."""
+        self.say(f"\n$ connector {command}")
+        done = self._call(shlex.split(command))
+        self.say((done.stdout + done.stderr).rstrip())
+        if done.returncode:
+            raise ConnectorError(f"`connector {command}` ended with exit code {done.returncode}")
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """The JSON answer of a command."""
+        done = self._call([*shlex.split(command), "--json"])
+        if done.returncode:
+            raise ConnectorError(
+                f"`connector {command}` ended with exit code {done.returncode}:\n{done.stderr}"
+            )
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def _call(self, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "connector", *words],
+            cwd=self.folder,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+def run(folder: Path, items: int, seed: int, say: Say, wait: Callable[[str], None] = lambda _: None) -> Shown:
+    """Run the demo.
+
+    Args:
+        folder: what it leaves: configuration, labels, plan, report. What an earlier demo left there goes.
+        items: how many pictures.
+        say: told everything a user would see.
+        wait: called with the server's address while it still runs.
+    """
+    began = time.monotonic()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with ExitStack() as stack:
+        say("Starting a Label Studio and an S3 server …")
+        server = stack.enter_context(label_studio())
+        s3 = stack.enter_context(s3_server())
+        pictures = {f"{s3.url}/scenes/{scene.key}": scene for scene in scenes(items, seed)}
+        bucket = Objects(f"{s3.url}/scenes", s3.options)
+        for scene in pictures.values():
+            bucket.write(scene.key, scene.png)
+        say(f"{server.url} and {s3.endpoint} answer; {items} pictures lie in {bucket.url}.")
+        project = create_project(Server(server.url, server.owner.pat), "Demo: scenes", LABEL_CONFIG)
+        secrets = {**s3.environment, "LABEL_STUDIO_API_KEY": server.owner.pat}
+        terminal = _Terminal(folder, secrets, say)
+        gold = _write_gold(folder / "gold.json", pictures)
+        (folder / "ontology.xml").write_text(LABEL_CONFIG)
+        turns = assign(list(pictures), gold, OVERLAP, seed)
+
+        _set_up(terminal, server, project, bucket.url)
+        _label(server, project, pictures, turns, seed, say)
+        _measure(terminal)
+        _review(terminal, server, project, pictures, say)
+        _correct(terminal)
+        terminal.run(
+            "report --gold gold.json --sample sample.csv --verdicts verdicts.csv --plan plan.jsonl "
+            "--title 'Demo: scenes'"
+        )
+        skills = _skills(terminal.ask("quality golden --gold gold.json"), pictures, turns, seed)
+        wait(server.url)
+        return Shown(skills, folder / "report.html", server.url, time.monotonic() - began)
+
+
+def _write_gold(path: Path, pictures: Mapping[str, Scene]) -> set[str]:
+    """The right answers to some tasks, which the tool does not show to anybody."""
+    gold = list(pictures)[:: round(1 / GOLD_SHARE)]
+    answers = [
+        {"id": key, "annotations": [{"result": truth_result(pictures[key]), "ground_truth": True}]}
+        for key in gold
+    ]
+    write_atomic(path, json.dumps(answers, indent=1).encode())
+    return set(gold)
+
+
+def _set_up(terminal: _Terminal, server: Running, project: int, raw: str) -> None:
+    terminal.run(
+        f"init --url {server.url} --project {project} --raw {raw} --overlap {OVERLAP} "
+        f"--reviewer {server.expert.email}"
+    )
+    terminal.run("ontology push ontology.xml")
+    terminal.run("doctor")
+    terminal.run("push --dry-run")
+    terminal.run("push")
+
+
+def _label(
+    server: Running,
+    project: int,
+    pictures: Mapping[str, Scene],
+    turns: Mapping[str, Sequence[str]],
+    seed: int,
+    say: Say,
+) -> None:
+    names = ", ".join(f"{person.name} ({person.habit})" for person in PEOPLE)
+    say(f"\nFive simulated annotators label in their own names: {names} …")
+    tasks = LabelStudio(server.url, server.owner.pat, project).known_keys()
+    users = {user.email.split("@")[0]: user for user in server.annotators}
+    say(f"{label(server.url, users, tasks, pictures, turns, seed)} answers.")
+
+
+def _measure(terminal: _Terminal) -> None:
+    terminal.run("pull")
+    terminal.run("status")
+    terminal.run("quality consensus")
+    terminal.run("quality golden --gold gold.json --out scores.csv")
+    terminal.run("quality annotators")
+
+
+def _review(
+    terminal: _Terminal, server: Running, project: int, pictures: Mapping[str, Scene], say: Say
+) -> None:
+    terminal.run("review draw --fraction 0.25 --by stratified --out sample.csv")
+    terminal.run("review queue --sample sample.csv --name 'review, week 1'")
+    drawn = [line.split(",")[0] for line in (terminal.folder / "sample.csv").read_text().splitlines()[1:]]
+    keys = {
+        task: key for key, task in LabelStudio(server.url, server.owner.pat, project).known_keys().items()
+    }
+    expert = Server(server.url, server.expert.pat)
+    for task in drawn:
+        body = {"result": truth_result(pictures[keys[task]]), "lead_time": 25.0}
+        expert.post(f"/api/tasks/{task}/annotations/", body)
+    say(f"\n{server.expert.email}, a simulated expert, answers the {len(drawn)} drawn tasks.")
+    terminal.run("pull")
+    terminal.run("review collect --sample sample.csv --out verdicts.csv")
+    terminal.run("review estimate --sample sample.csv --verdicts verdicts.csv")
+
+
+def _correct(terminal: _Terminal) -> None:
+    terminal.run("correct plan --out plan.jsonl")
+    terminal.run("correct apply plan.jsonl --dry-run")
+    terminal.run("correct apply plan.jsonl")
+    terminal.run("correct log")
+    terminal.run("pull")
+
+
+def _skills(
+    golden: Mapping[str, Any], pictures: Mapping[str, Scene], turns: Mapping[str, Sequence[str]], seed: int
+) -> list[Skill]:
+    people = {f"{person.name}@example.com": person for person in PEOPLE}
+    found = []
+    for row in golden["annotators"]:
+        person = people[row["annotator"]]
+        scene, objects = true_skill(person, pictures, turns[person.name], seed)
+        true = scene if row["control"] == "scene" else objects
+        found.append(Skill(person.name, person.habit, row["control"], row["score"], row["verdict"], true))
+    return found
