@@ -243,12 +243,12 @@ def standing(tool: LabelingTool, store: Store) -> dict[str, Any]:
     """
     answers = store.current(ANNOTATION)
     people = answers.filter(~pl.col("cancelled"))
-    by_task = people.group_by("task").agg(pl.col("annotator").n_unique())
+    by_task = people.group_by("task").agg(people=pl.col("annotator").n_unique())
     tasks = store.current(TASK).join(by_task, on="task", how="left")
     return {
         "tasks_in_tool": tool.count_tasks(),
         "tasks_in_store": len(tasks),
-        "complete": int((tasks["annotator"].fill_null(0) >= tasks["overlap"]).sum()),
+        "complete": int((tasks["people"].fill_null(0) >= tasks["overlap"]).sum()),
         "answers": len(people),
         "annotators": people["annotator"].n_unique(),
         "skipped": len(answers) - len(people),

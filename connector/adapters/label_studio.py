@@ -369,6 +369,8 @@ class LabelStudio:
             "page_size": size,
             "fields": "task_only" if task_only else "all",
             "include": include,
+            # Else an address in a connected bucket, our key too, is replaced by one of the server's own.
+            "resolve_uri": "false",
             "query": dump_json(query),
         }
         with _project_is_there(self.project, self._server.url):

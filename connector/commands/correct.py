@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from connector.journal import Journal
 
 JOURNAL = "corrections.db"
+SHOWN = 12
 
 
 @click.group(cls=Group)
@@ -64,13 +65,13 @@ def plan_command(session: Session, out: Path, policy: str, confident: float, tru
         ("task", "control", "now", "then", "why", "confidence"),
         [
             (c.task, change.control, change.now, change.then, c.why, c.confidence)
-            for c in made.plan.corrections[:20]
+            for c in made.plan.corrections
             for change in c.changes
-        ],
+        ][:SHOWN],
     )
     n = len(made.plan.corrections)
     session.say(
-        f"{n} corrections in {out}{' (the first 20 are shown)' if n > 20 else ''}; "
+        f"{n} corrections in {out}, of which the first changes are shown; "
         f"{len(made.undecided)} tasks are undecided and belong in review"
     )
     session.answer(

@@ -127,9 +127,9 @@ def _em(
         given = np.stack(
             [np.bincount(cell, posterior[u, true], minlength=annotators * k) for true in range(k)]
         ).reshape(k, annotators, k)
-        confusion = given.transpose(1, 0, 2) + smoothing
-        answers: Floats = confusion.sum(axis=2, keepdims=True)
-        confusion = np.where(answers > 0, confusion / np.where(answers > 0, answers, 1.0), 1 / k)
+        tally = given.transpose(1, 0, 2) + smoothing
+        answers = tally.sum(axis=2, keepdims=True)
+        confusion = np.divide(tally, answers, out=np.full(tally.shape, 1 / k), where=answers > 0)
         with np.errstate(divide="ignore"):
             log_confusion = np.log(confusion)
             joint = np.tile(np.log(prior), (n, 1))
