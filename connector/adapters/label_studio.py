@@ -13,6 +13,7 @@ import hmac
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio as Client
 
 T = TypeVar("T")
+
+_Listed = tuple[list[dict[str, Any]], int, datetime]
+"""A page of tasks as the server gives them, how many match in all, and the server's time."""
 
 KEY_FIELD = "connector_key"
 """Where a task's data keeps the item's key. Label Studio ignores ids of ours, but filters by data fields."""
@@ -137,7 +141,7 @@ class LabelStudio:
         self._files_root = files_root
         self._server = Server(url, token)
         self._keys: dict[str, str] = {}
-        self._last_task = 0
+        self._last_task = -1
         self._names: dict[int, str] = {}
 
     # who we are, and what is wrong
@@ -212,6 +216,7 @@ class LabelStudio:
 
     def _learn_keys(self) -> None:
         """Read the keys of tasks newer than the last we know."""
+        self._last_task = max(self._last_task, 0)
         while True:
             newer = _filter("id", "greater", "Number", self._last_task)
             tasks, _, _ = self._list([newer], order="tasks:id", include="id,data", task_only=True)
@@ -222,7 +227,8 @@ class LabelStudio:
                 return
 
     def add_items(self, items: Iterable[Item]) -> Iterator[Task]:
-        self._learn_keys()
+        if self._last_task < 0:
+            self._learn_keys()
         for batch in batches(items, self.capabilities.import_batch):
             first_try = [True]
 
@@ -290,11 +296,21 @@ class LabelStudio:
         return same, now < _instant(cursor.read) - timedelta(seconds=LATE_COMMIT_SECONDS)
 
     def _read_from(self, start: str | None) -> Iterator[Page]:
+        # The next page is asked for while the caller works on this one: the server takes most of the time.
+        with ThreadPoolExecutor(max_workers=1) as ahead:
+
+            def ask(since: str | None) -> Future[_Listed]:
+                return ahead.submit(self._list, [_since(since)] if since else [], "tasks:updated_at")
+
+            yield from self._read_pages(start, ask)
+
+    def _read_pages(self, start: str | None, ask: Callable[[str | None], Future[_Listed]]) -> Iterator[Page]:
         at, safe, complete = start, start or "", True
         recent: dict[int, str] = {}
         done_at_once: set[tuple[int, str]] = set()
+        asked = ask(at)
         while True:
-            tasks, _, now = self._list([_since(at)] if at else [], order="tasks:updated_at")
+            tasks, _, now = asked.result()
             full = len(tasks) == PAGE_SIZE
             if at and full and tasks[-1]["updated_at"] == at:
                 tasks = list(self._all_of_one_moment(at))
@@ -302,6 +318,11 @@ class LabelStudio:
             if fresh:
                 at = max(fresh[-1]["updated_at"], at or "")
                 done_at_once = {(t["id"], t["updated_at"]) for t in tasks if t["updated_at"] == at}
+            elif full:
+                at = _stamp(_instant(at or "") + timedelta(microseconds=1))
+            if full:
+                asked = ask(at)
+            if fresh and at:
                 horizon = _stamp(now - timedelta(seconds=LATE_COMMIT_SECONDS))
                 if complete:
                     safe, complete = max(safe, min(at, horizon)), at <= horizon
@@ -310,8 +331,6 @@ class LabelStudio:
                 yield Page([self._task(t) for t in fresh], _Cursor(at, safe).dump())
             if not full:
                 break
-            if not fresh:
-                at = _stamp(_instant(at or "") + timedelta(microseconds=1))
         if at is not None:
             yield Page([], _Cursor(max(at, safe), safe, len(recent), self.count_tasks()).dump())
 
@@ -361,8 +380,7 @@ class LabelStudio:
         include: str = TASK_FIELDS,
         size: int = PAGE_SIZE,
         task_only: bool = False,
-    ) -> tuple[list[dict[str, Any]], int, datetime]:
-        """A page of tasks, how many match in all, and the server's time."""
+    ) -> _Listed:
         query = {"filters": {"conjunction": "and", "items": list(where)}, "ordering": [order]}
         params = {
             "project": self.project,
@@ -406,9 +424,8 @@ class LabelStudio:
     # people
 
     def annotators(self) -> Sequence[Annotator]:
-        with self._server.sdk() as client:
-            users = client.users.list()
-        self._names = {int(user.id or 0): str(user.email) for user in users}
+        # Not by the SDK: every pull needs this, and the SDK takes a second to import.
+        self._names = {int(user["id"]): str(user["email"]) for user in self._server.get("/api/users/")}
         return [Annotator(id=str(id), name=name) for id, name in sorted(self._names.items())]
 
     def _name(self, user: object) -> str:
