@@ -6,6 +6,7 @@ This file imports nothing but click: a command's own file is imported when it is
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 import click
@@ -64,14 +65,23 @@ def line() -> None:
     """
 
 
-def main() -> None:
-    """Run the command line."""
+def run(words: Sequence[str]) -> int:
+    """Run a command; returns its exit code.
+
+    Args:
+        words: what stands behind `connector` on the command line.
+    """
     try:
-        code = line.main(standalone_mode=False)
+        code = line.main(list(words), prog_name="connector", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted; run the same command again, it continues", err=True)
-        code = 130
+        return 130
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
-    sys.exit(code if isinstance(code, int) else 0)
+        return error.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """The command line."""
+    sys.exit(run(sys.argv[1:]))

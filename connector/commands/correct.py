@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,8 +105,10 @@ def apply_command(session: Session, plan: Path, dry_run: bool) -> int | None:
     from connector.corrections import Plan, apply
 
     given = Plan.load(plan)
-    journal = _journal(session, dry_run)
-    with session.progress("apply", len(given.corrections)) as progress:
+    with (
+        closing(_journal(session, dry_run)) as journal,
+        session.progress("apply", len(given.corrections)) as progress,
+    ):
         done = apply(session.tool(dry_run), given, session.project, journal, _now, progress)
     return _tell(session, done, "written", dry_run, str(plan))
 
@@ -124,8 +127,7 @@ def undo(session: Session, run: str, dry_run: bool) -> int | None:
     """
     from connector.corrections import undo as take_back
 
-    journal = _journal(session, dry_run)
-    with session.progress("undo") as progress:
+    with closing(_journal(session, dry_run)) as journal, session.progress("undo") as progress:
         done = take_back(session.tool(dry_run), run, session.project, journal, _now, progress)
     return _tell(session, done, "taken back", dry_run, None)
 
@@ -139,7 +141,8 @@ def log(session: Session) -> None:
     Example:
         connector correct log
     """
-    runs = _journal(session, scratch=True).runs()
+    with closing(_journal(session, scratch=True)) as journal:
+        runs = journal.runs()
     session.table(
         "Runs of corrections",
         ("run", "project", "begun", "corrections"),

@@ -209,7 +209,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         config, as_json, quiet, verbose, debug = (ctx.params.pop(name) for name in _KEPT)
-        name = " ".join(ctx.command_path.split()[1:])
+        name = " ".join(parent.info_name or "" for parent in _chain(ctx)[1:])
         session = Session(name, config, as_json, quiet, verbose, debug)
         ctx.obj = session
         try:
@@ -226,6 +226,11 @@ class Command(click.Command):
             hint = "" if debug else "run it again with --debug, and report what it shows"
             ours = ConnectorError(f"a fault of ours: {type(error).__name__}: {error}", hint)
             return _failed(session, ours, ours.exit_code)
+
+
+def _chain(ctx: click.Context) -> list[click.Context]:
+    """The contexts from the program down to the command."""
+    return [*(_chain(ctx.parent) if ctx.parent else []), ctx]
 
 
 def _failed(session: Session, error: ConnectorError, code: int) -> int:
