@@ -94,22 +94,26 @@ class Line:
 @pytest.fixture
 def line(label_studio: Running, tmp_path: Path) -> Line:
     """An empty project with overlap 3, a configuration for it, and a folder of raw data."""
-    owner = Server(label_studio.url, label_studio.owner.pat)
+    return new_line(label_studio, tmp_path)
+
+
+def new_line(server: Running, folder: Path) -> Line:
+    owner = Server(server.url, server.owner.pat)
     project = create_project(owner, "A line", LABEL_CONFIG, overlap=3)
-    raw = label_studio.files / f"project-{project}"
+    raw = server.files / f"project-{project}"
     raw.mkdir()
-    (tmp_path / "connector.toml").write_text(
+    (folder / "connector.toml").write_text(
         f"""
         [tool]
-        url = "{label_studio.url}"
+        url = "{server.url}"
         project = {project}
         overlap = 3
         [tool.options]
-        files_root = "{label_studio.files}"
+        files_root = "{server.files}"
         [raw]
         url = "{raw}"
         [roles]
-        "{label_studio.expert.email}" = "reviewer"
+        "{server.expert.email}" = "reviewer"
         """
     )
-    return Line(label_studio, project, tmp_path, {"LABEL_STUDIO_API_KEY": label_studio.owner.pat})
+    return Line(server, project, folder, {"LABEL_STUDIO_API_KEY": server.owner.pat})
