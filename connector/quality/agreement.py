@@ -54,7 +54,8 @@ def agreement(
     """Agreement among all rows of a unit table of one control.
 
     Observed is the mean over units of the share of pairs that agree. Units with one answer say nothing
-    about agreement and are left out. `ABSENT` is a label like any other.
+    about agreement; kappa and AC1 count them when they judge what chance would do, as Gwet (2014) does.
+    `ABSENT` is a label like any other.
 
     Args:
         table: columns of `UNITS`.
@@ -86,15 +87,13 @@ def agreement_of_counts(
         found: (U, K) how often each label was given in each unit.
         task: (U,) the task of each unit.
     """
-    rated = found.sum(axis=1)
-    pairable = rated >= 2
-    found, task, rated = found[pairable], task[pairable], rated[pairable]
+    pairable = int((found.sum(axis=1) >= 2).sum())
     names = ("observed", "krippendorff", "fleiss", "gwet ac1")
     method = "; percentile bootstrap over tasks"
-    if not len(found):
+    if not pairable:
         why = "no unit has two answers"
         return Agreement(*(unknown(0, name + method, why) for name in names))
-    sums = _sums_by_task(found, task, rated)
+    sums = _sums_by_task(found, task)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = _statistics(sums.sum(axis=0, keepdims=True), found.shape[1])[0]
         drawn = _statistics(_resampled(sums, seed, resamples), found.shape[1])
@@ -104,25 +103,33 @@ def agreement_of_counts(
         column = column[np.isfinite(column)]
         if not np.isfinite(point):
             why = "only one label was ever given, so agreement by chance is certain"
-            made.append(unknown(len(found), name + method, why))
+            made.append(unknown(pairable, name + method, why))
         elif len(sums) < 2 or not len(column):
-            made.append(Estimate(float(point), None, None, len(found), name, "one task gives no interval"))
+            made.append(Estimate(float(point), None, None, pairable, name, "one task gives no interval"))
         else:
             low, high = np.quantile(column, [tail, 1 - tail])
-            made.append(Estimate(float(point), float(low), float(high), len(found), name + method))
+            made.append(Estimate(float(point), float(low), float(high), pairable, name + method))
     return Agreement(*made)
 
 
-def _sums_by_task(found: Floats, task: Ints, rated: Floats) -> Floats:
-    """(T, 3 + 2K) additive parts of all four statistics: units, agreement, coincidences, labels, shares."""
+def _sums_by_task(found: Floats, task: Ints) -> Floats:
+    """(T, 4 + 2K) the additive parts of all four statistics.
+
+    Of units with two answers: how many, agreement, coincidences, labels given. Of all with an answer: how
+    many, and the share of each label, from which kappa and AC1 take chance.
+    """
+    rated = found.sum(axis=1)
+    two, one = rated >= 2, rated >= 1
     same = (found * (found - 1)).sum(axis=1)
+    others = np.where(two, rated - 1, 1.0)
     parts = np.column_stack(
         [
-            np.ones(len(found)),
-            same / (rated * (rated - 1)),
-            same / (rated - 1),
-            found,
-            found / rated[:, None],
+            two,
+            np.where(two, same / (np.where(two, rated, 1.0) * others), 0.0),
+            np.where(two, same / others, 0.0),
+            one,
+            np.where(two[:, None], found, 0.0),
+            found / np.where(one, rated, 1.0)[:, None],
         ]
     )
     number = np.unique(task, return_inverse=True)[1]
@@ -144,7 +151,7 @@ def _resampled(sums: Floats, seed: int, resamples: int) -> Floats:
 def _statistics(sums: Floats, labels: int) -> Floats:
     """(R, 4) observed, alpha, kappa, AC1 from (R, S) sums."""
     units, agreed, coincide = sums[:, 0], sums[:, 1], sums[:, 2]
-    given, shares = sums[:, 3 : 3 + labels], sums[:, 3 + labels :] / units[:, None]
+    given, shares = sums[:, 4 : 4 + labels], sums[:, 4 + labels :] / sums[:, 3, None]
     observed = agreed / units
     n = given.sum(axis=1)
     alpha = 1 - (n - 1) * (n - coincide) / (n**2 - (given**2).sum(axis=1))

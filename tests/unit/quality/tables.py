@@ -1,0 +1,67 @@
+"""Small ways to write labels down in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from connector.quality.table import ANSWERS, BOX, CHOICE, REGIONS, Labels
+from connector.quality.units import UNITS
+
+Row = tuple[str, str, str]
+"""task, annotator, label."""
+
+Drawn = tuple[str, float, float, float, float]
+"""label, x, y, width, height."""
+
+
+def choices(rows: Sequence[Row], roles: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """The unit table of one choice control; a repeated (task, annotator) is a second answer."""
+    return pl.DataFrame(
+        [
+            {
+                "task": task,
+                "control": "c",
+                "kind": CHOICE,
+                "unit": "choice",
+                "annotation": f"{task}/{who}/{n}",
+                "annotator": who,
+                "role": (roles or {}).get(who, "person"),
+                "label": label,
+            }
+            for n, (task, who, label) in enumerate(rows)
+        ],
+        schema_overrides={"label": pl.String},
+    ).pipe(lambda made: pl.concat([pl.DataFrame(schema=UNITS), made], how="diagonal"))
+
+
+def ratings(columns: Mapping[str, str], missing: str = ".") -> pl.DataFrame:
+    """The unit table of annotators' strings of one-letter answers, unit by unit."""
+    return choices(
+        [
+            (f"{n:03}", who, one)
+            for who, said in columns.items()
+            for n, one in enumerate(said)
+            if one != missing
+        ]
+    )
+
+
+def boxes(
+    answers: Mapping[tuple[str, str], Sequence[Drawn]], roles: Mapping[str, str] | None = None
+) -> Labels:
+    """Labels of one box control: what each annotator drew in each task."""
+    rows = [
+        (task, f"{task}/{who}", who, (roles or {}).get(who, "person"), None, None) for task, who in answers
+    ]
+    regions = [
+        (task, f"{task}/{who}", "b", str(n), label, *place)
+        for (task, who), drawn in answers.items()
+        for n, (label, *place) in enumerate(drawn)
+    ]
+    return Labels(
+        pl.DataFrame(rows, schema=ANSWERS, orient="row"),
+        pl.DataFrame(regions, schema=REGIONS, orient="row"),
+        {"b": BOX},
+    )

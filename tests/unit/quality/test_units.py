@@ -1,0 +1,141 @@
+"""Alignment: by its invariants, and by small scenes whose answer is plain."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connector.quality.table import ANSWERS, CHOICE, REGIONS, Labels
+from connector.quality.units import ABSENT, UNIT, keep_roles, units
+from tests.unit.quality.tables import Drawn, boxes
+
+CAR: Drawn = ("car", 10, 10, 20, 20)
+TREE: Drawn = ("tree", 60, 10, 10, 30)
+
+
+def near(drawn: Drawn, by: float, label: str | None = None) -> Drawn:
+    return (label or drawn[0], drawn[1] + by, drawn[2] + by, drawn[3], drawn[4])
+
+
+def told(table: pl.DataFrame, task: str = "t") -> list[dict[str, str]]:
+    """What each annotator said of each unit, by the unit's place."""
+    rows = table.filter(pl.col("task") == task).partition_by("unit", maintain_order=True)
+    return [dict(part.select("annotator", "label").iter_rows()) for part in rows]
+
+
+def test_equal_boxes_are_one_unit_each_and_all_agree() -> None:
+    table = units(boxes({("t", who): [CAR, TREE] for who in "abc"}))
+    assert told(table) == [dict.fromkeys("abc", "car"), dict.fromkeys("abc", "tree")]
+    assert table["similarity"].to_list() == [1.0] * 6
+
+
+def test_a_missed_and_an_invented_object_are_disagreements_with_absent() -> None:
+    table = units(
+        boxes({("t", "a"): [CAR, TREE], ("t", "b"): [near(CAR, 1)], ("t", "c"): [near(CAR, -1), TREE]})
+    )
+    assert told(table) == [
+        {"a": "car", "b": "car", "c": "car"},
+        {"a": "tree", "b": ABSENT, "c": "tree"},
+    ]
+
+
+def test_a_wrong_label_is_a_confusion_and_not_a_miss_and_an_invention() -> None:
+    table = units(boxes({("t", "a"): [CAR], ("t", "b"): [near(CAR, 1, "van")]}))
+    assert told(table) == [{"a": "car", "b": "van"}]
+
+
+def test_boxes_below_the_threshold_are_different_objects() -> None:
+    apart = boxes({("t", "a"): [CAR], ("t", "b"): [near(CAR, 8)]})
+    assert told(units(apart, 0.5)) == [{"a": "car", "b": ABSENT}, {"a": ABSENT, "b": "car"}]
+    assert told(units(apart, 0.2)) == [{"a": "car", "b": "car"}]
+
+
+def test_matching_takes_the_best_whole_and_not_the_best_first() -> None:
+    # Greedy by the highest IoU would pair a1 with b1 and leave a2 and b2 alone.
+    a1, a2 = ("x", 0.0, 0.0, 10.0, 10.0), ("x", 3.0, 0.0, 10.0, 10.0)
+    b1, b2 = ("x", 0.5, 0.0, 10.0, 10.0), ("x", 3.5, 0.0, 10.0, 10.0)
+    table = units(boxes({("t", "a"): [a1, a2], ("t", "b"): [b1, b2]}))
+    assert told(table) == [{"a": "x", "b": "x"}] * 2
+
+
+def test_nothing_drawn_by_anybody_is_one_unit_that_all_agree_on() -> None:
+    table = units(boxes({("t", "a"): [], ("t", "b"): [], ("u", "a"): [CAR]}))
+    assert told(table, "t") == [{"a": ABSENT, "b": ABSENT}]
+    assert told(table, "u") == [{"a": "car"}]
+
+
+def test_what_only_other_roles_drew_is_no_unit_of_these() -> None:
+    roles = {"g": "gold"}
+    table = units(
+        boxes(
+            {
+                ("t", "a"): [CAR],
+                ("t", "b"): [CAR],
+                ("t", "g"): [CAR, TREE],
+                ("u", "a"): [],
+                ("u", "g"): [CAR],
+            },
+            roles,
+        )
+    )
+    people = keep_roles(table, ["person"])
+    assert told(people, "t") == [{"a": "car", "b": "car"}]
+    assert told(people, "u") == [{"a": ABSENT}]
+
+
+@pytest.mark.parametrize("labels", [["cat"], ["dog", "cat"]])
+def test_a_choice_is_one_unit_and_whoever_gave_none_is_missing(labels: list[str]) -> None:
+    answers = pl.DataFrame(
+        [("t", "1", "a", "person", None, None), ("t", "2", "b", "person", None, None)],
+        schema=ANSWERS,
+        orient="row",
+    )
+    regions = pl.DataFrame(
+        [("t", "1", "c", str(n), label, None, None, None, None) for n, label in enumerate(labels)],
+        schema=REGIONS,
+        orient="row",
+    )
+    table = units(Labels(answers, regions, {"c": CHOICE}))
+    assert told(table) == [{"a": " + ".join(sorted(labels))}]
+
+
+place = st.tuples(
+    st.sampled_from("xy"), *[st.integers(0, 12).map(float)] * 2, *[st.integers(4, 9).map(float)] * 2
+)
+drawings = st.fixed_dictionaries({who: st.lists(place, max_size=4) for who in "abcd"})
+
+
+@given(drawings, st.permutations("abcd"), st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=150)
+def test_neither_names_nor_order_decide(drawn: dict[str, list[Drawn]], names: list[str], random) -> None:
+    plain = boxes({("t", who): mine for who, mine in drawn.items()})
+    rename = dict(zip("abcd", names, strict=True))
+    shuffled = [(("t", rename[who]), random.sample(mine, len(mine))) for who, mine in drawn.items()]
+    random.shuffle(shuffled)
+    other = boxes(dict(shuffled))
+
+    def grouped(table: pl.DataFrame, back: dict[str, str]) -> list[object]:
+        columns = ("annotator", "label", "x", "y", "width", "height")
+        return sorted(
+            (
+                sorted((back[who], *map(str, rest)) for who, *rest in part.select(columns).iter_rows())
+                for part in table.partition_by("unit")
+            ),
+            key=str,
+        )
+
+    identity = {who: who for who in "abcd"}
+    assert grouped(units(plain), identity) == grouped(units(other), {v: k for k, v in rename.items()})
+
+
+@given(drawings)
+@settings(deadline=None, max_examples=150)
+def test_every_box_is_in_one_unit_and_every_annotation_once_in_each(drawn: dict[str, list[Drawn]]) -> None:
+    table = units(boxes({("t", who): mine for who, mine in drawn.items()}))
+    assert len(table.filter(pl.col("label") != ABSENT)) == sum(map(len, drawn.values()))
+    seen = table.group_by(UNIT).agg(pl.col("annotation").n_unique().alias("n"), pl.len())
+    assert seen["n"].to_list() == seen["len"].to_list() == [4] * len(seen)
+    empty = table.group_by(UNIT).agg((pl.col("label") == ABSENT).all())["label"].sum()
+    assert empty == (0 if any(drawn.values()) else 1)
