@@ -1,0 +1,220 @@
+"""Golden scores, annotators, samples and reviews: by brute force, by hand, and by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connector.quality.annotators import annotators
+from connector.quality.consensus import consensus
+from connector.quality.golden import golden
+from connector.quality.interval import wilson
+from connector.quality.review import verdicts
+from connector.quality.sampling import draw, error_rate
+from connector.quality.table import ANSWERS
+from connector.quality.units import units
+from tests.unit.quality.tables import Drawn, Row, boxes, choices
+
+GOLD = {"gold": "gold"}
+CAR: Drawn = ("car", 10, 10, 20, 20)
+TREE: Drawn = ("tree", 60, 10, 10, 30)
+
+
+def test_golden_score_of_choices_is_the_share_of_right_ones_with_wilsons_interval() -> None:
+    said = [(f"{n}", "gold", "cat") for n in range(50)]
+    said += [(f"{n}", "ann", "cat" if n < 46 else "dog") for n in range(50)]
+    found = golden(choices(said, GOLD), limit=0.8).annotators.row(0, named=True)
+    # 46 of 50: the worked example of many textbooks, 0.812 to 0.968.
+    assert (found["score"], found["n"]) == (0.92, 50)
+    assert (found["low"], found["high"]) == (pytest.approx(0.812, abs=5e-4), pytest.approx(0.968, abs=5e-4))
+    assert found["verdict"] == "pass"
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(48, "pass"), (40, "undecided"), (20, "fail")])
+def test_the_verdict_waits_until_the_whole_interval_is_on_one_side(right: int, verdict: str) -> None:
+    said = [(f"{n}", "gold", "cat") for n in range(50)]
+    said += [(f"{n}", "ann", "cat" if n < right else "dog") for n in range(50)]
+    assert golden(choices(said, GOLD), limit=0.8).annotators["verdict"].to_list() == [verdict]
+
+
+def test_three_of_three_is_not_a_hundred_per_cent() -> None:
+    said = [(f"{n}", who, "cat") for n in range(3) for who in ("gold", "ann")]
+    found = golden(choices(said, GOLD), limit=0.8).annotators.row(0, named=True)
+    assert (found["score"], found["verdict"]) == (1, "undecided")
+    assert found["low"] < 0.5
+
+
+def test_objects_score_right_over_right_wrong_missed_and_invented() -> None:
+    def score(drawn: list[Drawn], other: list[Drawn]) -> tuple[float, int]:
+        labels = boxes({("t", "gold"): [CAR, TREE], ("t", "ann"): drawn, ("t", "ben"): other}, GOLD)
+        found = golden(units(labels), limit=0.8).annotators.filter(annotator="ann").row(0, named=True)
+        return found["score"], found["n"]
+
+    invented: Drawn = ("car", 80, 80, 10, 10)
+    assert score([CAR, TREE], []) == (1, 2)
+    assert score([CAR], []) == (0.5, 2)
+    assert score([("van", 10, 10, 20, 20), TREE], []) == (0.5, 2)
+    assert score([CAR, TREE, invented], []) == (pytest.approx(2 / 3), 3)
+    assert score([], [CAR, TREE]) == (0, 2)
+    # What another annotator invents is neither held against this one nor counted in favour.
+    assert score([CAR], [invented]) == (0.5, 2)
+
+
+def test_an_empty_picture_is_an_answer_too() -> None:
+    labels = boxes({("t", "gold"): [], ("t", "ann"): [], ("t", "ben"): [CAR]}, GOLD)
+    found = {
+        r["annotator"]: (r["score"], r["n"])
+        for r in golden(units(labels), 0.8).annotators.iter_rows(named=True)
+    }
+    assert found == {"ann": (1, 1), "ben": (0, 1)}
+
+
+def test_gold_that_contradicts_itself_is_refused_with_the_task() -> None:
+    said = [("t7", "gold", "cat"), ("t7", "g2", "dog"), ("t7", "ann", "cat")]
+    with pytest.raises(ValueError, match="t7"):
+        golden(choices(said, {"gold": "gold", "g2": "gold"}), limit=0.8)
+
+
+rows = st.lists(
+    st.tuples(st.sampled_from("pqrstu"), st.sampled_from("abcd"), st.sampled_from(["cat", "dog"])),
+    min_size=1,
+    max_size=24,
+    unique_by=lambda row: row[:2],
+)
+
+
+@given(rows)
+@settings(deadline=None)
+def test_accuracy_compares_with_the_majority_of_the_others_only(said: list[Row]) -> None:
+    table = choices(said)
+    answers = table.select("task", "annotation", "annotator", "role").with_columns(
+        seconds=pl.lit(None, pl.Float64), created_at=pl.lit(None, pl.Datetime("us", "UTC"))
+    )
+    for row in annotators(table, answers.cast(ANSWERS)).iter_rows(named=True):
+        judged = []
+        same = []
+        for task, _, label in (r for r in said if r[1] == row["annotator"]):
+            others = [other for t, who, other in said if t == task and who != row["annotator"]]
+            same += [other == label for other in others]
+            counts = sorted((others.count(x) for x in set(others)), reverse=True)
+            if counts and (len(counts) == 1 or counts[0] > counts[1]):
+                judged.append(label == max(set(others), key=others.count))
+        assert row["accuracy"] == (pytest.approx(np.mean(judged)) if judged else None)
+        assert row["agreement"] == (pytest.approx(np.mean(same)) if same else None)
+        assert row["accuracy_n"] in ((len(judged),) if judged else (0, None))
+
+
+tasks = st.lists(
+    st.tuples(st.integers(0, 999), st.sampled_from(["x", "y", "z"])),
+    min_size=3,
+    max_size=60,
+    unique_by=lambda t: t[0],
+)
+
+
+@given(tasks, st.integers(0, 5), st.randoms(use_true_random=False), st.sampled_from(["random", "stratified"]))
+@settings(deadline=None)
+def test_a_draw_depends_on_tasks_and_seed_alone_and_knows_its_probabilities(rows, seed, random, by) -> None:
+    frame = pl.DataFrame([(str(t), s) for t, s in rows], schema=["task", "stratum"], orient="row")
+    size = max(1, len(rows) // 3)
+    sample = draw(frame, size, by, seed)
+    assert sample.equals(
+        draw(frame.sample(fraction=1, shuffle=True, seed=random.randrange(99)), size, by, seed)
+    )
+    assert len(sample) == size == sample["task"].n_unique()
+    # Horvitz-Thompson: the inverse probabilities of what was drawn add up to every stratum drawn from.
+    sizes = dict(frame.group_by("stratum").len().iter_rows()) if by == "stratified" else {"all": len(rows)}
+    for stratum, total in sample.group_by("stratum").agg((1 / pl.col("probability")).sum()).iter_rows():
+        assert total == pytest.approx(sizes[stratum])
+
+
+def test_every_task_is_drawn_equally_often() -> None:
+    frame = pl.DataFrame({"task": [str(n) for n in range(20)]})
+    counts = np.zeros(20)
+    for seed in range(2000):
+        counts[draw(frame, 5, "random", seed)["task"].cast(pl.Int64).to_numpy()] += 1
+    # 2000 draws at 1/4: a standard deviation of 19.4.
+    assert np.abs(counts - 500).max() < 5 * 19.4
+
+
+def test_more_than_there_is_cannot_be_drawn() -> None:
+    with pytest.raises(ValueError, match="cannot draw 3 of 2"):
+        draw(pl.DataFrame({"task": ["a", "b"]}), 3, "random", 0)
+
+
+def reviewed(strata: dict[str, tuple[int, int]]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """A sample and its verdicts: how many were reviewed and how many were wrong, by stratum."""
+    rows = [(f"{s}{n}", s, int(n >= wrong)) for s, (size, wrong) in strata.items() for n in range(size)]
+    frame = pl.DataFrame(rows, schema=["task", "stratum", "correct"], orient="row")
+    return frame.select("task", "stratum"), frame.select("task", "correct")
+
+
+def test_stratified_error_rate_is_cochrans_weighted_sum() -> None:
+    # Cochran 1977, section 5.3: p_st = sum W_h p_h; s^2 = sum W_h^2 (1 - f_h) p_h q_h / (n_h - 1).
+    sample, said = reviewed({"x": (50, 10), "y": (50, 5)})
+    found = error_rate(sample, said, {"x": 300, "y": 700})
+    assert found.value == pytest.approx(0.3 * 0.2 + 0.7 * 0.1)
+    variance = 0.09 * (1 - 50 / 300) * 0.16 / 49 + 0.49 * (1 - 50 / 700) * 0.09 / 49
+    effective = 0.13 * 0.87 / variance
+    expected = wilson(0.13 * effective, effective)
+    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_a_stratum_that_nobody_reviewed_leaves_the_whole_unknown() -> None:
+    sample, said = reviewed({"x": (5, 1), "y": (5, 1)})
+    found = error_rate(sample, said.filter(pl.col("task").str.starts_with("x")), {"x": 30, "y": 70})
+    assert found.value is None
+    assert "stratum y" in str(found.why)
+
+
+def test_verdicts_that_do_not_belong_to_the_sample_are_refused() -> None:
+    sample, said = reviewed({"x": (5, 1)})
+    strange = pl.concat([said, pl.DataFrame({"task": ["z9"], "correct": [1]})])
+    with pytest.raises(ValueError, match="z9"):
+        error_rate(sample, strange, {"x": 10})
+    with pytest.raises(ValueError, match="x0"):
+        error_rate(sample, pl.concat([said, said.head(1)]), {"x": 10})
+
+
+def test_stratified_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(8)
+    wrong = {"x": rng.random(200) < 0.25, "y": rng.random(600) < 0.08}
+    truth = sum(w.sum() for w in wrong.values()) / 800
+    inside = 0
+    for _ in range(400):
+        drawn = {s: rng.choice(w, size=len(w) // 8, replace=False) for s, w in wrong.items()}
+        sample, said = reviewed({s: (len(d), int(d.sum())) for s, d in drawn.items()})
+        found = error_rate(sample, said, {"x": 200, "y": 600})
+        assert found.low is not None
+        assert found.high is not None
+        inside += found.low <= truth <= found.high
+    assert 0.92 <= inside / 400 <= 0.99
+
+
+def test_a_reviewer_who_sees_what_most_saw_finds_it_correct() -> None:
+    roles = {"r": "reviewer"}
+    labels = boxes(
+        {
+            **{("t", who): [CAR, TREE] for who in "abc"},
+            ("t", "r"): [("car", 11, 10, 20, 20), TREE],
+            **{("u", who): [CAR] for who in "abc"},
+            ("u", "r"): [CAR, TREE],
+            **{("v", who): [CAR] for who in "abc"},
+            ("v", "r"): [],
+            **{("w", who): [CAR] for who in "abc"},
+        },
+        roles,
+    )
+    table = units(labels)
+    found = verdicts(table, consensus(table, seed=0).units)
+    assert found.select("task", "correct", "wrong").rows() == [("t", 1, 0), ("u", 0, 1), ("v", 0, 1)]
+
+
+def test_reviewers_who_do_not_agree_are_told_to() -> None:
+    said = [("t", "a", "cat"), ("t", "r", "cat"), ("t", "s", "dog")]
+    table = choices(said, {"r": "reviewer", "s": "reviewer"})
+    with pytest.raises(ValueError, match="task t"):
+        verdicts(table, consensus(table, seed=0).units)
