@@ -20,7 +20,8 @@ import requests
 
 from connector import sync
 from connector.adapters.base import batches
-from connector.adapters.label_studio import LabelStudio, Server, create_project
+from connector.adapters.label_studio import LabelStudio, create_project
+from connector.adapters.label_studio_server import Server
 from connector.demo.pictures import LABEL_CONFIG, Box, result
 from connector.demo.server import Running, label_studio
 from connector.model import Item

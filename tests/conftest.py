@@ -17,7 +17,8 @@ from unittest import mock
 import pytest
 
 from connector import commands
-from connector.adapters.label_studio import LabelStudio, Server, create_project
+from connector.adapters.label_studio import LabelStudio, create_project
+from connector.adapters.label_studio_server import Server
 from connector.demo.pictures import LABEL_CONFIG
 from connector.demo.server import S3, Running, label_studio, s3_server
 

@@ -51,7 +51,9 @@ class LabelingToolContract:
         <View>
           <Image name="image" value="$image"/>
           <Choices name="animal" toName="image"><Choice value="cat"/><Choice value="dog"/></Choices>
-          <RectangleLabels name="parts" toName="image"><Label value="head"/><Label value="tail"/></RectangleLabels>
+          <RectangleLabels name="parts" toName="image">
+            <Label value="head"/><Label value="tail"/>
+          </RectangleLabels>
         </View>
     """
     """An ontology: a choice `animal` of cat and dog, and boxes `parts`, head and tail, on an image."""
@@ -99,7 +101,7 @@ class LabelingToolContract:
 
     @pytest.fixture
     def unwell(self) -> Sequence[tuple[LabelingTool, type[ConnectorError]]]:
-        """Adapters that cannot work (wrong token, no such project, nobody answers), and how each must fail."""
+        """Adapters that cannot work (wrong token, no such project, no server), and how each must fail."""
         return ()
 
     # what the tests use
@@ -519,18 +521,20 @@ class LabelingToolContract:
         self, unwell: Sequence[tuple[LabelingTool, type[ConnectorError]]]
     ) -> None:
         for tool, error in unwell:
-            calls: Iterable[Callable[[], object]] = (
-                tool.count_tasks,
-                tool.task_ids,
-                tool.known_keys,
-                tool.read_ontology,
-                lambda tool=tool: list(tool.changed_tasks(None)),
-                lambda tool=tool: list(tool.add_items([self.item("a")])),
-                lambda tool=tool: tool.read_task("1"),
-            )
-            for call in calls:
+            for call in self._reads_and_writes(tool):
                 with pytest.raises(error):
                     call()
+
+    def _reads_and_writes(self, tool: LabelingTool) -> Iterable[Callable[[], object]]:
+        return (
+            tool.count_tasks,
+            tool.task_ids,
+            tool.known_keys,
+            tool.read_ontology,
+            lambda: list(tool.changed_tasks(None)),
+            lambda: list(tool.add_items([self.item("a")])),
+            lambda: tool.read_task("1"),
+        )
 
     def test_a_check_names_what_is_wrong_and_never_raises(
         self, tool: LabelingTool, unwell: Sequence[tuple[LabelingTool, type[ConnectorError]]]

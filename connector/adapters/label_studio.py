@@ -11,22 +11,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
-from xml.etree import ElementTree
-
-import requests
 
 from connector.adapters.base import Bucket, Capabilities, Check, Page, WakeUp, Webhook, batches
+from connector.adapters.label_studio_config import parse_config
+from connector.adapters.label_studio_server import Missing, Server, decoded
 from connector.errors import (
     AuthError,
     BadRecord,
@@ -36,11 +33,11 @@ from connector.errors import (
     Unsupported,
     UsageError,
 )
-from connector.model import Annotation, Annotator, Control, Item, Ontology, Prediction, Task, dump_json
-from connector.retry import CONNECT_SECONDS, LONGEST_WAIT_SECONDS, READ_SECONDS, patient
+from connector.model import Annotation, Annotator, Item, Ontology, Prediction, Task, dump_json
+from connector.retry import patient
 
 if TYPE_CHECKING:
-    from label_studio_sdk.client import LabelStudio as Client
+    pass
 
 T = TypeVar("T")
 
@@ -73,14 +70,6 @@ ACTIONS = (
     "ANNOTATION_UPDATED",
     "ANNOTATIONS_DELETED",
 )
-
-# Tags that are questions, with the attribute or child tag that holds their labels. `type` in a result is the
-# tag's name in lower case.
-_LABEL_TAGS = {"Choice", "Label"}
-_OBJECT_TAGS = {
-    *("Audio", "Chat", "HyperText", "Image", "List", "Paragraphs", "Pdf"),
-    *("Table", "Text", "TimeSeries", "Video"),
-}
 
 
 @dataclass(frozen=True)
@@ -121,6 +110,7 @@ class LabelStudio:
         token: an access token of either kind (personal, or legacy).
         project: the project's id.
         files_root: the server's LOCAL_FILES_DOCUMENT_ROOT, for pictures that lie in a folder.
+        page_size: how many tasks are read at once.
     """
 
     capabilities = Capabilities(
@@ -136,8 +126,11 @@ class LabelStudio:
         import_batch=PAGE_SIZE,
     )
 
-    def __init__(self, url: str, token: str, project: int, files_root: str = "/") -> None:
+    def __init__(
+        self, url: str, token: str, project: int, files_root: str = "/", page_size: int = PAGE_SIZE
+    ) -> None:
         self.project = project
+        self._page_size = page_size
         self._files_root = files_root
         self._server = Server(url, token)
         self._keys: dict[str, str] = {}
@@ -223,7 +216,7 @@ class LabelStudio:
             for task in tasks:
                 self._keys.setdefault(_key(task), str(task["id"]))
                 self._last_task = max(self._last_task, int(task["id"]))
-            if len(tasks) < PAGE_SIZE:
+            if len(tasks) < self._page_size:
                 return
 
     def add_items(self, items: Iterable[Item]) -> Iterator[Task]:
@@ -311,7 +304,7 @@ class LabelStudio:
         asked = ask(at)
         while True:
             tasks, _, now = asked.result()
-            full = len(tasks) == PAGE_SIZE
+            full = len(tasks) == self._page_size
             if at and full and tasks[-1]["updated_at"] == at:
                 tasks = list(self._all_of_one_moment(at))
             fresh = [t for t in tasks if (t["id"], t["updated_at"]) not in done_at_once]
@@ -344,7 +337,7 @@ class LabelStudio:
             ]
             tasks, _, _ = self._list(where, order="tasks:id")
             yield from tasks
-            if len(tasks) < PAGE_SIZE:
+            if len(tasks) < self._page_size:
                 return
             last = tasks[-1]["id"]
 
@@ -355,7 +348,7 @@ class LabelStudio:
             newer = _filter("id", "greater", "Number", last)
             tasks, _, _ = self._list([newer], order="tasks:id", include="id", task_only=True)
             ids += [str(task["id"]) for task in tasks]
-            if len(tasks) < PAGE_SIZE:
+            if len(tasks) < self._page_size:
                 return ids
             last = tasks[-1]["id"]
 
@@ -378,13 +371,13 @@ class LabelStudio:
         where: Sequence[Mapping[str, Any]],
         order: str = "tasks:id",
         include: str = TASK_FIELDS,
-        size: int = PAGE_SIZE,
+        size: int | None = None,
         task_only: bool = False,
     ) -> _Listed:
         query = {"filters": {"conjunction": "and", "items": list(where)}, "ordering": [order]}
         params = {
             "project": self.project,
-            "page_size": size,
+            "page_size": size or self._page_size,
             "fields": "task_only" if task_only else "all",
             "include": include,
             # Else an address in a connected bucket, our key too, is replaced by one of the server's own.
@@ -393,7 +386,7 @@ class LabelStudio:
         }
         with _project_is_there(self.project, self._server.url):
             response = self._server.read("/api/tasks/", params)
-        body = _json(response)
+        body = decoded(response)
         return body["tasks"], int(body["total"]), parsedate_to_datetime(response.headers["Date"])
 
     def _task(self, raw: Mapping[str, Any]) -> Task:
@@ -651,160 +644,6 @@ class LabelStudio:
         return WakeUp(hashlib.blake2b(said.encode(), digest_size=12).hexdigest(), action, tasks, ids)
 
 
-class Server:
-    """Requests to one Label Studio server, in our errors.
-
-    Args:
-        url: where the server answers.
-        token: a personal access token (a JWT, exchanged for a short-lived one) or a legacy token.
-    """
-
-    def __init__(self, url: str, token: str) -> None:
-        self.url = url.rstrip("/")
-        self._token = token
-        self._access: tuple[str, datetime] | None = None
-        self._lock = threading.Lock()
-
-    @cached_property
-    def _client(self) -> Client:
-        import httpx
-        from label_studio_sdk.client import LabelStudio as Client
-
-        wire = httpx.Client(
-            limits=httpx.Limits(max_keepalive_connections=0),
-            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
-            follow_redirects=True,
-        )
-        # The SDK sends a POST up to three times after a 500, and Label Studio answers 500 after it has saved.
-        return Client(  # type: ignore[no-untyped-call]
-            base_url=self.url, api_key=self._token, max_retries=0, httpx_client=wire
-        )
-
-    @contextmanager
-    def sdk(self) -> Iterator[Client]:
-        """The official client, whose failures leave here as ours."""
-        import httpx
-        from label_studio_sdk.core.api_error import ApiError
-
-        try:
-            yield self._client
-        except ApiError as error:
-            text = error.body if isinstance(error.body, str) else dump_json(error.body)
-            _refuse(int(error.status_code or 0), text, self.url)
-        except httpx.TimeoutException as error:
-            raise _too_slow(self.url) from error
-        except httpx.TransportError as error:
-            raise _unreachable(self.url) from error
-
-    def version(self) -> str:
-        """The server's release and edition."""
-        answer = self.get("/api/version")
-        return f"{answer.get('edition', '')} {answer.get('release', '?')}".strip()
-
-    def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        """The JSON at a path; tried again while the server is unwell."""
-        return _json(self.read(path, params))
-
-    def read(self, path: str, params: Mapping[str, Any] | None = None) -> requests.Response:
-        """The whole response at a path; tried again while the server is unwell."""
-        return patient(self._request, "GET", path, params=params)
-
-    def post(self, path: str, body: Any, params: Mapping[str, Any] | None = None) -> Any:
-        """Send once, never twice: what is doubtful is for the caller to look up."""
-        return _json(self._request("POST", path, body=body, params=params))
-
-    def send(self, method: Literal["POST", "PATCH", "DELETE"], path: str, body: Any = None) -> None:
-        """Send something that may be sent twice without harm."""
-        patient(self._request, method, path, body=body)
-
-    def _request(
-        self, method: str, path: str, body: Any = None, params: Mapping[str, Any] | None = None
-    ) -> requests.Response:
-        try:
-            response = requests.request(
-                method,
-                self.url + path,
-                params=params,
-                json=body,
-                headers=self._authorization(),
-                timeout=(CONNECT_SECONDS, READ_SECONDS),
-                # A token of ours must not be replaced by one in somebody's ~/.netrc.
-                auth=lambda request: request,
-            )
-        except requests.Timeout as error:
-            raise _too_slow(self.url) from error
-        except requests.ConnectionError as error:
-            raise _unreachable(self.url) from error
-        except requests.RequestException as error:
-            raise UsageError(
-                f"{self.url} cannot be asked: {error}", "check tool.url in connector.toml"
-            ) from error
-        if response.status_code >= 400:
-            _refuse(response.status_code, response.text, self.url)
-        return response
-
-    def _authorization(self) -> dict[str, str]:
-        if self._token.count(".") != 2:
-            return {"Authorization": f"Token {self._token}"}
-        with self._lock:
-            if self._access is None or self._access[1] < datetime.now(UTC):
-                self._access = patient(self._refresh)
-            return {"Authorization": f"Bearer {self._access[0]}"}
-
-    def _refresh(self) -> tuple[str, datetime]:
-        try:
-            response = requests.post(
-                f"{self.url}/api/token/refresh/",
-                json={"refresh": self._token},
-                timeout=(CONNECT_SECONDS, READ_SECONDS),
-            )
-        except requests.RequestException as error:
-            raise _unreachable(self.url) from error
-        if response.status_code >= 400:
-            _refuse(response.status_code, response.text, self.url)
-        # Good for 300 s; renewed well before, and not by our clock against the server's.
-        return str(_json(response)["access"]), datetime.now(UTC) + timedelta(seconds=200)
-
-
-def parse_config(source: str) -> Ontology:
-    """Read a labeling configuration.
-
-    Args:
-        source: Label Studio's XML.
-
-    Raises:
-        UsageError: if it is not XML.
-    """
-    try:
-        root = ElementTree.fromstring(source)
-    except ElementTree.ParseError as error:
-        raise UsageError(
-            f"the labeling configuration is not XML: {error}", "mend it in the file or the tool"
-        ) from error
-    controls = []
-    objects = {}
-    for tag in root.iter():
-        name, target = tag.get("name"), tag.get("toName")
-        if name and target and tag.tag not in _LABEL_TAGS:
-            labels = tuple(
-                str(child.get("value"))
-                for child in tag.iter()
-                if child.tag in _LABEL_TAGS and child.get("value")
-            )
-            controls.append(
-                Control(
-                    name=name,
-                    kind=tag.tag.lower(),
-                    target=target.split(",")[0],
-                    labels=labels,
-                    required=tag.get("required", "").lower() == "true",
-                )
-            )
-        elif name and tag.tag in _OBJECT_TAGS:
-            objects[name] = (tag.tag.lower(), (tag.get("value") or tag.get("valueList") or "").lstrip("$"))
-    return Ontology(controls=tuple(controls), objects=objects, source=source)
-
-
 def create_project(server: Server, title: str, config: str, overlap: int = 1) -> int:
     """Make a project; returns its id.
 
@@ -852,76 +691,6 @@ def _webhook(hook: Any) -> Webhook:
     )
 
 
-def _json(response: requests.Response) -> Any:
-    try:
-        return response.json()
-    except requests.JSONDecodeError as error:
-        raise UsageError(
-            f"{response.url.split('?')[0]} answered {_describe(response.text)}, not Label Studio's JSON",
-            "check tool.url in connector.toml: it must be the address of Label Studio itself, without a path",
-        ) from error
-
-
-def _describe(text: str) -> str:
-    if text.lstrip()[:1] == "<":
-        return "a web page"
-    return repr(text[:80]) if text.strip() else "nothing"
-
-
-def _detail(text: str) -> str:
-    """What an error answer says, in one line."""
-    try:
-        body = json.loads(text)
-    except ValueError:
-        return _describe(text)
-    if not isinstance(body, dict):
-        return str(body)[:300]
-    reasons = body.get("validation_errors") or body.get("detail") or body
-    return (reasons if isinstance(reasons, str) else json.dumps(reasons, ensure_ascii=False))[:300]
-
-
-class _Missing(UsageError):
-    """The server knows no such thing; whoever asked says what that means."""
-
-
-def _refuse(status: int, text: str, url: str) -> NoReturn:
-    """Turn an answer that is no success into the error of ours that says what to do."""
-    detail = _detail(text)
-    if status == 401 and "legacy" in detail.lower():
-        raise AuthError(
-            "this server does not take legacy tokens",
-            "use a personal access token (Account & Settings → Personal Access Token), or let an owner "
-            "switch legacy tokens on under Organization → API Tokens Settings",
-        )
-    if status == 401:
-        raise AuthError(
-            f"{url} does not accept the token: {detail}",
-            "put a valid token into LABEL_STUDIO_API_KEY (Account & Settings → Personal Access Token)",
-        )
-    if "reserved network address" in detail:
-        raise UsageError(
-            f"Label Studio's SSRF protection refuses an address inside your network: {detail}",
-            "start Label Studio with SSRF_PROTECTION_ENABLED=false, or with "
-            "USER_ADDITIONAL_BANNED_SUBNETS and USE_DEFAULT_BANNED_SUBNETS=false, or use a public address",
-        )
-    if status == 403:
-        raise AuthError(f"not allowed: {detail}", "use the token of a member of the project's organization")
-    if status == 404:
-        raise _Missing(f"{url} has no such thing: {detail}")
-    if status in (408, 409, 425, 429) or status >= 500:
-        raise Temporary(f"{url} answered {status}: {detail}")
-    raise UsageError(f"Label Studio refused this ({status}): {detail}")
-
-
-def _unreachable(url: str) -> Temporary:
-    return Temporary(f"nothing answers at {url}", "start Label Studio, or mend tool.url in connector.toml")
-
-
-def _too_slow(url: str) -> Temporary:
-    # The server goes on with a request whose caller has left: give it time before looking what it did.
-    return Temporary(f"{url} did not answer in time", retry_after=LONGEST_WAIT_SECONDS)
-
-
 def _no_project(project: int, url: str) -> UsageError:
     return UsageError(
         f"Label Studio at {url} has no project {project}",
@@ -933,7 +702,7 @@ def _no_project(project: int, url: str) -> UsageError:
 def _instead_of_missing(error: ConnectorError) -> Iterator[None]:
     try:
         yield
-    except _Missing as missing:
+    except Missing as missing:
         raise error from missing
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from connector.adapters.base import Bucket, Capabilities, Check, Page, WakeUp, Webhook, batches
-from connector.adapters.label_studio import parse_config
+from connector.adapters.label_studio_config import parse_config
 from connector.errors import (
     AuthError,
     BadRecord,

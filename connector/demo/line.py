@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from connector.adapters.label_studio import LabelStudio, Server, create_project
+from connector.adapters.label_studio import LabelStudio, create_project
+from connector.adapters.label_studio_server import Server
 from connector.adapters.objects import Objects
 from connector.demo.people import PEOPLE, assign, label, true_skill
 from connector.demo.pictures import LABEL_CONFIG, Scene, scenes, truth_result

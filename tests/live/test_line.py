@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import requests
 
-from connector.adapters.label_studio import Server
+from connector.adapters.label_studio_server import Server
 from connector.adapters.objects import Objects
 from connector.demo.pictures import Box, result, scenes, truth_result
 from connector.demo.server import S3

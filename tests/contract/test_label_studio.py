@@ -1,0 +1,132 @@
+"""The Label Studio adapter keeps the contract: on a real server, and on what was recorded from one."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connector.adapters.base import Bucket, LabelingTool
+from connector.adapters.contract import LabelingToolContract
+from connector.adapters.label_studio import LabelStudio, create_project
+from connector.adapters.label_studio_server import Server
+from connector.demo.server import S3, Running, free_port
+from connector.errors import AuthError, ConnectorError, Temporary, UsageError
+from connector.retry import patient
+
+PAGE = 3
+"""So few tasks at once that the suite's projects have several pages."""
+
+RECORDED_AT = "http://label-studio.test"
+CASSETTES = Path(__file__).parents[2] / "cassettes"
+
+
+class LabelStudioContract(LabelingToolContract):
+    """What both have in common: a server and a token, and an empty project for every test."""
+
+    @pytest.fixture
+    def account(self) -> tuple[str, str]:
+        """The server's address and a token."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def open_tool(self, account: tuple[str, str]) -> Callable[[], LabelingTool]:
+        url, token = account
+        self.server = Server(url, token)
+        project = create_project(self.server, "Contract", self.source, overlap=2)
+        return lambda: LabelStudio(url, token, project, page_size=PAGE)
+
+    def remove_task(self, tool: LabelingTool, task_id: str) -> None:
+        self.server.send("DELETE", f"/api/tasks/{task_id}/")
+
+
+@pytest.mark.live
+class TestLive(LabelStudioContract):
+    """On a real server, with both kinds of token."""
+
+    @pytest.fixture(params=["personal", "legacy"])
+    def account(self, request: pytest.FixtureRequest, label_studio: Running) -> tuple[str, str]:
+        owner = label_studio.owner
+        return label_studio.url, owner.pat if request.param == "personal" else owner.token
+
+    @pytest.fixture
+    def bucket(self, s3: S3) -> Bucket:
+        return Bucket(s3.url, s3.options)
+
+    @pytest.fixture
+    def unwell(
+        self, account: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> Sequence[tuple[LabelingTool, type[ConnectorError]]]:
+        monkeypatch.setattr(patient, "sleep", lambda _: None)
+        url, token = account
+        return (
+            (LabelStudio(url, "0" * 40, 1), AuthError),
+            (LabelStudio(url, token, 999_999), UsageError),
+            (LabelStudio(f"http://127.0.0.1:{free_port()}", token, 1), Temporary),
+        )
+
+
+def scrubbed(text: str, url: str) -> str:
+    """Without the server's address and without anything that lets anybody in."""
+    text = text.replace(url, RECORDED_AT).replace(
+        url.removeprefix("http://"), RECORDED_AT.removeprefix("http://")
+    )
+    text = re.sub(r"eyJ[\w-]+\.[\w-]+(\.[\w-]+)?", "a.personal.token", text)
+    text = re.sub(r'("token": ?)"[^"]*"', r'\1"-"', text)
+    return re.sub(r'("(?:invite_url|hosts?|user_ip)": ?)"[^"]*"', r'\1"-"', text)
+
+
+@pytest.fixture(scope="module")
+def vcr_cassette_dir() -> str:
+    return str(CASSETTES)
+
+
+@pytest.fixture(scope="module")
+def vcr_config(request: pytest.FixtureRequest) -> dict[str, Any]:
+    recording = request.config.getoption("--vcr-record") is not None
+    url = request.getfixturevalue("label_studio").url if recording else RECORDED_AT
+
+    def clean_request(made: Any) -> Any:
+        made.uri = scrubbed(made.uri, url)
+        made.headers = {}
+        if made.body:
+            made.body = scrubbed(bytes(made.body).decode(), url).encode()
+        return made
+
+    def clean_response(answer: dict[str, Any]) -> dict[str, Any]:
+        kept = {"content-type", "date", "retry-after"}
+        answer["headers"] = {k: v for k, v in answer["headers"].items() if k.lower() in kept}
+        text = scrubbed(answer["body"]["string"].decode(), url)
+        return {**answer, "body": {"string": text.encode()}}
+
+    return {
+        "record_mode": "none",
+        # Not the host: the server's port is another one every time.
+        "match_on": ["method", "path", "query", "body"],
+        "before_record_request": clean_request,
+        "before_record_response": clean_response,
+        "decode_compressed_response": True,
+    }
+
+
+@pytest.mark.vcr
+class TestRecorded(LabelStudioContract):
+    """On what `make cassettes` recorded, without a server and without a network."""
+
+    @pytest.fixture
+    def account(self, request: pytest.FixtureRequest, vcr_cassette: object) -> Iterator[tuple[str, str]]:
+        if request.config.getoption("--vcr-record") is not None:
+            running = request.getfixturevalue("label_studio")
+            yield running.url, running.owner.token
+            return
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(socket.socket, "connect", _no_network)
+            yield RECORDED_AT, "0" * 40
+
+
+def _no_network(*_: object) -> None:
+    raise AssertionError("a replayed test opened a connection")

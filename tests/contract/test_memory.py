@@ -1,0 +1,89 @@
+"""The in-memory tool keeps the contract: with all it can do, with as little as may be, with ids reused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from connector.adapters.base import Bucket
+from connector.adapters.contract import LabelingToolContract
+from connector.adapters.memory import CAPABILITIES, MemoryTool, Project
+from connector.errors import AuthError, Temporary
+
+POOR = replace(
+    CAPABILITIES,
+    one_ground_truth=False,
+    acts_for_others=False,
+    overlap=False,
+    predictions=False,
+    webhooks=False,
+    review_queue=False,
+    connect_bucket=False,
+    import_batch=2,
+)
+
+
+class TestMemory(LabelingToolContract):
+    capabilities = CAPABILITIES
+
+    @pytest.fixture
+    def project(self) -> Project:
+        return Project()
+
+    @pytest.fixture
+    def open_tool(self, project: Project) -> Callable[[], MemoryTool]:
+        return lambda: MemoryTool(project, page_size=3, capabilities=self.capabilities)
+
+    @pytest.fixture
+    def bucket(self) -> Bucket:
+        return Bucket("s3://raw/pictures")
+
+    @pytest.fixture
+    def unwell(self) -> list[tuple[MemoryTool, type[Exception]]]:
+        return []
+
+    def remove_task(self, tool: MemoryTool, task_id: str) -> None:
+        tool.project.delete_task(task_id)
+
+    def connections(self, tool: MemoryTool) -> int:
+        return len(tool.project.buckets)
+
+
+class TestMemoryThatCanLittle(TestMemory):
+    capabilities = POOR
+
+
+class TestMemoryThatReusesIds(TestMemory):
+    @pytest.fixture
+    def project(self) -> Project:
+        return Project(reuse_ids=True)
+
+
+def test_a_fault_before_the_work_leaves_nothing_and_one_after_it_leaves_everything():
+    tool, contract = MemoryTool(), LabelingToolContract()
+    tool.faults.fail("add_items", 1)
+    tool.faults.lose_answer("add_items", 2)
+    with pytest.raises(Temporary, match="fails"):
+        contract.add(tool, "a")
+    assert tool.count_tasks() == 0
+    with pytest.raises(Temporary, match="lost"):
+        contract.add(tool, "a")
+    assert tool.count_tasks() == 1
+
+
+def test_a_fault_can_be_any_error_of_ours():
+    tool = MemoryTool()
+    tool.faults.fail("count_tasks", 2, AuthError("the token has run out"))
+    tool.count_tasks()
+    with pytest.raises(AuthError):
+        tool.count_tasks()
+
+
+def test_a_deleted_annotations_id_comes_again_when_ids_are_reused():
+    contract, tool = LabelingToolContract(), MemoryTool(Project(reuse_ids=True))
+    [task] = contract.add(tool, "a")
+    first = contract.write(tool, task, "", contract.choice("cat"))
+    tool.delete_annotation(str(first.id), first.revision)
+    second = contract.write(tool, task, "", contract.choice("cat"))
+    assert second.id == first.id
+    assert second.created_at != first.created_at
