@@ -27,7 +27,7 @@ types: .venv/ready
 # Records the HTTP exchanges again, from a real server started for it.
 cassettes: .venv/ready .server/ready
 	rm -rf cassettes/*
-	$(BIN)/python -m pytest tests/contract -m "not live" --record-mode=rewrite
+	$(BIN)/python -m pytest tests/contract -m vcr --vcr-record=once
 
 # Slow (several minutes), and not part of CI.
 benchmarks: .venv/ready .server/ready

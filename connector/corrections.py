@@ -352,7 +352,7 @@ def _wanted(correction: Correction, me: str) -> Annotation:
         id=correction.annotation,
         task_id=correction.task,
         annotator=me if add else correction.annotator,
-        result=correction.result,
+        result=dump_json(json.loads(correction.result)),
         ground_truth=add,
     )
 

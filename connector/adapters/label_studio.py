@@ -47,6 +47,8 @@ _Listed = tuple[list[dict[str, Any]], int, datetime]
 KEY_FIELD = "connector_key"
 """Where a task's data keeps the item's key. Label Studio ignores ids of ours, but filters by data fields."""
 
+PULL = "run `connector pull`"
+
 SECRET_HEADER = "X-Connector-Secret"
 
 PAGE_SIZE = 1000
@@ -245,6 +247,8 @@ class LabelStudio:
             answer = self._server.post(
                 f"/api/projects/{self.project}/import", body, params={"return_task_ids": "true"}
             )
+        except Missing as error:
+            raise _no_project(self.project, self._server.url) from error
         except UsageError as error:
             keys = list(missing)
             raise BadRecord(f"Label Studio refused the batch {keys[0]} … {keys[-1]}: {error.what}") from error
@@ -361,9 +365,10 @@ class LabelStudio:
         return int(found[0]["task_number"])
 
     def read_task(self, id: str) -> Task:
-        tasks, _, _ = self._list([_filter("id", "equal", "Number", int(id))])
-        if not tasks:
-            raise Conflict(f"task {id} is not in the project any more", "run `connector pull`")
+        with _instead_of_missing(Conflict(f"task {id} is not in the project any more", PULL)):
+            tasks, _, _ = self._list([_filter("id", "equal", "Number", _number(id))])
+            if not tasks:
+                raise Missing(f"there is no task {id}")
         return self._task(tasks[0])
 
     def _list(
@@ -445,16 +450,19 @@ class LabelStudio:
 
     def read_annotation(self, id: str) -> Annotation:
         with self._annotation_is_there(id), self._server.sdk() as client:
-            raw = patient(client.annotations.get, id=int(id)).dict()
+            raw = patient(client.annotations.get, id=_number(id)).dict()
         return self._annotation(raw, str(raw["task"]))
 
     def write_annotation(self, annotation: Annotation, expect: str | None) -> Annotation:
+        # As the server's answers are written here, so that what comes back can be compared.
+        result = dump_json(json.loads(annotation.result))
+        annotation = annotation.model_copy(update={"result": result})
         if expect is None or annotation.id is None:
             return self._create(annotation)
         self._expect(annotation.id, expect)
         with self._annotation_is_there(annotation.id), self._server.sdk() as client:
             client.annotations.update(
-                id=int(annotation.id),
+                id=_number(annotation.id),
                 result=json.loads(annotation.result),
                 was_cancelled=annotation.cancelled,
                 ground_truth=annotation.ground_truth,
@@ -479,7 +487,7 @@ class LabelStudio:
             body["completed_by"] = self._user_id(annotation.annotator)
         try:
             with self._server.sdk() as client:
-                client.annotations.create(id=int(annotation.task_id), **body)
+                client.annotations.create(id=_number(annotation.task_id), **body)
         except Temporary as error:
             # The server may have saved it before it failed (it does when its own export storage is down).
             return self._created_after_all(annotation, before, error)
@@ -504,7 +512,7 @@ class LabelStudio:
     def delete_annotation(self, id: str, expect: str) -> None:
         self._expect(id, expect)
         with self._annotation_is_there(id), self._server.sdk() as client:
-            client.annotations.delete(id=int(id))
+            client.annotations.delete(id=_number(id))
 
     def _expect(self, id: str, revision: str) -> None:
         found = self.read_annotation(id)
@@ -527,7 +535,7 @@ class LabelStudio:
         for batch in batches(predictions, PAGE_SIZE):
             body = [
                 {
-                    "task": int(p.task_id),
+                    "task": _number(p.task_id),
                     "result": json.loads(p.result),
                     "model_version": p.model_version,
                     "score": p.score,
@@ -543,7 +551,7 @@ class LabelStudio:
             "title": name,
             "filters": {
                 "conjunction": "and",
-                "items": [_filter("id", "in_list", "Number", [int(id) for id in task_ids])],
+                "items": [_filter("id", "in_list", "Number", [_number(id) for id in task_ids])],
             },
             "ordering": ["tasks:id"],
         }
@@ -662,6 +670,13 @@ def create_project(server: Server, title: str, config: str, overlap: int = 1) ->
 def _key(task: Mapping[str, Any]) -> str:
     """The item's key; a task that somebody else made is named by what it was made from."""
     return str(task["data"].get(KEY_FIELD) or f"task:{task['id']}")
+
+
+def _number(id: str) -> int:
+    """Label Studio's own form of an id."""
+    if not id.isdecimal():
+        raise Missing(f"Label Studio's ids are numbers, and {id!r} is none")
+    return int(id)
 
 
 def _filter(column: str, operator: str, type: str, value: Any) -> dict[str, Any]:

@@ -40,6 +40,10 @@ class LabelStudioContract(LabelingToolContract):
         project = create_project(self.server, "Contract", self.source, overlap=2)
         return lambda: LabelStudio(url, token, project, page_size=PAGE)
 
+    def connections(self, tool: LabelingTool) -> int:
+        assert isinstance(tool, LabelStudio)
+        return len(self.server.get("/api/storages/s3", {"project": tool.project}))
+
     def remove_task(self, tool: LabelingTool, task_id: str) -> None:
         self.server.send("DELETE", f"/api/tasks/{task_id}/")
 
