@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := .uv/bin/uv
 
-.PHONY: demo test lint types cassettes benchmarks lock clean
+.PHONY: demo test lint types cassettes docs benchmarks lock clean
 
 demo: .venv/ready .server/ready
 	$(BIN)/connector demo
@@ -28,6 +28,10 @@ types: .venv/ready
 cassettes: .venv/ready .server/ready
 	rm -rf cassettes/*
 	$(BIN)/python -m pytest tests/contract -m vcr --vcr-record=once
+
+# docs/commands.md, from the commands' own help.
+docs: .venv/ready
+	$(BIN)/python -m tests.unit.test_docs
 
 # Slow (several minutes), and not part of CI.
 benchmarks: .venv/ready .server/ready

@@ -27,7 +27,9 @@ def correct() -> None:
 
 
 @correct.command("plan")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("plan.jsonl"), show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("plan.jsonl"), show_default=True, help="The plan."
+)
 @click.option(
     "--policy",
     type=click.Choice(["add", "replace"]),

@@ -11,9 +11,15 @@ from connector.commands.session import Command, Session, pass_session
 
 
 @click.command(cls=Command)
-@click.option("--folder", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path(".demo"),
+    show_default=True,
+    help="What it leaves.",
+)
 @click.option("--items", type=click.IntRange(8), default=60, show_default=True, help="How many pictures.")
-@click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Of pictures and people.")
 @click.option("--keep", is_flag=True, help="Keep the server until Enter is pressed, to look around.")
 @pass_session
 def demo(session: Session, folder: Path, items: int, seed: int, keep: bool) -> None:

@@ -39,9 +39,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--sample", type=_FILE, help="What `review draw` wrote; with --verdicts.")
 @click.option("--verdicts", type=_FILE, help="What `review collect` wrote; with --sample.")
 @click.option("--plan", type=_FILE, help="What `correct plan` wrote.")
-@click.option("--title", default="Label quality", show_default=True)
+@click.option("--title", default="Label quality", show_default=True, help="Its heading.")
 @click.option("--cards", type=click.IntRange(0), default=8, show_default=True, help="Disagreements to draw.")
-@click.option("--out", type=_FILE, default=Path("report.html"), show_default=True)
+@click.option("--out", type=_FILE, default=Path("report.html"), show_default=True, help="The page.")
 @pass_session
 def report(
     session: Session,

@@ -32,7 +32,13 @@ def review() -> None:
     "--fraction", type=click.FloatRange(0, 1, min_open=True), help="The share to draw, such as 0.05."
 )
 @click.option("--size", type=click.IntRange(1), help="How many tasks to draw.")
-@click.option("--by", type=click.Choice(["random", "stratified"]), default="random", show_default=True)
+@click.option(
+    "--by",
+    type=click.Choice(["random", "stratified"]),
+    default="random",
+    show_default=True,
+    help="How to draw.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of chance; by default the configuration's.")
 @out_option
 @pass_session

@@ -109,6 +109,8 @@ def _environment(data: Path) -> dict[str, str]:
         "FRONTEND_SENTRY_DSN": "",
         "LOG_LEVEL": "WARNING",
         "DEBUG": "false",
+        # It asks git for its own version, and would find that of the checkout it was installed into.
+        "GIT_DIR": str(data / "no-git"),
     }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +123,28 @@ class TestRecorded(LabelStudioContract):
     """On what `make cassettes` recorded, without a server and without a network."""
 
     @pytest.fixture
-    def account(self, request: pytest.FixtureRequest, vcr_cassette: object) -> Iterator[tuple[str, str]]:
+    def account(
+        self, request: pytest.FixtureRequest, vcr_cassette: object, monkeypatch: pytest.MonkeyPatch
+    ) -> tuple[str, str]:
+        # vcrpy lifts its patches for a moment at every request, for all threads: so there must be one.
+        monkeypatch.setattr("connector.adapters.label_studio.ThreadPoolExecutor", AtOnce)
         if request.config.getoption("--vcr-record") is not None:
             running = request.getfixturevalue("label_studio")
-            yield running.url, running.owner.token
-            return
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(socket.socket, "connect", _no_network)
-            yield RECORDED_AT, "0" * 40
+            return running.url, running.owner.token
+        monkeypatch.setattr(socket.socket, "connect", _no_network)
+        return RECORDED_AT, "0" * 40
+
+
+class AtOnce(Executor):
+    """Does what it is given before it returns."""
+
+    def __init__(self, max_workers: int) -> None:
+        assert max_workers == 1
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(work(*args, **kwargs))
+        return done
 
 
 def _no_network(*_: object) -> None:
