@@ -17,9 +17,10 @@ from datetime import datetime
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
+from polars.exceptions import PanicException, PolarsError
 
 from connector.adapters.objects import absolute_url
-from connector.errors import Conflict, Temporary
+from connector.errors import Conflict, Temporary, UsageError
 from connector.model import Annotation, Task, dump_json
 
 TASK, ANNOTATION, CURSOR = "task", "annotation", "cursor"
@@ -65,6 +66,21 @@ class Counts:
 
 
 @dataclass
+class _Kept:
+    """What a writer knows of the store: read once, and true as long as nobody else writes for its source.
+
+    Attributes:
+        pull: the number of the source's last commit.
+        cursor: how far the pull has come with it.
+        index: identity and hash of the last version of everything not deleted, in parts.
+    """
+
+    pull: int
+    cursor: str | None
+    index: list[pl.DataFrame]
+
+
+@dataclass
 class Store:
     """A label store in a folder or a bucket.
 
@@ -80,8 +96,7 @@ class Store:
 
     def __post_init__(self) -> None:
         self.url = absolute_url(self.url)
-        self._index: list[pl.DataFrame] | None = None
-        self._pull: int | None = None
+        self._kept: _Kept | None = None
 
     @property
     def _storage_options(self) -> dict[str, str]:
@@ -114,10 +129,22 @@ class Store:
         Args:
             version: as of that version; the newest by default.
         """
-        table = self._table(version)
+        return self._scan(self._table(version))
+
+    def _scan(self, table: DeltaTable | None) -> pl.LazyFrame:
         if table is None:
             return pl.LazyFrame(schema=SCHEMA)
         return pl.scan_delta(table, storage_options=self._storage_options or None)
+
+    def _collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        try:
+            return rows.collect()
+        # A file that was cut off makes the reader panic, which is no Exception of Python's.
+        except (PolarsError, PanicException) as error:
+            raise UsageError(
+                f"a file of the label store {self.url} is damaged: {str(error)[:200]}",
+                "restore it from a copy, or move the store away and pull everything again",
+            ) from error
 
     def current(self, record: str, version: int | None = None) -> pl.DataFrame:
         """What the tool holds as far as we know: the last version of each task or annotation not deleted.
@@ -127,7 +154,7 @@ class Store:
             version: as of that version of the store.
         """
         rows = self.rows(version).filter(pl.col("record") == record)
-        return _latest(rows).filter(~pl.col("deleted")).sort("task", "id", "created_at").collect()
+        return self._collect(_latest(rows).filter(~pl.col("deleted")).sort("task", "id", "created_at"))
 
     def tasks(self, version: int | None = None) -> Iterator[Task]:
         """The current tasks with all their current annotations, in the order of their ids."""
@@ -149,13 +176,16 @@ class Store:
 
     def cursor(self) -> str | None:
         """How far the pull of our source has come."""
+        return self._cursor_in(self.rows())
+
+    def _cursor_in(self, rows: pl.LazyFrame) -> str | None:
         mine = (pl.col("record") == CURSOR) & (pl.col("id") == self.source)
-        found = self.rows().filter(mine).sort("pull").last().collect()
+        found = self._collect(rows.filter(mine).sort("pull").last())
         return str(json.loads(found["content"][0])) if len(found) else None
 
     def last_pull(self) -> datetime | None:
         """When the last pull of any source was kept."""
-        at: datetime | None = self.rows().select(pl.col("pulled_at").max()).collect().item()
+        at: datetime | None = self._collect(self.rows().select(pl.col("pulled_at").max())).item()
         return at
 
     def append(
@@ -204,12 +234,39 @@ class Store:
     @property
     def cursor_kept(self) -> str | None:
         """The cursor as this process last read or wrote it."""
-        if not hasattr(self, "_cursor"):
-            self._cursor = self.cursor()
-        return self._cursor
+        return self._known_state().cursor
+
+    def _known_state(self) -> _Kept:
+        if self._kept is None:
+            table = self._table()
+            rows = self._scan(table)
+            self._refuse_a_strangers(rows)
+            live = _latest(rows.filter(pl.col("record") != CURSOR)).filter(~pl.col("deleted"))
+            index = self._collect(live.select(*IDENTITY, "hash"))
+            self._kept = _Kept(self._last_pull_number(table), self._cursor_in(rows), [index])
+        return self._kept
+
+    def _refuse_a_strangers(self, rows: pl.LazyFrame) -> None:
+        sources = self._collect(rows.filter(pl.col("record") == CURSOR).select(pl.col("id").unique()))["id"]
+        others = sorted(set(sources) - {self.source})
+        if others:
+            raise UsageError(
+                f"the label store {self.url} holds the labels of {others[0]}, and this is {self.source}",
+                "give each project a store of its own: set store.url in connector.toml",
+            )
+
+    def _last_pull_number(self, table: DeltaTable | None) -> int:
+        return (table.transaction_version(self.source) or 0) if table else 0
 
     def _commit(self, rows: pl.DataFrame, cursor: str, at: datetime) -> None:
-        pull = self._next_pull()
+        kept, table = self._known_state(), self._table()
+        conflict = Conflict(
+            f"another process wrote to the label store {self.url} at the same time",
+            "run one pull at a time; run this one again",
+        )
+        if self._last_pull_number(table) != kept.pull:
+            raise conflict
+        pull = kept.pull + 1
         mark = pl.DataFrame(
             [{"record": CURSOR, "id": self.source, "content": dump_json(cursor), "deleted": False}]
         )
@@ -223,45 +280,33 @@ class Store:
             .select(SCHEMA.names())
             .cast(SCHEMA)
         )
-        properties = CommitProperties(app_transactions=[Transaction(self.source, pull)], max_commit_retries=0)
+        properties = CommitProperties(app_transactions=[Transaction(self.source, pull)])
         try:
             write_deltalake(
-                self.url,
+                table or self.url,
                 filled,
                 mode="append",
                 commit_properties=properties,
                 storage_options=self._storage_options or None,
             )
         except CommitFailedError as error:
-            raise Conflict(
-                f"another process wrote to the label store {self.url} at the same time",
-                "run one pull at a time; run this one again",
-            ) from error
+            raise conflict from error
         except (DeltaError, OSError) as error:
             raise Temporary(f"the label store {self.url} cannot be written: {str(error)[:200]}") from error
-        self._pull = pull
-        self._cursor = cursor
-
-    def _next_pull(self) -> int:
-        if self._pull is None:
-            table = self._table()
-            self._pull = (table.transaction_version(self.source) or 0) if table else 0
-        return self._pull + 1
+        kept.pull, kept.cursor = pull, cursor
 
     def _known(self, tasks: Sequence[str]) -> pl.DataFrame:
         """The last version of what we have of these tasks: identity and hash."""
-        if self._index is None:
-            live = _latest(self.rows().filter(pl.col("record") != CURSOR)).filter(~pl.col("deleted"))
-            self._index = [live.select(*IDENTITY, "hash").collect()]
         wanted = pl.DataFrame({"task": list(tasks)}, schema={"task": pl.String}).unique()
-        return pl.concat([part.join(wanted, on="task", how="semi") for part in self._index])
+        return pl.concat(part.join(wanted, on="task", how="semi") for part in self._known_state().index)
 
     def _remember(self, tasks: Sequence[str], seen: pl.DataFrame) -> None:
+        kept = self._known_state()
         again = pl.DataFrame({"task": list(tasks)}, schema={"task": pl.String}).unique()
-        kept = [part.join(again, on="task", how="anti") for part in self._index or []]
-        self._index = [*(part for part in kept if len(part)), seen.select(*IDENTITY, "hash")]
-        if len(self._index) > 64:
-            self._index = [pl.concat(self._index)]
+        others = [part.join(again, on="task", how="anti") for part in kept.index]
+        kept.index = [*(part for part in others if len(part)), seen.select(*IDENTITY, "hash")]
+        if len(kept.index) > 64:
+            kept.index = [pl.concat(kept.index)]
 
 
 def _latest(rows: pl.LazyFrame) -> pl.LazyFrame:

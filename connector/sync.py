@@ -158,16 +158,17 @@ def push(
     Returns:
         How many were new and how many the tool had.
     """
-    done = Pushed(rejects=rejects)
+    done, refused = Pushed(rejects=rejects), 0
     known = set(tool.known_keys())
     for batch in batches(items, tool.capabilities.import_batch):
         new = list({item.key: item for item in batch if item.key not in known}.values())
-        new = list(_sent(tool, new, rejects))
-        known.update(item.key for item in new)
+        taken = list(_sent(tool, new, rejects))
+        known.update(item.key for item in taken)
         done.found += len(batch)
-        done.new += len(new)
+        done.new += len(taken)
+        refused += len(new) - len(taken)
         progress(len(batch))
-    done.found += len(rejects)
+    done.found += len(rejects) - refused
     done.known = done.found - done.new - len(rejects)
     return done
 

@@ -32,8 +32,9 @@ ALL = dict(commands(line))
 def reference() -> str:
     """docs/commands.md, from the commands themselves."""
     text = "# Commands\n\nMade by `make docs` from the program's own help.\n"
+    program = click.Context(line, info_name="connector", **line.context_settings)
     for words, command in ALL.items():
-        with click.Context(command, info_name=f"connector {words}", terminal_width=100) as ctx:
+        with click.Context(command, program, info_name=words, terminal_width=100) as ctx:
             shown = "\n".join(row.rstrip() for row in command.get_help(ctx).splitlines())
         text += f"\n## connector {words}\n\n```\n{shown}\n```\n"
     return text
