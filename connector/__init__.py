@@ -1,1 +1,104 @@
-"""The line around a labeling tool."""
+"""The production line around a labeling tool, as a notebook uses it.
+
+    import connector
+
+    line = connector.open_line()                    # reads connector.toml
+    line.pull()
+    table = connector.units(line.labels().labels)   # one row for each thing that somebody said
+    connector.consensus(table, seed=0).units        # a Polars frame: the merged answers, with confidence
+    connector.golden(table, limit=0.8).annotators
+
+What stands here is stable; each name is documented where it is made. Nothing is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from connector.adapters.base import LabelingTool
+    from connector.adapters.label_studio import LabelStudio
+    from connector.adapters.objects import Objects
+    from connector.corrections import apply, plan, undo
+    from connector.errors import ConnectorError
+    from connector.journal import Journal
+    from connector.labels import read_file, read_store, with_gold
+    from connector.line import Line, open_line
+    from connector.model import Annotation, Annotator, Control, Item, Ontology, Region, Role, Task
+    from connector.quality.agreement import agreement
+    from connector.quality.annotators import annotators
+    from connector.quality.consensus import consensus
+    from connector.quality.golden import golden
+    from connector.quality.table import Labels
+    from connector.quality.units import units
+    from connector.review import draw_sample, estimate
+    from connector.store import Store
+    from connector.sync import pull, push
+
+_HOMES = {
+    "adapters.base": ["LabelingTool"],
+    "adapters.label_studio": ["LabelStudio"],
+    "adapters.objects": ["Objects"],
+    "corrections": ["apply", "plan", "undo"],
+    "errors": ["ConnectorError"],
+    "journal": ["Journal"],
+    "labels": ["read_file", "read_store", "with_gold"],
+    "line": ["Line", "open_line"],
+    "model": ["Annotation", "Annotator", "Control", "Item", "Ontology", "Region", "Role", "Task"],
+    "quality.agreement": ["agreement"],
+    "quality.annotators": ["annotators"],
+    "quality.consensus": ["consensus"],
+    "quality.golden": ["golden"],
+    "quality.table": ["Labels"],
+    "quality.units": ["units"],
+    "review": ["draw_sample", "estimate"],
+    "store": ["Store"],
+    "sync": ["pull", "push"],
+}
+
+__all__ = [
+    "Annotation",
+    "Annotator",
+    "ConnectorError",
+    "Control",
+    "Item",
+    "Journal",
+    "LabelStudio",
+    "LabelingTool",
+    "Labels",
+    "Line",
+    "Objects",
+    "Ontology",
+    "Region",
+    "Role",
+    "Store",
+    "Task",
+    "agreement",
+    "annotators",
+    "apply",
+    "consensus",
+    "draw_sample",
+    "estimate",
+    "golden",
+    "open_line",
+    "plan",
+    "pull",
+    "push",
+    "read_file",
+    "read_store",
+    "undo",
+    "units",
+    "with_gold",
+]
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"connector.{home}"), name)
+    raise AttributeError(f"module 'connector' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -57,11 +57,13 @@ def plan_command(session: Session, out: Path, policy: str, confident: float, tru
     """
     from connector.corrections import plan
 
-    store, loaded = session.store(), load(session, None)
+    store, loaded = session.line.store(), load(session, None)
     units = align(session, loaded)
     merged = merge(session, units, truth)
     version = int(loaded.source["version"])
-    made = plan(session.project, loaded, units, merged.units, list(store.tasks(version)), policy, confident)
+    made = plan(
+        session.line.project, loaded, units, merged.units, list(store.tasks(version)), policy, confident
+    )
     made.plan.save(out)
     session.table(
         f"Plan {made.plan.run}",
@@ -111,7 +113,7 @@ def apply_command(session: Session, plan: Path, dry_run: bool) -> int | None:
         closing(_journal(session, dry_run)) as journal,
         session.progress("apply", len(given.corrections)) as progress,
     ):
-        done = apply(session.tool(dry_run), given, session.project, journal, _now, progress)
+        done = apply(session.line.tool(dry_run), given, session.line.project, journal, _now, progress)
     return _tell(session, done, "written", dry_run, str(plan))
 
 
@@ -130,7 +132,7 @@ def undo(session: Session, run: str, dry_run: bool) -> int | None:
     from connector.corrections import undo as take_back
 
     with closing(_journal(session, dry_run)) as journal, session.progress("undo") as progress:
-        done = take_back(session.tool(dry_run), run, session.project, journal, _now, progress)
+        done = take_back(session.line.tool(dry_run), run, session.line.project, journal, _now, progress)
     return _tell(session, done, "taken back", dry_run, None)
 
 
@@ -197,7 +199,7 @@ def _tell(session: Session, done: Applied, verb: str, dry_run: bool, plan: str |
             "already": done.already,
             "conflicts": [{"task": r.where.removeprefix("task "), "why": r.why} for r in done.conflicts],
             "dry_run": dry_run,
-            "source": session.source(plan=plan, tool=session.project),
+            "source": session.source(plan=plan, tool=session.line.project),
         }
     )
     if not done.conflicts:

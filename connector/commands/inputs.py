@@ -75,9 +75,9 @@ def truth_option(function: F) -> F:
 
 def load(session: Session, labels_file: Path | None, gold_file: Path | None = None) -> Loaded:
     """The labels to work on."""
-    from connector.labels import read_file, read_store, with_gold
+    from connector.labels import read_file, with_gold
 
-    loaded = read_file(labels_file) if labels_file else read_store(session.store(), session.config.roles)
+    loaded = read_file(labels_file) if labels_file else session.line.labels()
     for control, kind in loaded.unmeasured.items():
         session.detail(f"control {control} is of kind {kind}, which is not measured yet")
     return with_gold(loaded, read_file(gold_file, gold=True)) if gold_file else loaded

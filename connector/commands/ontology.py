@@ -25,7 +25,7 @@ def show(session: Session) -> None:
         connector ontology show
         connector ontology show --json | jq -r .config > ontology.xml
     """
-    found = session.tool().read_ontology()
+    found = session.line.tool().read_ontology()
     rows = [(c.name, c.kind, c.target, ", ".join(c.labels), c.required) for c in found.controls]
     session.table(f"Ontology {found.version}", ("control", "kind", "about", "labels", "required"), rows)
     controls = [c.model_dump() for c in found.controls]
@@ -34,7 +34,7 @@ def show(session: Session) -> None:
             "version": found.version,
             "controls": controls,
             "config": found.source,
-            "source": session.source(tool=session.project),
+            "source": session.source(tool=session.line.project),
         }
     )
 
@@ -60,14 +60,14 @@ def push(session: Session, file: Path | None, force: bool, dry_run: bool) -> Non
 
     if file and not file.is_file():
         raise UsageError(f"there is no file {file}", "name the file of the labeling configuration")
-    store, config = session.store(), session.config
+    store, config = session.line.store(), session.config
     empty = pl.DataFrame(schema={"control": pl.String, "label": pl.String, "n": pl.Int64})
     used = empty
     if store.version is not None:
         regions = read_store(store, config.roles).labels.regions
         used = regions.group_by("control", "label").agg(n=pl.len().cast(pl.Int64))
     pushed = room.push(
-        session.tool(dry_run), file.read_text() if file else None, config.tool.overlap, used, force
+        session.line.tool(dry_run), file.read_text() if file else None, config.tool.overlap, used, force
     )
     would = "would be: " if dry_run else ""
     session.say(
@@ -79,6 +79,6 @@ def push(session: Session, file: Path | None, force: bool, dry_run: bool) -> Non
             "version": pushed.version,
             "overlap": config.tool.overlap,
             "dry_run": dry_run,
-            "source": session.source(tool=session.project),
+            "source": session.source(tool=session.line.project),
         }
     )

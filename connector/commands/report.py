@@ -114,7 +114,7 @@ def _pictures(session: Session, loaded: Loaded) -> Callable[[str], bytes | None]
         if task not in keys:
             return None
         try:
-            raw = session.raw()
+            raw = session.line.raw()
             return raw.read(raw.path_of(keys[task]))
         except ConnectorError as error:
             session.detail(f"no picture of task {task}: {error.what}")

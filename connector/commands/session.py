@@ -22,10 +22,8 @@ from connector.errors import EXIT_REJECTS, ConnectorError, Reject, UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-    from connector.adapters.base import Bucket, LabelingTool
-    from connector.adapters.objects import Objects
     from connector.config import Config
-    from connector.store import Store
+    from connector.line import Line
 
 COMMON: list[click.Parameter] = [
     click.Option(
@@ -67,42 +65,12 @@ class Session:
 
         return load(self.config_path)
 
-    @property
-    def project(self) -> str:
-        """Which project of which tool; it names the cursor in the store and the plans."""
-        tool = self.config.tool
-        return f"{tool.kind}:{tool.url.rstrip('/')}#{tool.project}"
+    @cached_property
+    def line(self) -> Line:
+        """What the configuration names."""
+        from connector.line import Line
 
-    def tool(self, dry_run: bool = False) -> LabelingTool:
-        """The labeling tool; one that is only looked at, for a dry run."""
-        from connector.adapters import open_tool
-        from connector.adapters.dry_run import DryRun
-        from connector.config import token
-
-        settings = self.config.tool
-        real = open_tool(settings.kind, settings.url, token(settings.url), settings.project, settings.options)
-        return DryRun(real) if dry_run else real
-
-    def store(self) -> Store:
-        """The label store."""
-        from connector.store import Store
-
-        settings = self.config.store
-        return Store(self.config.place(settings.url), self.project, self.config.storage_options(settings))
-
-    def raw(self) -> Objects:
-        """The bucket of raw data."""
-        from connector.adapters.objects import Objects
-
-        settings = self.config.raw
-        return Objects(self.config.place(settings.url), self.config.storage_options(settings))
-
-    def bucket(self) -> Bucket:
-        """The bucket, as the tool needs to know it."""
-        from connector.adapters.base import Bucket
-
-        raw = self.raw()
-        return Bucket(raw.url, raw.options)
+        return Line(self.config)
 
     def say(self, text: str) -> None:
         """A line for people; nothing with --json or --quiet."""

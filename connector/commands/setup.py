@@ -107,7 +107,7 @@ def _checks(session: Session) -> list[dict[str, object]]:
     look("bucket can be read", lambda: _first_object(session))
     look("label store", lambda: _store_version(session))
     try:
-        for check in session.tool().check(session.bucket()):
+        for check in session.line.tool().check(session.line.bucket()):
             wrong = AuthError if "token" in check.name else UsageError
             note(check.name, check.found, None if check.ok else wrong(check.found, check.next_step))
     except ConnectorError as error:
@@ -116,7 +116,7 @@ def _checks(session: Session) -> list[dict[str, object]]:
 
 
 def _first_object(session: Session) -> str:
-    raw = session.raw()
+    raw = session.line.raw()
     first = next(raw.list(), None)
     if first is None:
         raise UsageError(f"{raw.url} is empty", "put raw data there, or mend raw.url in connector.toml")
@@ -124,7 +124,7 @@ def _first_object(session: Session) -> str:
 
 
 def _store_version(session: Session) -> str:
-    store = session.store()
+    store = session.line.store()
     version = store.version
     return f"{store.url}, " + ("empty so far" if version is None else f"version {version}")
 
@@ -140,7 +140,9 @@ def status(session: Session) -> None:
     """
     from connector.sync import standing
 
-    found = standing(session.tool(), session.store())
+    found = standing(session.line.tool(), session.line.store())
     rows = [(name.replace("_", " "), value) for name, value in found.items()]
     session.table("Where the line stands", ("", ""), rows)
-    session.answer({**found, "source": session.source(store=session.store().url, version=found["version"])})
+    session.answer(
+        {**found, "source": session.source(store=session.line.store().url, version=found["version"])}
+    )

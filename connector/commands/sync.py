@@ -31,7 +31,7 @@ def push(session: Session, manifest: Path | None, dry_run: bool) -> int | None:
     """
     from connector import sync
 
-    tool, raw, field = session.tool(dry_run), session.raw(), session.config.raw.field
+    tool, raw, field = session.line.tool(dry_run), session.line.raw(), session.config.raw.field
     done = sync.Pushed()
     if manifest:
         items = sync.items_of_manifest(manifest, tool, field, raw, done.rejects)
@@ -71,9 +71,9 @@ def pull(session: Session) -> None:
     """
     from connector import sync
 
-    store = session.store()
+    store = session.line.store()
     with session.progress("pull") as progress:
-        done = sync.pull(session.tool(), store, progress)
+        done = sync.pull(session.line.tool(), store, progress)
     n = done.annotations
     session.say(
         f"{done.tasks} tasks read, {done.deleted_tasks} deleted; annotations: "

@@ -25,7 +25,7 @@ FLOORS = [
     ["adapters"],
     ["labels", "sync", "ontology", "review"],
     ["corrections"],
-    ["report.data", "report.draw", "report", "report.content"],
+    ["line", "report.data", "report.draw", "report", "report.content"],
     ["connector"],
     ["demo.server", "demo.pictures", "demo.people", "demo.line", "demo._prepare", "demo"],
     ["commands.session", "commands.inputs"],
@@ -129,6 +129,14 @@ def test_help_imports_nothing_heavy() -> None:
     }
     found = loaded_by("from connector.commands import run\nassert run(['--help']) == 0")
     assert not found & heavy
+
+
+def test_the_public_names_are_there_and_nothing_is_loaded_before_it_is_used() -> None:
+    assert {name for names in connector._HOMES.values() for name in names} == set(connector.__all__)
+    for name in connector.__all__:
+        assert getattr(connector, name).__name__ == name
+    loaded = loaded_by("import connector; connector.ConnectorError")
+    assert not loaded & {"polars", "numpy", "pydantic", "deltalake", "label_studio_sdk"}
 
 
 def test_a_pull_does_without_the_sdk_until_it_is_needed() -> None:
