@@ -38,7 +38,8 @@ def correct() -> None:
     help="Add the right answer, marked ground truth; or replace the wrong ones.",
 )
 @click.option(
-    "--confident",
+    "--min-confidence",
+    "confident",
     type=click.FloatRange(0, 1),
     default=0.6,
     show_default=True,

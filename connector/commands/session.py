@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -96,7 +96,9 @@ class Session:
 
         # A pipe has no width: let the table be as wide as it is.
         console = Console(width=None if sys.stdout.isatty() else 160)
-        table = Table(*columns, title=title, title_justify="left", title_style="bold")
+        table = Table(
+            *columns, title=title, title_justify="left", title_style="bold", show_header=any(columns)
+        )
         for row in rows:
             table.add_row(*(_cell(value) for value in row))
         console.print(table)
@@ -236,4 +238,6 @@ def plain(value: Any) -> Any:
 def _cell(value: object) -> str:
     if value is None:
         return "–"
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
