@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,10 +93,10 @@ def read_file(path: Path, gold: bool = False) -> Loaded:
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}", "name a .csv, .parquet, .jsonl or .json file")
-    source = {"file": str(path), "sha256": _sha256(path)}
+    source = source_of(path)
     if path.suffix == ".json":
         return _read_export(path, source, gold)
-    readers: dict[str, Callable[[Path, list[Reject]], pl.DataFrame]] = {
+    readers: dict[str, Callable[[Path, bool, list[Reject]], pl.DataFrame]] = {
         ".csv": _read_csv,
         ".jsonl": _read_jsonl,
         ".parquet": _read_parquet,
@@ -102,8 +104,14 @@ def read_file(path: Path, gold: bool = False) -> Loaded:
     if path.suffix not in readers:
         raise UsageError(f"{path} is no kind of file we read", "name a .csv, .parquet, .jsonl or .json file")
     rejects: list[Reject] = []
-    rows = readers[path.suffix](path, rejects)
+    rows = readers[path.suffix](path, gold, rejects)
     return Loaded(_labels_of(rows, path, rejects, gold), source, rejects, pl.DataFrame(schema=_TASKS))
+
+
+def source_of(path: Path) -> dict[str, str]:
+    """How an answer names a file that was read: its name, and the SHA-256 of its bytes."""
+    with path.open("rb") as file:
+        return {"file": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def with_gold(people: Loaded, gold: Loaded) -> Loaded:
@@ -216,15 +224,18 @@ def _texts(found: object, where: str) -> list[str]:
         raise BadRecord(f"{where} has no labels: found {found!r}"[:200])
     if ABSENT in found:
         raise BadRecord(f"{where}: the label {ABSENT} is kept for what nobody drew; rename it")
+    if not all(_is_unicode(text) for text in found):
+        raise BadRecord(f"{where} has a label that is no Unicode text: {found!r}")
     return found
 
 
 def _box(value: Mapping[str, Any], where: str) -> tuple[float, ...]:
     sides = [value.get(name) for name in _GEOMETRY]
-    for name, side in zip(_GEOMETRY, sides, strict=True):
-        if isinstance(side, bool) or not isinstance(side, (int, float)) or not math.isfinite(side):
-            raise BadRecord(f"{where}: {name} must be a number, found {side!r}")
-    if float(value.get("rotation") or 0) % 360:
+    turned = value.get("rotation") or 0
+    for name, side in zip((*_GEOMETRY, "rotation"), (*sides, turned), strict=True):
+        if not _is_number(side):
+            raise BadRecord(f"{where}: {name} must be a number, found {side!r}"[:200])
+    if turned % 360:
         raise BadRecord(f"{where} is a rotated box; only upright ones are measured yet")
     box = tuple(float(side) for side in sides if side is not None)
     if box[2] <= 0 or box[3] <= 0:
@@ -232,9 +243,24 @@ def _box(value: Mapping[str, Any], where: str) -> tuple[float, ...]:
     return box
 
 
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < math.inf if isinstance(value, float) else abs(value) < 2**63
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be stored: JSON may hold half a surrogate pair, and a bad byte is read as one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _read_export(path: Path, source: Mapping[str, Any], gold: bool) -> Loaded:
     try:
-        tasks = json.loads(path.read_text(encoding="utf-8"))
+        tasks = json.loads(path.read_bytes())
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}", "export it again as JSON") from error
     if not isinstance(tasks, list):
@@ -242,116 +268,195 @@ def _read_export(path: Path, source: Mapping[str, Any], gold: bool) -> Loaded:
     tables = _Tables()
     for number, task in enumerate(tasks):
         where = f"{path}: task {number}"
-        if not isinstance(task, dict) or "id" not in task or not isinstance(task.get("annotations"), list):
+        name = _name(task.get("id")) if isinstance(task, dict) else None
+        if name is None or not isinstance(task.get("annotations"), list):
             tables.rejects.append(Reject(where, "a task needs an id and its annotations"))
             continue
         for at, annotation in enumerate(task["annotations"]):
-            _add_exported(tables, str(task["id"]), annotation, f"{where}, annotation {at}", gold)
+            # Named by its place: a task may stand in the file twice.
+            _add_exported(tables, name, f"{number}/{at}", annotation, f"{where}, annotation {at}", gold)
     return tables.done(source, pl.DataFrame(schema=_TASKS))
 
 
-def _add_exported(tables: _Tables, task: str, annotation: object, where: str, gold: bool) -> None:
+def _name(value: object) -> str | None:
+    """An id as text; None if it names nothing."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return None
+    return str(value) if str(value).strip() and _is_unicode(str(value)) else None
+
+
+def _add_exported(tables: _Tables, task: str, id: str, annotation: object, where: str, gold: bool) -> None:
     if not isinstance(annotation, dict):
         tables.rejects.append(Reject(where, "an annotation must be a JSON object"))
         return
     if annotation.get("was_cancelled"):
         return
     by = annotation.get("completed_by")
-    name = by.get("email") if isinstance(by, dict) else by
+    name = _name(by.get("email") if isinstance(by, dict) else by)
     if name is None and not gold:
         tables.rejects.append(Reject(where, "nobody is named in completed_by"))
         return
     try:
         stamp = annotation.get("created_at")
-        created_at = datetime.fromisoformat(stamp).astimezone(UTC) if stamp else None
-        took = annotation.get("lead_time")
-        seconds = None if took is None else float(took)
-    except (TypeError, ValueError) as error:
-        tables.rejects.append(Reject(where, f"created_at or lead_time cannot be read: {error}"))
+        created_at = _utc(datetime.fromisoformat(stamp)) if stamp else None
+    except (TypeError, ValueError, OverflowError) as error:
+        tables.rejects.append(Reject(where, f"created_at cannot be read: {error}"))
+        return
+    took = annotation.get("lead_time")
+    if took is not None and not (_is_number(took) and took >= 0):
+        tables.rejects.append(Reject(where, f"lead_time must be a number from 0 on, found {took!r}"[:200]))
         return
     role = Role.GOLD if gold or annotation.get("ground_truth") else Role.PERSON
-    id = f"{task}/{where.rsplit(' ', 1)[1]}"
-    head = (task, id, GOLD if name is None else str(name), role.value, seconds, created_at)
+    head = (task, id, name or GOLD, role.value, None if took is None else float(took), created_at)
     tables.add(head, where, annotation.get("result"))
+
+
+def _utc(at: datetime) -> datetime:
+    """A time without a zone is UTC, wherever the program runs."""
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 # Long tables: one row an answer to one question.
 
 
-def _read_csv(path: Path, rejects: list[Reject]) -> pl.DataFrame:
+def _columns(found: Sequence[str], path: Path, gold: bool) -> list[str]:
+    """The columns that we read, of those a file has.
+
+    Raises:
+        UsageError: if one is missing, or stands there twice.
+    """
+    missing = [name for name in REQUIRED if name not in found and not (gold and name == "annotator")]
+    if missing:
+        raise UsageError(
+            f"{path} has no column {', '.join(missing)}; it has {', '.join(found) or 'none'}",
+            f"name the columns {', '.join(REQUIRED)}; {', '.join(OPTIONAL)} are optional",
+        )
+    known = [name for name in (*REQUIRED, *OPTIONAL) if name in found]
+    for name in known:
+        if list(found).count(name) > 1:
+            raise UsageError(f"{path} has the column {name} twice", "rename one of them")
+    return known
+
+
+def _read_csv(path: Path, gold: bool, rejects: list[Reject]) -> pl.DataFrame:
+    data = path.read_bytes()
+    first = data.split(b"\n", 1)[0].decode("utf-8-sig", "replace")
+    names = next(csv.reader([first]), [])
+    known = _columns(names, path, gold)
     try:
-        return pl.read_csv(path, infer_schema=False)
+        frame = pl.read_csv(data, infer_schema=False)
+        if not _ragged(data.decode(), len(names)):
+            return frame.select(known).with_row_index("row", 1)
     except PolarsError:
-        pass  # a torn line somewhere: find it, and take the others
-    rows = []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.reader(file)
-        names = next(reader, [])
-        for row in reader:
-            if len(row) != len(names) or any("�" in cell for cell in row):
-                rejects.append(
-                    Reject(
-                        f"{path}:{reader.line_num}",
-                        f"the line must be UTF-8 with {len(names)} cells, found {len(row)}",
-                    )
-                )
-            else:
-                rows.append([cell or None for cell in row])
-    return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+        pass  # a quote or a byte is wrong somewhere: find it, and take the other lines
+    rows = [(n, *row) for n, row in _whole_rows(data, len(names), path, rejects)]
+    schema = pl.Schema({"row": pl.Int64} | {f"{at}": pl.String for at in range(len(names))})
+    cells = {name: pl.col(f"{names.index(name)}") for name in known}
+    return pl.DataFrame(rows, schema=schema, orient="row").select("row", **cells)
 
 
-def _read_jsonl(path: Path, rejects: list[Reject]) -> pl.DataFrame:
-    schema = dict.fromkeys((*REQUIRED, *OPTIONAL), pl.String)
-    rows = []
-    with path.open(encoding="utf-8", errors="replace") as file:
+def _ragged(text: str, cells: int) -> bool:
+    """Whether some line has fewer cells than the first; polars would fill it up with nulls."""
+    bare = re.sub('"[^"]*"', "", text) if '"' in text else text
+    lines = pl.Series([bare.rstrip("\r\n")]).str.split("\n").explode()
+    return bool((lines.str.count_matches(",", literal=True) != cells - 1).any())
+
+
+def _whole_rows(
+    data: bytes, cells: int, path: Path, rejects: list[Reject]
+) -> Iterator[tuple[int, list[str | None]]]:
+    """The rows of a damaged CSV that are whole, with their numbers; an empty line is no row."""
+    lines = io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline="").readlines()
+    n, start = 0, 1
+    reader = csv.reader(lines[start:], strict=True)
+    while True:
+        begun = start + reader.line_num
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            n += 1
+            rejects.append(Reject(f"{path}: row {n}", f"the line is torn, or a quote never ends: {error}"))
+            if start + reader.line_num == len(lines):  # its quote took all the rest in
+                start = begun + 1
+                reader = csv.reader(lines[start:], strict=True)
+            continue
+        if row is None:
+            return
+        if not row:
+            continue
+        n += 1
+        if len(row) != cells:
+            rejects.append(Reject(f"{path}: row {n}", f"the line must have {cells} cells, found {len(row)}"))
+        elif not _is_unicode("".join(row)):
+            rejects.append(Reject(f"{path}: row {n}", "the line is not UTF-8"))
+        else:
+            yield n, [cell or None for cell in row]
+
+
+def _read_jsonl(path: Path, gold: bool, rejects: list[Reject]) -> pl.DataFrame:
+    rows: list[dict[str, int | str | None]] = []
+    found: dict[str, None] = {}
+    torn = 0
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except ValueError as error:
-                rejects.append(Reject(f"{path}:{number}", f"the line is not JSON: {error}"))
-                continue
-            if not isinstance(row, dict):
-                rejects.append(Reject(f"{path}:{number}", "the line is not a JSON object"))
-                continue
-            rows.append({name: _text(row.get(name)) for name in schema})
-    frame = pl.DataFrame(rows, schema=schema)
-    return frame.select(name for name in schema if name in REQUIRED or frame[name].is_not_null().any())
+                rows.append({"row": number, **_json_row(line)})
+                found |= dict.fromkeys(rows[-1])
+            except BadRecord as error:
+                torn += 1
+                rejects.append(Reject(f"{path}: row {number}", error.what))
+    names = [name for name in found if name != "row"] if rows or not torn else REQUIRED
+    schema = {"row": pl.Int64} | dict.fromkeys(_columns(names, path, gold), pl.String)
+    return pl.DataFrame(rows, schema=schema)
 
 
-def _text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value)
+def _json_row(line: bytes) -> dict[str, str | None]:
+    """The columns that we read of one line, as text.
 
-
-def _read_parquet(path: Path, rejects: list[Reject]) -> pl.DataFrame:  # noqa: ARG001
+    Raises:
+        BadRecord: if it is no JSON object, or a column is neither text nor a number.
+    """
     try:
-        frame = pl.read_parquet(path)
-        known = [name for name in (*REQUIRED, *OPTIONAL) if name in frame.columns]
+        row = json.loads(line)
+    except ValueError as error:
+        raise BadRecord(f"the line is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise BadRecord("the line is not a JSON object")
+    made: dict[str, str | None] = {}
+    for name, value in row.items():
+        if name not in REQUIRED and name not in OPTIONAL:
+            continue
+        if isinstance(value, (list, dict)):
+            raise BadRecord(f"{name} must be text or a number, found {json.dumps(value)}"[:200])
+        made[name] = value if value is None or isinstance(value, str) else json.dumps(value)
+        if not _is_unicode(made[name] or ""):
+            raise BadRecord(f"{name} is no Unicode text: {value!r}"[:200])
+    return made
+
+
+def _read_parquet(path: Path, gold: bool, rejects: list[Reject]) -> pl.DataFrame:  # noqa: ARG001
+    try:
+        known = _columns(list(pl.read_parquet_schema(path)), path, gold)
+        frame = pl.read_parquet(path, columns=known)
         return frame.select(
             pl.col(name).dt.convert_time_zone("UTC").dt.to_string("iso:strict")
             if isinstance(frame.schema[name], pl.Datetime)
             else pl.col(name).cast(pl.String)
             for name in known
-        )
+        ).with_row_index("row", 1)
     except PolarsError as error:
         raise UsageError(f"{path} is not a table we can read: {error}", "write it again") from error
 
 
 def _labels_of(rows: pl.DataFrame, path: Path, rejects: list[Reject], gold: bool) -> Labels:
-    if gold and "annotator" not in rows.columns:
-        rows = rows.with_columns(annotator=pl.lit(GOLD))
-    missing = [name for name in REQUIRED if name not in rows.columns]
-    if missing:
-        raise UsageError(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(rows.columns) or 'none'}",
-            f"name the columns {', '.join(REQUIRED)}; {', '.join(OPTIONAL)} are optional",
-        )
     absent = [pl.lit(None, pl.String).alias(name) for name in OPTIONAL if name not in rows.columns]
+    if "annotator" not in rows.columns:
+        absent.append(pl.lit(GOLD).alias("annotator"))
     read = (
         rows.with_columns(*absent)
+        .with_columns(pl.when(pl.col(OPTIONAL).str.strip_chars() != "").then(pl.col(OPTIONAL)))
         .with_columns(
             pl.col("control").fill_null("label"),
             pl.lit(Role.GOLD.value).alias("role") if gold else pl.col("role").fill_null(Role.PERSON.value),
@@ -359,17 +464,18 @@ def _labels_of(rows: pl.DataFrame, path: Path, rejects: list[Reject], gold: bool
             took=pl.col("seconds").cast(pl.Float64, strict=False),
             at=_instant(),
         )
-        .with_row_index("row", 1)
         .with_columns(why=_why())
     )
     refused = read.filter(pl.col("why").is_not_null())
     rejects += [Reject(f"{path}: row {n}", why) for n, why in refused.select("row", "why").iter_rows()]
-    # Whoever answers the same question of a task again has answered twice.
+    # Whoever answers the same question of a task again has answered twice. Sorted, so that the order of the
+    # rows does not decide which answers to several questions belong together.
     who = ["task", "annotator", "role"]
     good = (
         read.filter(pl.col("why").is_null())
-        .with_columns(turn=pl.col("row").cum_count().over(*who, "control"))
-        .with_columns(annotation=pl.format("{}/{}/{}/{}", *who, "turn"))
+        .sort(*who, "control", "at", "took", "label")
+        .with_columns(turn=pl.int_range(pl.len()).over(*who, "control"))
+        .with_columns(annotation=pl.concat_str(*who, "turn", separator="\x1f"))
     )
     answers = good.group_by("annotation", maintain_order=True).agg(
         pl.col("task", "annotator", "role").first(),
@@ -418,13 +524,11 @@ def _why() -> pl.Expr:
         .then(pl.lit(f"the label {ABSENT} is kept for what nobody drew; rename it"))
         .when(~pl.col("role").is_in(roles))
         .then(pl.format(f"the role must be one of {', '.join(roles)}, found {{}}", "role"))
-        .when(pl.col("seconds").is_not_null() & (took.is_null() | took.is_nan() | (took < 0)))
+        .when(
+            pl.col("seconds").is_not_null()
+            & (took.is_null() | took.is_nan() | took.is_infinite() | (took < 0))
+        )
         .then(pl.format("seconds must be a number from 0 on, found {}", "seconds"))
         .when(pl.col("created_at").is_not_null() & pl.col("at").is_null())
         .then(pl.format("created_at must be a time such as 2026-01-31T08:00:00Z, found {}", "created_at"))
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
