@@ -7,16 +7,18 @@ Secrets come from the environment or the keyring only; a token in the file is re
 from __future__ import annotations
 
 import os
+import re
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
+    SettingsError,
 )
 
 from connector.errors import AuthError, UsageError
@@ -24,6 +26,7 @@ from connector.model import Role
 
 FILE = "connector.toml"
 TOKEN = "LABEL_STUDIO_API_KEY"
+PREFIX, WITHIN = "CONNECTOR_", "__"
 KEYRING_SERVICE = "labeling-connector"
 
 TEMPLATE = """\
@@ -32,7 +35,7 @@ TEMPLATE = """\
 
 [tool]
 kind = "label-studio"
-url = "{url}"
+url = {url}
 project = {project}
 overlap = {overlap}            # how many people label each task, each blind to the others
 
@@ -40,12 +43,12 @@ overlap = {overlap}            # how many people label each task, each blind to 
 # files_root = "/"       # the server's LOCAL_FILES_DOCUMENT_ROOT, where pictures lie in a folder
 
 [raw]
-url = "{raw}"  # s3://bucket/prefix, gs://…, az://…, file:///folder or a folder
-field = "{field}"           # the field of a task's data that shows the object
+url = {raw}  # s3://bucket/prefix, gs://…, az://…, file:///folder or a folder
+field = {field}           # the field of a task's data that shows the object
 # endpoint = "http://localhost:9000"   # for S3-compatible servers
 
 [store]
-url = "{store}"           # the label store: a folder, or s3://bucket/prefix
+url = {store}           # the label store: a folder, or s3://bucket/prefix
 
 [quality]
 gold_limit = 0.8       # an annotator passes when the whole interval of the golden score lies above
@@ -99,28 +102,31 @@ class Quality(_Section):
 class Config(BaseSettings):
     """Everything that is configured. `folder` is where the file lies; relative paths start there."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="CONNECTOR_", env_nested_delimiter="__", extra="forbid", toml_file=None
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=WITHIN, extra="forbid")
 
     tool: Tool = Tool()
     raw: Raw = Raw()
     store: StoreSettings = StoreSettings()
     quality: Quality = Quality()
     roles: dict[str, Role] = {}
-    folder: Path = Path()
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def folder(self) -> Path:
+        """Where the file lies."""
+        return self._folder
 
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment wins over the file; no .env file and no secrets folder is read."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return env_settings, init_settings
 
     def place(self, url: str) -> str:
         """A URL as it is; a path from the folder of the configuration."""
@@ -160,37 +166,73 @@ def load(path: Path | None = None) -> Config:
     if path is not None and not path.is_file():
         raise UsageError(f"there is no {path}", "run `connector init` to write one")
     found = path or find(Path.cwd())
-    _refuse_secrets(found)
-
-    class FromFile(Config):
-        model_config = SettingsConfigDict(toml_file=found)
-
+    if found is None:
+        return parse("", Path(FILE))
     try:
-        return FromFile(folder=found.resolve().parent if found else Path.cwd())
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"{found or 'the environment'}: {wrong}", "mend these settings") from error
+        return parse(found.read_text(encoding="utf-8-sig"), found)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{found} cannot be read: {error}", "mend the file; it is UTF-8 text") from error
+
+
+def parse(text: str, path: Path) -> Config:
+    """Read a configuration from its text; the environment wins over it.
+
+    Args:
+        path: where the text stands, or would; errors name it, and relative paths start in its folder.
+
+    Raises:
+        UsageError: naming the file and the setting that is wrong.
+    """
+    try:
+        content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{found} is not TOML: {error}", "mend that line") from error
-
-
-def _refuse_secrets(path: Path | None) -> None:
-    if path is None:
-        return
+        raise UsageError(f"{path} is not TOML: {error}", "mend that line") from error
+    _refuse_secrets(content, path)
     try:
-        content = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError:
-        return  # said, with the line, when it is read for good
-    for section, settings in content.items():
-        names: Any = settings if isinstance(settings, dict) else {section: None}
-        for name in names:
-            if any(
-                word in str(name).lower() for word in ("token", "secret", "password", "api_key", "access_key")
-            ):
-                raise UsageError(
-                    f"{path}: {section}.{name} looks like a secret",
-                    f"take it out; the tool's token goes into {TOKEN}, the bucket's keys into AWS_…",
-                )
+        config = Config(**content)
+    except ValidationError as error:
+        wrong = "; ".join(
+            _wrong([str(name) for name in e["loc"]], e["type"], e["msg"], path) for e in error.errors()
+        )
+        raise UsageError(
+            wrong, f"mend it; `connector init --config new-{FILE}` writes a file with all there is"
+        ) from error
+    except SettingsError as error:
+        raise UsageError(f"the environment: {error}", f"mend that {PREFIX}… variable") from error
+    config._folder = path.resolve().parent
+    return config
+
+
+def _wrong(at: list[str], kind: str, what: str, path: Path) -> str:
+    """A setting that is wrong, and where it stands."""
+    said = "there is no such setting" if kind == "extra_forbidden" else what
+    variables = (PREFIX + WITHIN.join(at[:n]).upper() for n in range(len(at), 0, -1))
+    place = next((name for name in variables if name in os.environ), path)
+    return f"{place}: {'.'.join(at)}: {said}"
+
+
+_SECRET_NAMES = ("token", "secret", "password", "api_key", "access_key")
+_PASSWORD_IN_URL = re.compile("://[^/@]*:[^/@]+@")
+
+
+def _refuse_secrets(content: Mapping[str, Any], path: Path) -> None:
+    for name, value in _settings(content):
+        if name.startswith("roles.") and value in list(Role):
+            continue  # an annotator's name may hold any word
+        if any(word in name.lower() for word in _SECRET_NAMES) or _PASSWORD_IN_URL.search(str(value)):
+            raise UsageError(
+                f"{path}: {name} looks like a secret",
+                f"take it out; the tool's token goes into {TOKEN}, the bucket's keys into AWS_…",
+            )
+
+
+def _settings(content: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting and its whole name."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{within}{name}.")
+        else:
+            yield f"{within}{name}", value
 
 
 def token(url: str) -> str:

@@ -346,10 +346,12 @@ def _read_csv(path: Path, gold: bool, rejects: list[Reject]) -> pl.DataFrame:
     try:
         frame = pl.read_csv(data, infer_schema=False)
         if not _ragged(data.decode(), len(names)):
-            return frame.select(known).with_row_index("row", 1)
+            inside = pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))
+            line = pl.int_range(2, pl.len() + 2) + inside.cum_sum() - inside
+            return frame.select(line.alias("row"), *known)
     except PolarsError:
         pass  # a quote or a byte is wrong somewhere: find it, and take the other lines
-    rows = [(n, *row) for n, row in _whole_rows(data, len(names), path, rejects)]
+    rows = [(line, *row) for line, row in _whole_rows(data, len(names), path, rejects)]
     schema = pl.Schema({"row": pl.Int64} | {f"{at}": pl.String for at in range(len(names))})
     cells = {name: pl.col(f"{names.index(name)}") for name in known}
     return pl.DataFrame(rows, schema=schema, orient="row").select("row", **cells)
@@ -365,32 +367,28 @@ def _ragged(text: str, cells: int) -> bool:
 def _whole_rows(
     data: bytes, cells: int, path: Path, rejects: list[Reject]
 ) -> Iterator[tuple[int, list[str | None]]]:
-    """The rows of a damaged CSV that are whole, with their numbers; an empty line is no row."""
+    """The rows of a damaged CSV that are whole, with the line each begins on; an empty line is no row."""
     lines = io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline="").readlines()
-    n, start = 0, 1
+    start = 1
     reader = csv.reader(lines[start:], strict=True)
     while True:
-        begun = start + reader.line_num
+        begun = start + reader.line_num + 1
         try:
             row = next(reader, None)
         except csv.Error as error:
-            n += 1
-            rejects.append(Reject(f"{path}: row {n}", f"the line is torn, or a quote never ends: {error}"))
+            rejects.append(Reject(f"{path}:{begun}", f"the line is torn, or a quote never ends: {error}"))
             if start + reader.line_num == len(lines):  # its quote took all the rest in
-                start = begun + 1
+                start = begun
                 reader = csv.reader(lines[start:], strict=True)
             continue
         if row is None:
             return
-        if not row:
-            continue
-        n += 1
-        if len(row) != cells:
-            rejects.append(Reject(f"{path}: row {n}", f"the line must have {cells} cells, found {len(row)}"))
+        if row and len(row) != cells:
+            rejects.append(Reject(f"{path}:{begun}", f"the line must have {cells} cells, found {len(row)}"))
         elif not _is_unicode("".join(row)):
-            rejects.append(Reject(f"{path}: row {n}", "the line is not UTF-8"))
-        else:
-            yield n, [cell or None for cell in row]
+            rejects.append(Reject(f"{path}:{begun}", "the line is not UTF-8"))
+        elif row:
+            yield begun, [cell or None for cell in row]
 
 
 def _read_jsonl(path: Path, gold: bool, rejects: list[Reject]) -> pl.DataFrame:
@@ -406,7 +404,7 @@ def _read_jsonl(path: Path, gold: bool, rejects: list[Reject]) -> pl.DataFrame:
                 found |= dict.fromkeys(rows[-1])
             except BadRecord as error:
                 torn += 1
-                rejects.append(Reject(f"{path}: row {number}", error.what))
+                rejects.append(Reject(f"{path}:{number}", error.what))
     names = [name for name in found if name != "row"] if rows or not torn else REQUIRED
     schema = {"row": pl.Int64} | dict.fromkeys(_columns(names, path, gold), pl.String)
     return pl.DataFrame(rows, schema=schema)
@@ -467,7 +465,7 @@ def _labels_of(rows: pl.DataFrame, path: Path, rejects: list[Reject], gold: bool
         .with_columns(why=_why())
     )
     refused = read.filter(pl.col("why").is_not_null())
-    rejects += [Reject(f"{path}: row {n}", why) for n, why in refused.select("row", "why").iter_rows()]
+    rejects += [Reject(f"{path}:{n}", why) for n, why in refused.select("row", "why").iter_rows()]
     # Whoever answers the same question of a task again has answered twice. Sorted, so that the order of the
     # rows does not decide which answers to several questions belong together.
     who = ["task", "annotator", "role"]

@@ -12,10 +12,12 @@ from urllib.parse import quote, unquote, urlsplit
 import obstore
 from obstore.exceptions import (
     BaseError,
-    GenericError,
+    InvalidPathError,
     NotFoundError,
+    NotSupportedError,
     PermissionDeniedError,
     UnauthenticatedError,
+    UnknownConfigurationKeyError,
 )
 from obstore.store import MemoryStore, ObjectStore, from_url
 
@@ -64,7 +66,7 @@ class Objects:
     def _store(self) -> ObjectStore:
         scheme, name = self.url.split("://", 1)
         if scheme == "memory":
-            return _MEMORIES.setdefault(name, MemoryStore())
+            return _MEMORIES.setdefault(name.rstrip("/"), MemoryStore())
         if scheme == "file" and not Path(unquote(name)).is_dir():
             raise UsageError(f"there is no folder {unquote(name)}", "mend raw.url in connector.toml")
         config: dict[str, Any] = dict(self.options)
@@ -169,6 +171,10 @@ class _Ours:
             raise AuthError(
                 f"not allowed to use {self.place}", "check the storage's keys, and what they permit"
             ) from error
-        if isinstance(error, (GenericError, BaseError)):
-            first = str(error).strip().splitlines()[0][:200]
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if isinstance(error, (ValueError, InvalidPathError, NotSupportedError, UnknownConfigurationKeyError)):
+            raise UsageError(
+                f"{self.place} cannot be used: {first}", "mend the path or its options"
+            ) from error
+        if isinstance(error, BaseError):
             raise Temporary(f"{self.place} does not answer as it should: {first}") from error

@@ -1,10 +1,11 @@
 """The command line. Every command parses, calls one function, prints.
 
-This file imports nothing but click: a command's own file is imported when it is asked for.
+This file imports nothing heavier than click: a command's own file is imported when it is asked for.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -78,6 +79,9 @@ def run(words: Sequence[str]) -> int:
         return 130
     except click.ClickException as error:
         error.show()
+        if "--json" in words:
+            said = {"error": error.format_message(), "next": "see --help", "exit": error.exit_code}
+            click.echo(json.dumps(said, ensure_ascii=False, indent=2))
         return error.exit_code
     return code if isinstance(code, int) else 0
 

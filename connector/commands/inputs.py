@@ -105,7 +105,8 @@ def merge(
 
 def seed_of(session: Session, seed: int | None) -> int:
     """The seed that was given, or the configuration's."""
-    return session.config.quality.seed if seed is None else seed
+    configured = session.config.quality.seed
+    return configured if seed is None else seed
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 
 NOT_MEASURED = "answers of this kind are not measured yet"
 NO_GOLD = "there are no gold answers"
+NO_BOXES = "no overlap: no box was compared with a gold one"
+NO_TIME = "no pace: it is not known how long the answers took"
+NOBODY_ELSE = "no agreement: nobody else answered the same"
+
+CONSENSUS_ROWS = ("task", "control", "unit", "label", "confidence", "votes", "annotators", "agreement")
+GOLDEN_ROWS = ("annotator", "control", "n", "score", "low", "high", "verdict")
+"""The columns of --out that were promised; others stand behind them."""
 
 
 @click.group(cls=Group)
@@ -80,7 +87,7 @@ def consensus_command(
         ("control", "tasks", "units", "annotators", "observed agreement", "Krippendorff's alpha"),
         rows,
     )
-    session.write_rows(merged.units, out)
+    session.write_rows(_in_order(merged.units, CONSENSUS_ROWS), out)
     session.answer({"controls": controls, "source": _source(session, loaded, seed)})
     return session.rejected(loaded.rejects)
 
@@ -111,6 +118,7 @@ def golden_command(
     loaded = load(session, labels_file, gold_file)
     found = _golden(session, align(session, loaded), confidence)
     if not len(found.annotators):
+        session.rejected(loaded.rejects)
         raise UsageError(
             f"{NO_GOLD}, or nobody answered them", "give --gold FILE, or mark annotations as ground truth"
         )
@@ -124,7 +132,7 @@ def golden_command(
         ("annotator", "control", "n", "score", "low", "high", "verdict"),
         rows,
     )
-    session.write_rows(found.annotators, out)
+    session.write_rows(_in_order(found.annotators, GOLDEN_ROWS), out)
     session.answer({**_golden_json(found, loaded), "source": _source(session, loaded, seed)})
     return session.rejected(loaded.rejects)
 
@@ -241,6 +249,10 @@ def summary_command(
     return session.rejected(loaded.rejects)
 
 
+def _in_order(rows: pl.DataFrame, first: Sequence[str]) -> pl.DataFrame:
+    return rows.select(*first, *(name for name in rows.columns if name not in first))
+
+
 def _golden(session: Session, units: pl.DataFrame, confidence: float) -> Golden:
     from connector.quality.golden import golden
 
@@ -302,6 +314,7 @@ def _golden_json(found: Golden, loaded: Loaded) -> dict[str, Any]:
                 ),
                 "verdict": row["verdict"],
                 "iou": row["iou"],
+                **({} if row["iou"] is not None else {"why": NO_BOXES}),
             }
             for row in found.annotators.iter_rows(named=True)
         ],
@@ -322,7 +335,11 @@ def _annotators_json(found: pl.DataFrame) -> list[dict[str, Any]]:
     for row in found.iter_rows(named=True):
         plain = {name: value for name, value in row.items() if not name.startswith("accuracy")}
         number = _number(row, "accuracy", "accuracy_low", "accuracy_high", row["accuracy_n"], METHOD)
-        made.append({**plain, "accuracy": number})
+        why = [
+            *([NO_TIME] if row["seconds_median"] is None or row["per_hour"] is None else []),
+            *([NOBODY_ELSE] if row["agreement"] is None else []),
+        ]
+        made.append({**plain, "accuracy": number, **({"why": "; ".join(why)} if why else {})})
     return made
 
 

@@ -99,6 +99,7 @@ def queue(session: Session, sample: Path, name: str, dry_run: bool) -> None:
         connector review queue --sample sample.csv --name "review, week 7"
     """
     from connector import review as room
+    from connector.labels import source_of
 
     tasks = room.read_sample(sample)["task"].to_list()
     where = room.queue(session.line.tool(dry_run), tasks, name)
@@ -109,7 +110,7 @@ def queue(session: Session, sample: Path, name: str, dry_run: bool) -> None:
             "name": name,
             "url": where,
             "dry_run": dry_run,
-            "source": session.source(sample=str(sample)),
+            "source": session.source(sample=source_of(sample)),
         }
     )
 
@@ -126,6 +127,7 @@ def collect(session: Session, labels_file: Path | None, sample: Path, out: Path 
     Example:
         connector pull && connector review collect --sample sample.csv --out verdicts.csv
     """
+    from connector.labels import source_of
     from connector.quality.review import verdicts
     from connector.review import read_sample
 
@@ -144,7 +146,7 @@ def collect(session: Session, labels_file: Path | None, sample: Path, out: Path 
             "drawn": len(drawn),
             "reviewed": done,
             "wrong": wrong,
-            "source": session.source(**loaded.source, sample=str(sample)),
+            "source": session.source(**loaded.source, sample=source_of(sample)),
         }
     )
     return session.rejected(loaded.rejects)
@@ -166,6 +168,7 @@ def estimate(session: Session, sample: Path, verdicts: Path, confidence: float, 
     Example:
         connector review estimate --sample sample.csv --verdicts verdicts.csv --json
     """
+    from connector.labels import source_of
     from connector.review import estimate as infer
     from connector.review import read_sample, read_verdicts
 
@@ -184,6 +187,8 @@ def estimate(session: Session, sample: Path, verdicts: Path, confidence: float, 
             "reviewed": found.reviewed,
             "method": found.error_rate.method,
             "controls": found.controls,
-            "source": session.source(sample=str(sample), verdicts=str(verdicts), seed=seed_of(session, seed)),
+            "source": session.source(
+                sample=source_of(sample), verdicts=source_of(verdicts), seed=seed_of(session, seed)
+            ),
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -42,22 +43,25 @@ def init(
     Example:
         connector init --url http://localhost:8080 --project 1 --raw s3://pictures/raw
     """
-    from connector.config import FILE, TEMPLATE
+    from connector.config import FILE, TEMPLATE, parse
     from connector.files import write_atomic
 
     path = session.config_path or Path(FILE)
     if path.exists() and not force:
         raise UsageError(f"{path} is there already", "edit it, or say --force to replace it")
-    roles = "\n".join(f'{json.dumps(name)} = "reviewer"' for name in reviewers)
+    # JSON's strings are TOML's.
+    quoted = partial(json.dumps, ensure_ascii=False)
+    roles = "\n".join(f'{quoted(name)} = "reviewer"' for name in dict.fromkeys(reviewers))
     text = TEMPLATE.format(
-        url=url,
+        url=quoted(url),
         project=project,
-        raw=raw,
-        field=field,
+        raw=quoted(raw),
+        field=quoted(field),
         overlap=overlap,
-        store=store,
+        store=quoted(store),
         roles=roles or '# "expert@example.com" = "reviewer"',
     )
+    parse(text, path)  # what cannot be read back is not written
     write_atomic(path, text.encode())
     session.say(f"wrote {path}\nnext: set LABEL_STUDIO_API_KEY, then run `connector doctor`")
     session.answer({"config": str(path), "source": session.source()})

@@ -111,13 +111,15 @@ def _seen(person: Person, box: Box, worse: float, hard: float, rng: np.random.Ge
     elif rng.random() < min(0.9, person.slip * worse):
         label = str(rng.choice([other for other in LABELS if other != label]))
     left, top, right, bottom = rng.normal(0, person.loose, 4)
+    x = round(max(0.0, box.x + left * box.width), 3)
+    y = round(max(0.0, box.y + top * box.height), 3)
     placed = replace(
         box,
         label=label,
-        x=round(max(0.0, box.x + left * box.width), 3),
-        y=round(max(0.0, box.y + top * box.height), 3),
-        width=round(box.width * (1 + abs(right)), 3),
-        height=round(box.height * (1 + abs(bottom)), 3),
+        x=x,
+        y=y,
+        width=round(min(100 - x, box.width * (1 + abs(right))), 3),
+        height=round(min(100 - y, box.height * (1 + abs(bottom))), 3),
     )
     return None if missed else placed
 
