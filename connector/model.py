@@ -185,11 +185,46 @@ class Annotator(_Record):
     role: Role = Role.PERSON
 
 
+class Label(_Record):
+    """One allowed answer of a control.
+
+    `value` is what a result says: the alias, where the tool has one. `path` leads to it from the root of a
+    tree, itself included. `attributes` are the tool's own, by their names in lower case (`hotkey`,
+    `background`, …).
+    """
+
+    value: str
+    path: tuple[str, ...]
+    attributes: dict[str, str] = {}
+
+
+class Condition(_Record):
+    """When a control is shown. What is empty is not asked for; of what is listed, one suffices.
+
+    `when` is `region-selected`, `no-region-selected`, `choice-selected` or `choice-unselected`; `control` is
+    the control that must have been used; `labels` are those of the region, `choices` the choices made,
+    `roles` those of a chat message.
+    """
+
+    when: str
+    control: str = ""
+    labels: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+
+
 class Control(_Record):
     """One question of the ontology.
 
     `kind` is the tool's type of answer in a result (`choices`, `rectanglelabels`, …); `target` is the
     name of the object the question is about, `labels` the allowed answers in their order.
+
+    `targets` are all objects of a question about several; `options` are the labels with their attributes and
+    places in a tree; `multiple` says that several answers may be given at once; `per_region` that the
+    question is asked of every drawn region, `per_item` of every item of a list; all `conditions` must hold
+    for it to be shown; `dynamic` names the field of the task's data, or the address, that further labels
+    come from; `limits` are the tool's own attributes that bound an answer (`min`, `maxrating`, `format`, …);
+    `repeats` is the part of the names that stands for a number, where the question is asked repeatedly.
     """
 
     name: str
@@ -197,24 +232,58 @@ class Control(_Record):
     target: str
     labels: tuple[str, ...] = ()
     required: bool = False
+    targets: tuple[str, ...] = ()
+    options: tuple[Label, ...] = ()
+    multiple: bool = False
+    per_region: bool = False
+    per_item: bool = False
+    conditions: tuple[Condition, ...] = ()
+    dynamic: str = ""
+    limits: dict[str, str] = {}
+    repeats: str = ""
+
+    def repeated(self, name: str) -> Control | None:
+        """This control as it is called in a result, if `name` is one of its repetitions."""
+        number = _number(self.name, self.repeats, name)
+        if number is None:
+            return None
+        targets = tuple(target.replace(self.repeats, number) for target in self.targets)
+        return self.model_copy(update={"name": name, "target": targets[0], "targets": targets})
+
+
+def _number(pattern: str, flag: str, name: str) -> str | None:
+    """The number that `name` has where `pattern` has the flag."""
+    before, found, after = pattern.partition(flag) if flag else (pattern, "", "")
+    number = name.removeprefix(before).removesuffix(after)
+    return number if found and name == before + number + after and number.isdecimal() else None
 
 
 class Ontology(_Record):
     """All questions and their labels. `source` is the tool's own configuration, word for word.
 
-    `objects` maps the name of each object to (its type, the field of the task's data it shows).
+    `objects` maps the name of each object to (its type, the field of the task's data it shows);
+    `object_attributes` to the tool's own attributes of it, by their names in lower case.
     """
 
     controls: tuple[Control, ...]
     objects: dict[str, tuple[str, str]] = {}
+    object_attributes: dict[str, dict[str, str]] = {}
     source: str = ""
 
     @property
     def version(self) -> str:
-        """A hash of what can be answered: equal ontologies, equal version, whatever the layout."""
-        said = [control.model_dump() for control in sorted(self.controls, key=lambda c: c.name)]
-        return _hash([said, self.objects])
+        """A hash of what can be answered: equal ontologies, equal version, whatever the layout and looks."""
+        looks = {"options": {"__all__": {"attributes"}}}
+        controls = sorted(self.controls, key=lambda c: c.name)
+        return _hash([[control.model_dump(exclude=looks) for control in controls], self.objects])
 
     def control(self, name: str) -> Control | None:
-        """The control of that name, if there is one."""
-        return next((c for c in self.controls if c.name == name), None)
+        """The control of that name, if there is one; of one that is repeated, the repetition."""
+        exact = next((c for c in self.controls if c.name == name), None)
+        return exact or next((one for c in self.controls if (one := c.repeated(name))), None)
+
+    def object(self, name: str) -> tuple[str, str] | None:
+        """The type of the object of that name, and the field of the data it shows; also of one repeated."""
+        flags = {c.repeats for c in self.controls}
+        patterns = (p for p in self.objects for flag in flags if _number(p, flag, name))
+        return self.objects.get(name) or next((self.objects[p] for p in patterns), None)
