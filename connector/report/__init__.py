@@ -54,13 +54,13 @@ def render(data: ReportData) -> str:
 
     Raises:
         BadRecord: if a picture's bytes are no picture.
-        ValueError: if a time has no zone, a number is NaN or infinite, or a matrix is not square.
+        ValueError: if a time has no zone, a number is NaN or infinite, or the sides of a matrix differ.
     """
     for matrix in data.agreement:
         _check_square(matrix.control, matrix.names, matrix.values)
         _check_square(matrix.control, matrix.names, matrix.n)
     for confusion in data.confusion:
-        _check_square(confusion.control, confusion.labels, confusion.counts)
+        _check_square(confusion.control, confusion.labels, [*confusion.counts[:-1], confusion.totals])
     style = _style(max((len(draw.people(data.cards, card)) for card in data.cards), default=0))
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return _template().render(report=data, style=Markup(style), style_hash=digest)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import polars as pl
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from connector.corrections import Correction
 from connector.quality.agreement import pairs
@@ -16,7 +17,7 @@ from connector.quality.consensus import Consensus
 from connector.quality.golden import Golden, golden
 from connector.quality.interval import Estimate, unknown
 from connector.quality.table import BOX, Labels
-from connector.quality.units import ABSENT, keep_roles
+from connector.quality.units import ABSENT, GEOMETRY, UNIT, keep_roles
 from connector.report.data import (
     AgreementMatrix,
     AnnotatorRow,
@@ -29,17 +30,18 @@ from connector.report.data import (
     Progress,
     ReportData,
 )
+from connector.report.draw import spoken
 
 READABLE = 24
-"""More names than this make no readable matrix: those with most answers are shown."""
+"""More names than this make no readable matrix: those with the most answers, or mistakes, are shown."""
 
 POINTS = 200
 PIXELS = 960
 
 NO_GOLD = "there are no gold answers; give --gold"
-NO_REVIEW = (
-    "no review was given; draw a sample with `connector review draw`, then give --sample and --verdicts"
-)
+NO_GOLD_ANSWERED = "nobody answered a task with gold answers"
+NO_REVIEW = "no review was given; draw a sample (connector review draw), then give --sample and --verdicts"
+PERSONS_ONLY = "only persons are judged"
 
 Pictures = Callable[[str], bytes | None]
 """The picture of a task, by the task's id."""
@@ -67,6 +69,7 @@ def content(
         units: schema `UNITS`, of `labels`.
         limit: the golden score that is demanded.
         tasks: task, key, overlap; empty where labels come from a file.
+        confidence: of all intervals.
         error_rate: what a review said of the whole.
         cards: how many disagreements are drawn.
 
@@ -75,23 +78,28 @@ def content(
     """
     found = golden(units, limit, confidence)
     names = dict(zip(tasks["task"], (_short_key(key) for key in tasks["key"]), strict=True))
+    said = {*units["label"]}
+    has_gold = bool((units["role"] == "gold").any())
+    no_gold = NO_GOLD_ANSWERED if has_gold else NO_GOLD
+    by_control = _by_control(keep_roles(units, ["person"]))
     return ReportData(
         title=title,
         made_at=made_at,
         source=source,
-        figures=_figures(merged, found, limit, error_rate),
+        confidence=confidence,
+        figures=_figures(merged, found, labels.controls, limit, error_rate, no_gold),
         progress=_progress(labels, len(tasks) or None),
-        annotators=_rows(labels, units, limit, confidence),
+        annotators=_rows(labels, units, limit, confidence, "answered no gold task" if has_gold else NO_GOLD),
         golden_limit=limit,
-        agreement=[_matrix(control, part) for control, part in _by_control(keep_roles(units, ["person"]))],
+        agreement=[_matrix(control, part, both) for control, part in by_control if len(both := pairs(part))],
         confusion=[_confusion(control, part) for control, part in _by_control(found.confusion)],
         cards=_cards(units, merged, labels, names, pictures, cards),
         corrections=[
             CorrectionRow(
                 names.get(c.task, c.task),
                 change.control,
-                _said(change.now),
-                _said(change.then),
+                _counted(change.now, said),
+                change.then,
                 c.why,
                 c.confidence,
             )
@@ -111,31 +119,53 @@ def _short_key(key: str) -> str:
     return key.rsplit("/", 1)[-1] or key
 
 
-def _said(labels: str) -> str:
-    return labels.replace(ABSENT, "not drawn")
+def _counted(answers: str, known: set[str]) -> str:
+    """`ABSENT, tree, tree` as `tree 2, not drawn 1`; as it stands where a label itself holds a comma."""
+    parts = answers.split(", ")
+    if len(parts) == 1 or not known.issuperset(parts):
+        return spoken(answers)
+    count = sorted(Counter(parts).items(), key=lambda entry: (-entry[1], entry[0]))
+    return ", ".join(f"{spoken(label)} {n}" for label, n in count)
 
 
-def _figures(merged: Consensus, found: Golden, limit: float, error_rate: Estimate | None) -> list[Figure]:
+def _figures(
+    merged: Consensus,
+    found: Golden,
+    controls: Mapping[str, str],
+    limit: float,
+    error_rate: Estimate | None,
+    no_gold: str,
+) -> list[Figure]:
+    def counted(control: str) -> str:
+        return "objects" if controls[control] == BOX else "tasks"
+
     figures = [
         Figure(
-            f"Golden score, {control}", score, "everybody's answers to tasks with known answers", limit=limit
+            f"Golden score, {control}",
+            score,
+            f"right answers where the answer is known; n counts answers to {counted(control)}",
+            limit=limit,
         )
         for control, score in sorted(found.controls.items())
-    ] or [Figure("Golden score", unknown(0, "wilson", NO_GOLD), limit=limit)]
+    ] or [Figure("Golden score", unknown(0, "wilson", no_gold), limit=limit)]
     for one in merged.controls:
+        n = f"n counts {counted(one.control)} with two answers or more"
         figures += [
             Figure(
-                f"Agreement, {one.control}", one.agreement.observed, "share of pairs of answers that agree"
+                f"Agreement, {one.control}",
+                one.agreement.observed,
+                f"pairs of answers that are the same; {n}",
             ),
             Figure(
                 f"Krippendorff's alpha, {one.control}",
                 one.agreement.krippendorff_alpha,
-                "agreement beyond chance; 1 is perfect, 0 is chance",
+                f"agreement beyond chance: 1 is perfect, 0 is chance; {n}",
                 percent=False,
             ),
         ]
     rate = error_rate or unknown(0, "review sample", NO_REVIEW)
-    return [*figures, Figure("Error rate", rate, "tasks whose consensus an expert would change")]
+    comment = "tasks whose consensus an expert would change; n counts reviewed tasks"
+    return [*figures, Figure("Error rate", rate, comment)]
 
 
 def _progress(labels: Labels, total: int | None) -> Progress | None:
@@ -147,14 +177,16 @@ def _progress(labels: Labels, total: int | None) -> Progress | None:
         .sort("at")
         .with_row_index("n", 1)
     )
-    if len(first) < 2:
+    if not len(first):
         return None
     shown = first.gather_every(max(1, len(first) // POINTS))
     points = [*shown.select("at", "n").iter_rows(), (first["at"][-1], len(first))]
     return Progress([(at, int(n)) for at, n in dict.fromkeys(points)], total)
 
 
-def _rows(labels: Labels, units: pl.DataFrame, limit: float, confidence: float) -> list[AnnotatorRow]:
+def _rows(
+    labels: Labels, units: pl.DataFrame, limit: float, confidence: float, no_gold: str
+) -> list[AnnotatorRow]:
     # One golden score a person: all questions as one, tasks as clusters.
     together = units.with_columns(
         control=pl.lit("all"), unit=pl.format("{}/{}", "control", "unit"), kind=pl.lit(BOX)
@@ -162,48 +194,67 @@ def _rows(labels: Labels, units: pl.DataFrame, limit: float, confidence: float) 
     scores = {
         row["annotator"]: row for row in golden(together, limit, confidence).annotators.iter_rows(named=True)
     }
-    return [
-        AnnotatorRow(
-            name=row["annotator"],
-            role=row["role"],
-            tasks=row["tasks"],
-            annotations=row["annotations"],
-            seconds_median=row["seconds_median"],
-            per_hour=row["per_hour"],
-            agreement=row["agreement"],
-            accuracy=_estimate(row, "accuracy", METHOD),
-            golden=_golden_of(scores.get(row["annotator"]) if row["role"] == "person" else None),
-            verdict=scores[row["annotator"]]["verdict"]
-            if row["role"] == "person" and row["annotator"] in scores
-            else "",
+    compared = _comparisons(units)
+    rows = []
+    for row in annotators(units, labels.answers, confidence).iter_rows(named=True):
+        person = row["role"] == "person"
+        score = scores.get(row["annotator"], {}) if person else {}
+        rows.append(
+            AnnotatorRow(
+                name=row["annotator"],
+                role=row["role"],
+                tasks=row["tasks"],
+                annotations=row["annotations"],
+                seconds_median=row["seconds_median"],
+                per_hour=row["per_hour"],
+                agreement=_known(
+                    row["agreement"],
+                    None,
+                    None,
+                    compared.get(row["annotator"], 0),
+                    "share of the others' answers that are the same",
+                    "nobody else answered the same" if person else PERSONS_ONLY,
+                ),
+                accuracy=_known(
+                    row["accuracy"],
+                    row["accuracy_low"],
+                    row["accuracy_high"],
+                    row["accuracy_n"],
+                    METHOD,
+                    "no majority of others to judge by" if person else PERSONS_ONLY,
+                ),
+                golden=_known(
+                    score.get("score"),
+                    score.get("low"),
+                    score.get("high"),
+                    score.get("n"),
+                    "all questions together; wilson, tasks as clusters (Rao and Scott 1992)",
+                    no_gold if person else PERSONS_ONLY,
+                ),
+                verdict=score.get("verdict", ""),
+            )
         )
-        for row in annotators(units, labels.answers, confidence).iter_rows(named=True)
-    ]
+    return rows
 
 
-def _estimate(row: dict[str, object], name: str, method: str) -> Estimate:
-    value, low, high, n = (row[f"{name}{end}"] for end in ("", "_low", "_high", "_n"))
-    if not isinstance(value, float):
-        return unknown(0, method, "there is nothing to judge by")
-    return Estimate(value, _float(low), _float(high), int(n) if isinstance(n, int) else 0, method)
+def _known(
+    value: float | None, low: float | None, high: float | None, n: int | None, method: str, why: str
+) -> Estimate:
+    """A number of a row; why, where there is none."""
+    return unknown(0, method, why) if value is None else Estimate(value, low, high, n or 0, method)
 
 
-def _float(value: object) -> float | None:
-    return value if isinstance(value, float) else None
+def _comparisons(units: pl.DataFrame) -> dict[str, int]:
+    """How many answers of others stand beside each annotator's."""
+    both = pairs(keep_roles(units, ["person"])).select("annotator_a", "annotator_b", "units")
+    ends = [both.select("units", annotator=end) for end in ("annotator_a", "annotator_b")]
+    return dict(pl.concat(ends).group_by("annotator").agg(pl.col("units").sum()).iter_rows())
 
 
-def _golden_of(row: dict[str, object] | None) -> Estimate:
-    method = "all questions together; wilson, tasks as clusters (Rao and Scott 1992)"
-    if row is None:
-        return unknown(0, method, "answered no gold task")
-    low, high, n = _float(row["low"]), _float(row["high"]), row["n"]
-    return Estimate(_float(row["score"]), low, high, int(n) if isinstance(n, int) else 0, method)
-
-
-def _matrix(control: str, people: pl.DataFrame) -> AgreementMatrix:
+def _matrix(control: str, people: pl.DataFrame, both: pl.DataFrame) -> AgreementMatrix:
     busy = people.group_by("annotator").len().sort("len", "annotator", descending=[True, False])
     names = sorted(busy["annotator"].head(READABLE))
-    found = {(r["annotator_a"], r["annotator_b"]): r for r in pairs(people).iter_rows(named=True)}
+    found = {(r["annotator_a"], r["annotator_b"]): r for r in both.iter_rows(named=True)}
 
     def of(a: str, b: str, name: str) -> float | None:
         row = found.get((min(a, b), max(a, b)))
@@ -214,13 +265,28 @@ def _matrix(control: str, people: pl.DataFrame) -> AgreementMatrix:
         names,
         [[of(a, b, "agreement") for b in names] for a in names],
         [[int(of(a, b, "units") or 0) for b in names] for a in names],
+        len(busy),
     )
 
 
 def _confusion(control: str, counted: pl.DataFrame) -> ConfusionMatrix:
-    seen = sorted({*counted["gold"], *counted["label"]}, key=lambda label: (label == ABSENT, label))
-    count = {(gold, label): n for gold, label, n in counted.select("gold", "label", "count").iter_rows()}
-    return ConfusionMatrix(control, seen, [[count.get((gold, given), 0) for given in seen] for gold in seen])
+    count = {(gold, given): n for gold, given, n in counted.select("gold", "label", "count").iter_rows()}
+    mistakes = dict.fromkeys((label for pair in count for label in pair), 0)
+    totals = dict.fromkeys(mistakes, 0)
+    for (gold, given), n in count.items():
+        totals[gold] += n
+        if gold != given:
+            mistakes[gold] += n
+            mistakes[given] += n
+    worst = sorted(mistakes, key=lambda label: (-mistakes[label], label))[:READABLE]
+    shown = sorted(worst, key=lambda label: (label == ABSENT, label))
+    return ConfusionMatrix(
+        control,
+        shown,
+        [[count.get((gold, given), 0) for given in shown] for gold in shown],
+        [totals[gold] for gold in shown],
+        len(mistakes),
+    )
 
 
 def _cards(
@@ -234,7 +300,8 @@ def _cards(
     disputed = merged.units.filter(pl.col("agreement") < 1)
     worst = (
         disputed.group_by("task")
-        .agg(heat=(1 - pl.col("agreement")).sum())
+        # Rounded: sums in another order differ in their last digit, and tasks would change places.
+        .agg(heat=(1 - pl.col("agreement")).sum().round(9))
         .sort("heat", "task", descending=[True, False])
         .head(count)
     )
@@ -256,31 +323,35 @@ def _card(
     task: str, name: str, said: pl.DataFrame, merged: pl.DataFrame, labels: Labels, image: bytes | None
 ) -> Card:
     box = pl.col("control").is_in([control for control, kind in labels.controls.items() if kind == BOX])
+    disputed = merged.filter(pl.col("agreement") < 1).sort(UNIT)
+    numbers = disputed.filter(box).select(UNIT).with_row_index("object", 1)
+    whole = disputed.filter(~box)
+    said, merged = (frame.join(numbers, on=UNIT, how="left") for frame in (said, merged))
+    told = pl.concat([said.join(whole, on=UNIT, how="semi"), said.filter(pl.col("object").is_not_null())])
+    shape = ("annotator", "label", *GEOMETRY, "object")
     drawn = said.filter(box, pl.col("label") != ABSENT)
-    shape = ("annotator", "label", "x", "y", "width", "height")
     agreed = merged.filter(box, pl.col("label") != ABSENT).with_columns(annotator=pl.lit("consensus"))
     return Card(
         task=name if name == task else f"{name} (task {task})",
-        why=_dispute(said, merged),
+        why=_dispute(whole, numbers, merged.filter(box)),
         image=image,
         choices=[
-            Choice(*row) for row in said.filter(~box).select("control", "annotator", "label").iter_rows()
+            Choice(*row)
+            for row in told.sort(pl.col("object"), *UNIT, "annotator", "annotation", nulls_last=False)
+            .select("control", "annotator", "label", "object")
+            .iter_rows()
         ],
         boxes=[Box(*row) for row in drawn.select(shape).iter_rows()],
         consensus=[Box(*row) for row in agreed.select(shape).iter_rows()],
     )
 
 
-def _dispute(said: pl.DataFrame, merged: pl.DataFrame) -> str:
-    """Who is against whom, unit by unit: `objects: van 2, car 1; boat 1, not drawn 2`."""
-    told: dict[str, list[str]] = {}
-    for control, unit in merged.filter(pl.col("agreement") < 1).select("control", "unit").iter_rows():
-        one = said.filter(pl.col("control") == control, pl.col("unit") == unit)
-        counted = one.group_by("label").len().sort("len", "label", descending=[True, False])
-        told.setdefault(control, []).append(
-            ", ".join(f"{_said(label)} {n}" for label, n in counted.iter_rows())
-        )
-    return ". ".join(f"{control}: {'; '.join(units)}" for control, units in told.items())
+def _dispute(whole: pl.DataFrame, numbers: pl.DataFrame, objects: pl.DataFrame) -> str:
+    """What people differ on: `scene; 2 of 5 objects`."""
+    told = [*whole["control"]]
+    if len(numbers):
+        told.append(f"{len(numbers)} of {len(objects)} objects")
+    return f"In dispute: {', '.join(told)}."
 
 
 def shrunk(image: bytes | None) -> bytes | None:
@@ -291,8 +362,8 @@ def shrunk(image: bytes | None) -> bytes | None:
         with Image.open(io.BytesIO(image)) as opened:
             if opened.format in ("PNG", "JPEG", "GIF", "WEBP") and max(opened.size) <= PIXELS:
                 return image
-            small = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+            small = ImageOps.exif_transpose(opened).convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
         return None
     small.thumbnail((PIXELS, PIXELS))
     out = io.BytesIO()

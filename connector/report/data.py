@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from connector.quality.interval import Estimate
+from connector.quality.interval import CONFIDENCE, Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class AnnotatorRow:
     Attributes:
         seconds_median: per annotation; None where the tool did not measure.
         per_hour: annotations in an hour of work.
-        agreement: the share of the others' answers that agree with this annotator's.
+        agreement: the share of the others' answers that agree with this annotator's; `n` counts those.
         verdict: `pass`, `fail` or `undecided`, of the golden score; empty where there is none.
     """
 
@@ -43,7 +43,7 @@ class AnnotatorRow:
     annotations: int
     seconds_median: float | None
     per_hour: float | None
-    agreement: float | None
+    agreement: Estimate
     accuracy: Estimate
     golden: Estimate
     verdict: str = ""
@@ -58,12 +58,14 @@ class AgreementMatrix:
         names: (A,) the annotators.
         values: (A, A) shares from 0 to 1; None where the two share no task. The diagonal is not shown.
         n: (A, A) the units both answered.
+        people: how many annotators there are, the `names` among them.
     """
 
     control: str
     names: Sequence[str]
     values: Sequence[Sequence[float | None]]
     n: Sequence[Sequence[int]]
+    people: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +76,39 @@ class ConfusionMatrix:
         control: the question.
         labels: (L,) the labels, `ABSENT` among them where things are drawn.
         counts: (L, L) units; rows are gold, columns what was given.
+        totals: (L,) units of each gold label, whatever was given, also labels that are not among these.
+        kinds: how many labels there are, the `labels` among them.
     """
 
     control: str
     labels: Sequence[str]
     counts: Sequence[Sequence[int]]
+    totals: Sequence[int]
+    kinds: int
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One annotator's answer to a question about the whole item."""
+    """One annotator's answer to what is in dispute.
+
+    Attributes:
+        label: `ABSENT` where others drew something.
+        object: its number on the picture; None for a question about the whole item.
+    """
 
     control: str
     annotator: str
     label: str
+    object: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One annotator's upright box, in percent of the picture."""
+    """One annotator's upright box, in percent of the picture.
+
+    Attributes:
+        object: its number on the picture, the same for all boxes of one object; None where all agree.
+    """
 
     annotator: str
     label: str
@@ -100,6 +116,7 @@ class Box:
     y: float
     width: float
     height: float
+    object: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +127,7 @@ class Card:
         task: the item's key, or the task's id.
         why: in one sentence, what is in dispute.
         image: PNG, JPEG, GIF or WebP; None where there is no picture.
+        choices: who said what, of all that is in dispute.
         consensus: the merged boxes; their `annotator` is not shown.
     """
 
@@ -126,9 +144,9 @@ class CorrectionRow:
     """One change that is proposed.
 
     Attributes:
-        now: the label the tool holds.
+        now: what people said, in words.
         then: the label proposed.
-        confidence: in the proposal, from 0 to 1.
+        confidence: in the proposal, from 0 to 1; None where an expert said so.
     """
 
     task: str
@@ -141,7 +159,7 @@ class CorrectionRow:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Tasks labeled over time.
+    """Tasks labeled over time: those with at least one answer.
 
     Attributes:
         points: (time, tasks labeled by then), in the order of time.
@@ -159,12 +177,14 @@ class ReportData:
     Attributes:
         made_at: with a time zone; shown in UTC.
         source: (name, value): what was read, its version, the program's version, the seed.
+        confidence: of all intervals.
         golden_limit: the golden score an annotator must reach; drawn as a mark.
     """
 
     title: str
     made_at: datetime
     source: Sequence[tuple[str, str]]
+    confidence: float = CONFIDENCE
     figures: Sequence[Figure] = ()
     progress: Progress | None = None
     annotators: Sequence[AnnotatorRow] = ()

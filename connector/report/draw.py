@@ -12,13 +12,17 @@ from PIL import Image, UnidentifiedImageError
 
 from connector.errors import BadRecord
 from connector.quality.interval import Estimate
-from connector.report.data import Card, Choice, ConfusionMatrix, Progress
+from connector.quality.units import ABSENT
+from connector.report.data import Box, Card, Choice, ConfusionMatrix, Progress
 
 COLOURS = 7
 """The palette of annotators: Okabe and Ito (2008), who chose it for colour-blind readers, without black."""
 
 STEPS = 10
 """A heat map has so many steps above its lowest."""
+
+ROWS = 30
+"""So many corrections are shown; whoever wants all of them reads the plan."""
 
 Axis = tuple[float, float]
 
@@ -92,9 +96,18 @@ def moment(at: datetime) -> str:
     Raises:
         ValueError: if it has no time zone.
     """
+    return f"{_utc(at):%Y-%m-%d %H:%M} UTC"
+
+
+def _utc(at: datetime) -> datetime:
     if at.tzinfo is None:
         raise ValueError(f"{at.isoformat()} has no time zone; this project keeps UTC everywhere")
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return at.astimezone(UTC)
+
+
+def spoken(label: str) -> str:
+    """A label as people say it."""
+    return "not drawn" if label == ABSENT else label
 
 
 def axis(estimates: Iterable[Estimate], limit: float | None = None) -> Axis:
@@ -106,6 +119,7 @@ def axis(estimates: Iterable[Estimate], limit: float | None = None) -> Axis:
     seen = [number for one in estimates for number in (one.value, one.low) if number is not None]
     if limit is not None:
         seen.append(limit)
+    _finite(*seen)
     lowest = min([0.9, *seen])
     return max(-1.0, math.floor(round(lowest * 10, 9)) / 10), 1.0
 
@@ -125,13 +139,13 @@ def place(value: float, ends: Axis) -> str:
 
 def span(start: float, length: float) -> str:
     """A coordinate in percent, as SVG reads it."""
-    _finite(start)
-    _finite(length)
+    _finite(start, length)
     return f"{start + length:.2f}%"
 
 
 def step(value: float, ends: Axis = (0.0, 1.0)) -> int:
     """The step of a heat map, 0 to `STEPS`."""
+    _finite(value)
     low, high = ends
     return round(STEPS * min(1.0, max(0.0, (value - low) / (high - low))))
 
@@ -139,13 +153,17 @@ def step(value: float, ends: Axis = (0.0, 1.0)) -> int:
 def heat_axis(values: Sequence[Sequence[float | None]]) -> Axis:
     """The ends of a heat map's colours, which do not count the diagonal."""
     seen = [v for i, row in enumerate(values) for j, v in enumerate(row) if v is not None and i != j]
+    _finite(*seen)
     lowest = min([0.9, *seen])
     return max(0.0, math.floor(round(lowest * 10, 9)) / 10), 1.0
 
 
 def recall(matrix: ConfusionMatrix) -> list[list[float | None]]:
-    """(L, L) the share each cell has of its row; None in a row without units."""
-    return [[n / sum(row) if sum(row) else None for n in row] for row in matrix.counts]
+    """(L, L) the share each cell has of its gold label; None in a row without units."""
+    return [
+        [n / total if total else None for n in row]
+        for row, total in zip(matrix.counts, matrix.totals, strict=True)
+    ]
 
 
 def picture(card: Card) -> tuple[str, int, int] | None:
@@ -182,20 +200,36 @@ def _names(cards: Sequence[Card]) -> list[str]:
     return sorted(drew | chose)
 
 
-def votes(choices: Sequence[Choice]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """Who chose what: controls, in each the labels, the most frequent first, with their annotators."""
-    said: dict[str, dict[str, list[str]]] = {}
+def votes(choices: Sequence[Choice]) -> list[tuple[str, int | None, list[tuple[str, list[str]]]]]:
+    """Who said what: of each control or object the labels, the most frequent first, with who gave them."""
+    said: dict[tuple[str, int | None], dict[str, list[str]]] = {}
     for one in choices:
-        said.setdefault(one.control, {}).setdefault(one.label, []).append(one.annotator)
+        said.setdefault((one.control, one.object), {}).setdefault(one.label, []).append(one.annotator)
     return [
-        (control, sorted(labels.items(), key=lambda entry: (-len(entry[1]), entry[0])))
-        for control, labels in said.items()
+        (control, number, sorted(labels.items(), key=lambda entry: (-len(entry[1]), entry[0])))
+        for (control, number), labels in said.items()
+    ]
+
+
+def tags(card: Card) -> list[tuple[int, str, str]]:
+    """The numbers on a picture: number, x, y. Each stands at its object's corner, never off the picture."""
+    corners: dict[int, Box] = {}
+    for box in (*card.consensus, *card.boxes):
+        if box.object is not None:
+            corners.setdefault(box.object, box)
+    return [
+        (number, span(min(96.0, max(6.0, box.x)), 0), span(min(96.0, max(8.0, box.y)), 0))
+        for number, box in sorted(corners.items())
     ]
 
 
 def curve(progress: Progress) -> str:
-    """The points of progress as an SVG polyline over a square of 100 by 100, with 0 at its bottom."""
-    times = [at.timestamp() for at, _ in progress.points]
+    """The points of progress as an SVG polyline over a square of 100 by 100, with 0 at its bottom.
+
+    Raises:
+        ValueError: if a time has no time zone.
+    """
+    times = [_utc(at).timestamp() for at, _ in progress.points]
     start, wide = times[0], max(times[-1] - times[0], 1.0)
     top = ceiling(progress)
     return " ".join(
@@ -209,6 +243,7 @@ def ceiling(progress: Progress) -> int:
     return max(1, progress.total or 0, *(done for _, done in progress.points))
 
 
-def _finite(number: float) -> None:
-    if not math.isfinite(number):
-        raise ValueError(f"{number} is no number to show; say why it is unknown instead")
+def _finite(*numbers: float) -> None:
+    for number in numbers:
+        if not math.isfinite(number):
+            raise ValueError(f"{number} is no number to show; say why it is unknown instead")
