@@ -33,7 +33,7 @@ _ONE = {"taxonomy": "maxusages", "textarea": "maxsubmissions"}
 """Tags that take several answers unless this attribute says 1."""
 
 _LIMITS = {
-    *("min", "max", "step", "maxrating", "only", "format", "leafsonly", "allownested", "maxusages"),
+    *("min", "max", "step", "maxrating", "only", "format", "leafsonly", "allownested", "legacy", "maxusages"),
     *("maxsubmissions", "allowempty", "labeling", "minpoints", "maxpoints", "closable", "skeleton"),
     *("canrotate", "outputs", "granularity"),
 }

@@ -16,6 +16,7 @@ ROOT = Path(connector.__file__).parent
 
 FLOORS = [
     ["errors", "model"],
+    ["regions"],
     ["quality", "quality.table", "quality.interval", "quality.similarity", "quality.units"],
     ["quality.agreement", "quality.truth", "quality.sampling"],
     ["quality.golden", "quality.consensus", "quality.review", "quality.annotators"],

@@ -1,0 +1,163 @@
+"""Regions that answer a question, about the whole object or about one drawn region."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+from connector.model import Control
+from connector.regions.base import Answered, Expect, Name, Number, Part, Paths, Size, Text
+from connector.regions.drawn import PLACE
+from connector.regions.kinds import Kind
+
+
+class Answer(Answered):
+    """A region that is an answer, of the whole object or of one drawn region."""
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the drawn region that this answer is about, if it carries that region's place.
+
+        An answer written by a program may leave the place out: `areas` joins by the id alone.
+        """
+        about = any(key in PLACE for key in self.value.model_extra or ())
+        return str(self.id) if about and self.id is not None else None
+
+    def answer(self, control: Control | None = None) -> Any:
+        """What was answered, in one form that JSON can hold.
+
+        choice: a list of labels · taxonomy: a list of paths · rating, number: a number · date: ISO 8601 ·
+        text: the texts, one a line · pairwise: left or right · ranking: the items of every bucket.
+
+        Args:
+            control: the question, whose `format` tells how a date is written.
+
+        Raises:
+            BadRecord: if a date is not written in that form.
+        """
+        raise NotImplementedError
+
+
+class _ChoicesValue(Part):
+    choices: Annotated[list[Name], Expect("a list of texts that are not empty")]
+
+
+class Choices(Answer):
+    kind = Kind.CHOICE
+    value: _ChoicesValue
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.value.choices)
+
+    def answer(self, control: Control | None = None) -> list[str]:  # noqa: ARG002
+        return list(self.value.choices)
+
+
+SEPARATOR = " / "
+"""Between the steps of a path where it is told as one label."""
+
+
+class _PathsValue(Part):
+    taxonomy: Paths | None = None
+    choices: Paths | None = None
+
+
+class Taxonomy(Answer):
+    """Paths in a tree, from its root; also the answers of `Choices` that may be nested."""
+
+    kind = Kind.TAXONOMY
+    value: _PathsValue
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(SEPARATOR.join(path) for path in self.answer())
+
+    def answer(self, control: Control | None = None) -> list[list[str]]:  # noqa: ARG002
+        return self.value.taxonomy or self.value.choices or []
+
+
+class _RatingValue(Part):
+    rating: Size
+
+
+class Rating(Answer):
+    kind = Kind.RATING
+    value: _RatingValue
+
+    def answer(self, control: Control | None = None) -> float:  # noqa: ARG002
+        return self.value.rating
+
+
+class _NumericValue(Part):
+    number: Number
+
+
+class Numeric(Answer):
+    kind = Kind.NUMBER
+    value: _NumericValue
+
+    def answer(self, control: Control | None = None) -> float:  # noqa: ARG002
+        return self.value.number
+
+
+class _DateValue(Part):
+    datetime: Name
+
+
+class Date(Answer):
+    kind = Kind.DATE
+    value: _DateValue
+
+    def answer(self, control: Control | None = None) -> str:
+        text = self.value.datetime
+        limits = control.limits if control else {}
+        try:
+            if limits.get("format") and limits.get("only") != "time":
+                moment = datetime.strptime(text, limits["format"])  # noqa: DTZ007 - the editor keeps no zone
+                return moment.isoformat() if "time" in limits.get("only", "time") else str(moment.date())
+            return (
+                str(date.fromisoformat(text)) if len(text) == 10 else datetime.fromisoformat(text).isoformat()
+            )
+        except ValueError as error:
+            if limits.get("format"):
+                raise self.refuse(f"the date {text!r} is not of the form {limits['format']!r}") from error
+            return text
+
+
+class _TextValue(Part):
+    text: Text | list[Text]
+
+
+class TextAnswer(Answer):
+    kind = Kind.TEXT
+    value: _TextValue
+
+    def answer(self, control: Control | None = None) -> str:  # noqa: ARG002
+        text = self.value.text
+        return text if isinstance(text, str) else "\n".join(text)
+
+
+class _PairwiseValue(Part):
+    selected: Annotated[Literal["left", "right"], Expect("left or right")]
+
+
+class Pairwise(Answer):
+    kind = Kind.PAIRWISE
+    value: _PairwiseValue
+
+    def answer(self, control: Control | None = None) -> str:  # noqa: ARG002
+        return self.value.selected
+
+
+class _RankingValue(Part):
+    ranker: Annotated[dict[str, list[Name]] | list[Name], Expect("lists of items, by bucket")]
+
+
+class Ranking(Answer):
+    kind = Kind.RANKING
+    value: _RankingValue
+
+    def answer(self, control: Control | None = None) -> dict[str, list[str]]:  # noqa: ARG002
+        found = self.value.ranker
+        return found if isinstance(found, dict) else {self.control: found}

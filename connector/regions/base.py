@@ -1,0 +1,130 @@
+"""What the fields of a region may hold. An integer stays an integer, and a float a float."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    InstanceOf,
+    Strict,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from connector.errors import BadRecord
+from connector.regions.kinds import Kind
+
+
+class Expect:
+    """Replaces whatever went wrong within a field by what the field must be."""
+
+    def __init__(self, expected: str) -> None:
+        self.expected = expected
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.custom_error_schema(
+            handler(source), custom_error_type="expected", custom_error_message=self.expected
+        )
+
+
+_Int = Annotated[int, Strict()]
+_Float = Annotated[float, Strict(), AllowInfNan(False)]
+Number = Annotated[_Int | _Float, Expect("a finite number")]
+Size = Annotated[
+    Annotated[_Int, Field(ge=0)] | Annotated[_Float, Field(ge=0)], Expect("a finite number from 0 on")
+]
+Pixels = Annotated[Annotated[_Int, Field(gt=0)] | Annotated[_Float, Field(gt=0)], Expect("a number over 0")]
+Count = Annotated[int, Strict(), Field(ge=0), Expect("a whole number from 0 on")]
+Id = Annotated[Annotated[str, Strict()] | _Int, Expect("text or a whole number")]
+Index = Annotated[
+    Annotated[str, Strict(), Field(pattern=r"^\d+$")] | Annotated[_Int, Field(ge=0)],
+    Expect("the number of a paragraph"),
+]
+Name = Annotated[str, Strict(), Field(min_length=1), Expect("text")]
+Names = Annotated[list[Name], Expect("a list of texts that are not empty")] | None
+Paths = Annotated[
+    list[Annotated[list[Name], Field(min_length=1)]], Expect("a list of paths, each a list of texts")
+]
+# Any string: the editor cuts characters of two halves in two, and half a character is no valid text.
+Text = Annotated[InstanceOf[str], Expect("text")]
+Rle = Annotated[
+    list[Annotated[int, Strict(), Field(ge=0, le=255)]],
+    Field(min_length=7),
+    Expect("a list of whole numbers from 0 to 255"),
+]
+Point = Annotated[list[Number], Field(min_length=2, max_length=2), Expect("a pair of finite numbers")]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+
+class Region(Part):
+    """One piece of an annotation.
+
+    `id` is shared by all answers about the same drawn thing; `control` and `target` are the tool's
+    `from_name` and `to_name`, empty where there are none; `item` counts pictures or entries of a list that
+    are shown by one object.
+    """
+
+    kind: ClassVar[Kind]
+
+    id: Id | None = None
+    type: Name
+    control: str = Field(default="", alias="from_name")
+    target: str = Field(default="", alias="to_name")
+    item: Count | None = Field(default=None, alias="item_index")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that were given; none for a thing that was drawn without."""
+        return ()
+
+    def dump(self) -> dict[str, Any]:
+        """The region as the tool knows it: the same keys and values that were read."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+    def refuse(self, why: str) -> BadRecord:
+        """The error that says what is wrong with this region."""
+        where = f" of control {self.control!r}" if self.control else ""
+        return BadRecord(f"region {self.id!r}{where}: {why}")
+
+
+class Other(Region):
+    """An answer that is kept and not read, such as one of a type that we do not know."""
+
+    kind = Kind.UNMEASURED
+
+
+class Relation(Region):
+    """A link between two regions, named by their ids."""
+
+    kind = Kind.RELATION
+
+    type: Literal["relation"]
+    from_id: Id
+    to_id: Id
+    direction: Annotated[Literal["left", "right", "bi"], Expect("left, right or bi")] = "right"
+    given: Names = Field(default=None, alias="labels")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.given or ())
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The ids of the region it leaves and of the one it comes to; a link to the left is turned round."""
+        ends = (str(self.from_id), str(self.to_id))
+        return ends[::-1] if self.direction == "left" else ends
+
+
+class Answered(Region):
+    """A region that answers a control about an object."""
+
+    control: Name = Field(alias="from_name")
+    target: Name = Field(alias="to_name")
+    value: Part
