@@ -191,7 +191,7 @@ def summary_command(
     units = align(session, loaded)
     merged = merge(session, units, truth, seed, confidence)
     found = _golden(session, units, confidence)
-    people = _annotators(units, loaded, confidence)
+    people = _annotators(units, loaded, confidence).filter(role="person")
     agreed = {c.control: c.agreement for c in merged.controls}
     session.table(
         "Quality",
@@ -233,7 +233,7 @@ def summary_command(
                 ),
                 *(verdicts.get((r["annotator"], control)) for control in sorted(found.controls)),
             )
-            for r in people.filter(role="person").iter_rows(named=True)
+            for r in people.iter_rows(named=True)
         ],
     )
     golden = _golden_json(found, loaded) if len(found.annotators) else None
