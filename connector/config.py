@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_settings import (
@@ -52,8 +52,10 @@ url = {store}           # the label store: a folder, or s3://bucket/prefix
 
 [quality]
 gold_limit = 0.8       # an annotator passes when the whole interval of the golden score lies above
-box_iou = 0.5          # two boxes may be the same object from this overlap on
 seed = 0
+
+# [quality.thresholds]   # how alike two regions must be to be the same thing, by kind
+# box = 0.5
 
 [roles]                # who is not an ordinary annotator: person, gold, reviewer, model, code
 {roles}
@@ -95,7 +97,7 @@ class Quality(_Section):
     """What counts as good, and how it is computed."""
 
     gold_limit: float = Field(default=0.8, gt=0, lt=1)
-    box_iou: float = Field(default=0.5, gt=0, le=1)
+    thresholds: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
     seed: int = Field(default=0, ge=0)
 
 

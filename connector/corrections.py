@@ -21,10 +21,11 @@ from connector.adapters.base import LabelingTool
 from connector.errors import Conflict, Reject, UsageError
 from connector.files import write_atomic
 from connector.journal import Entry, Journal, State
-from connector.labels import Loaded, region_id
+from connector.labels import RELATED, RELATIONS, Loaded, area_id
 from connector.model import Annotation, Role, Task, dump_json
-from connector.quality.table import BOX
-from connector.quality.units import ABSENT, GEOMETRY, UNIT
+from connector.quality.kinds import BOX, DRAWN, KEYPOINT, RELATION
+from connector.quality.units import ABSENT, SEVERAL, SHAPE, UNIT
+from connector.regions import gather, parse_result
 
 ADD, REPLACE = "add", "replace"
 POLICIES = (ADD, REPLACE)
@@ -156,12 +157,12 @@ def plan(
     gold = units.filter(pl.col("role") == Role.GOLD)
     wrong = differing.join(gold, on="task", how="anti").select("task").unique()
     undecided = set(truth.filter(~pl.col("decided")).join(wrong, on="task", how="semi")["task"])
-    of_task = [_by_task(frame, wrong) for frame in (truth, people, units, loaded.labels.regions)]
+    of_task = [_by_task(frame, wrong) for frame in (truth, people, units)]
     made: list[Correction] = []
     for task in sorted(tasks, key=lambda t: t.id):
         if task.id in of_task[0] and task.id not in undecided:
-            right, said, all_units, regions = (frames[task.id] for frames in of_task)
-            result = _regions(task, right, all_units, regions, loaded.labels.controls)
+            right, said, everything = (frames[task.id] for frames in of_task)
+            result = _regions(task, right, everything)
             made += _corrections(task, right, said, result, policy)
     why = "the answers do not decide it: send it to review"
     return Planned(
@@ -179,7 +180,7 @@ def _truth(units: pl.DataFrame, consensus: pl.DataFrame, confident: float) -> pl
     """What shall stand in each unit: an expert's answer where there is one in the task, else the consensus.
 
     Returns:
-        `UNIT`, then (label), confidence (null of an expert), decided, and the geometry.
+        `UNIT`, kind, then (label), confidence (null of an expert), decided, and the shape.
     """
     expert = units.filter(pl.col("role") == Role.REVIEWER)
     said = (
@@ -188,7 +189,7 @@ def _truth(units: pl.DataFrame, consensus: pl.DataFrame, confident: float) -> pl
         .agg(
             pl.col("label").first().alias("then"),
             (pl.col("label").n_unique() == 1).alias("decided"),
-            *(pl.col(name).first() for name in GEOMETRY),
+            *(pl.col(name).first() for name in SHAPE),
         )
         .with_columns(confidence=pl.lit(None, pl.Float64))
     )
@@ -197,10 +198,11 @@ def _truth(units: pl.DataFrame, consensus: pl.DataFrame, confident: float) -> pl
         *UNIT,
         pl.col("label").alias("then"),
         "confidence",
-        *GEOMETRY,
+        *SHAPE,
         decided=~pl.col("tie") & (pl.col("confidence") >= confident),
     )
-    return pl.concat([said.select(agreed.columns), agreed]).sort(UNIT)
+    kinds = units.select("control", "kind").unique()
+    return pl.concat([said.select(agreed.columns), agreed]).join(kinds, on="control").sort(UNIT)
 
 
 def _corrections(
@@ -233,7 +235,7 @@ def _corrections(
         mine = people.filter(pl.col("annotation") == annotation.id)
         changes = _changes(mine, right) if len(mine) else []
         if changes:
-            kept = [raw for raw in json.loads(annotation.result) if raw.get("from_name") not in measured]
+            kept = [raw for raw in json.loads(annotation.result) if _control(raw) not in measured]
             yield Correction.model_validate(
                 {
                     **common,
@@ -247,6 +249,10 @@ def _corrections(
             )
 
 
+def _control(raw: Mapping[str, Any]) -> str:
+    return RELATIONS if raw.get("type") == "relation" else str(raw.get("from_name"))
+
+
 def _changes(answers: pl.DataFrame, right: pl.DataFrame) -> list[dict[str, str]]:
     """Every unit in which one of these answers is not what shall stand there."""
     told = answers.group_by(UNIT).agg(now=pl.col("label").sort().str.join(", "), all=pl.col("label").unique())
@@ -255,38 +261,88 @@ def _changes(answers: pl.DataFrame, right: pl.DataFrame) -> list[dict[str, str]]
     return differ.select("control", "unit", "now", "then").to_dicts()
 
 
-def _regions(
-    task: Task,
-    right: pl.DataFrame,
-    units: pl.DataFrame,
-    given: pl.DataFrame,
-    controls: Mapping[str, str],
-) -> list[Mapping[str, Any]]:
+PLACES: Mapping[str, Sequence[str]] = {
+    BOX: ("x", "y", "width", "height", "rotation"),
+    KEYPOINT: ("x", "y"),
+}
+"""Where a merged shape stands in a value. Of other kinds the most typical person's shape is taken."""
+
+
+def _regions(task: Task, right: pl.DataFrame, units: pl.DataFrame) -> list[Mapping[str, Any]]:
     """The result that says what is right, each region made from one that somebody gave."""
-    raws = {
-        (str(annotation.id), str(raw.get("from_name")), region_id(raw, number)): raw
-        for annotation in task.annotations
-        for number, raw in enumerate(json.loads(annotation.result) or [])
-        if isinstance(raw, Mapping)
-    }
-    made: list[Mapping[str, Any]] = []
-    for row in right.filter(pl.col("then") != ABSENT).iter_rows(named=True):
-        same = units.filter(
-            *(pl.col(name) == row[name] for name in UNIT), pl.col("label") == row["then"]
-        ).sort("similarity", "annotation", descending=[True, False], nulls_last=True)
+    given = _given(task)
+    made: dict[str, list[dict[str, Any]]] = {}
+    there = right.filter(pl.col("then") != ABSENT).iter_rows(named=True)
+    for row in sorted(there, key=lambda row: row["kind"] not in DRAWN):
+        if "/" in row["unit"] and row["unit"] not in made:
+            continue  # about a thing that shall not be there
+        same = units.filter(*(pl.col(name) == row[name] for name in UNIT), pl.col("label") == row["then"])
         if not len(same):
             continue
-        like = same.row(0, named=True)
-        region = like["region"]
-        if region is None:
-            control = (pl.col("annotation") == like["annotation"]) & (pl.col("control") == row["control"])
-            region = given.filter(control)["region"][0]
-        raw = dict(raws[like["annotation"], row["control"], region])
-        raw["id"] = hashlib.blake2b("/".join(row[name] for name in UNIT).encode(), digest_size=5).hexdigest()
-        if controls[row["control"]] == BOX:
-            raw["value"] = {**raw["value"], "rotation": 0, **{name: row[name] for name in GEOMETRY}}
-        made.append(raw)
-    return made
+        like = same.sort("similarity", "annotation", descending=[True, False], nulls_last=True).row(
+            0, named=True
+        )
+        raws = [dict(raw) for raw in given.get(_key(like, units), [])]
+        if row["kind"] in DRAWN:
+            made[_path(row)] = raws
+            for raw in raws:
+                names = PLACES.get(row["kind"], ())
+                raw["value"] = {**raw["value"], **dict(zip(names, row["shape"], strict=False))}
+        elif row["kind"] != RELATION:
+            made.setdefault(_path(row), []).extend(raws)
+    ids = {path: hashlib.blake2b(f"{task.id}/{path}".encode(), digest_size=5).hexdigest() for path in made}
+    answers = [{**raw, "id": ids[path]} for path, raws in made.items() for raw in _together(raws)]
+    return [*answers, *_links(right, ids)]
+
+
+def _path(row: Mapping[str, Any]) -> str:
+    """The name of what a unit is about: an answer about a drawn thing is about that."""
+    return row["unit"] if "/" in row["unit"] else f"{row['control']}/{row['unit']}"
+
+
+def _key(like: Mapping[str, Any], units: pl.DataFrame) -> tuple[str, str, str]:
+    """What `_given` calls the regions behind a row of the unit table."""
+    region = like["region"]
+    if region is None and "/" in like["unit"]:
+        control, unit = like["unit"].split("/", 1)
+        thing = (pl.col("control") == control) & (pl.col("unit") == unit)
+        region = units.filter(thing, pl.col("annotation") == like["annotation"])["region"][0]
+    return like["annotation"], like["control"], region or ""
+
+
+def _given(task: Task) -> dict[tuple[str, str, str], list[Mapping[str, Any]]]:
+    """The regions of all annotations, by annotation, control and drawn thing; none for the whole task."""
+    given: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for annotation in task.annotations:
+        id = str(annotation.id)
+        result = gather(parse_result(json.loads(annotation.result)))
+        for number, area in enumerate(result.areas):
+            name = area_id(area, number)
+            given[id, area.shape.control, name] = [region.dump() for region in area.regions]
+            for answer in area.answers:
+                given.setdefault((id, answer.control, name), []).append(answer.dump())
+        for answer in result.answers:
+            given.setdefault((id, answer.control, ""), []).append(answer.dump())
+    return given
+
+
+def _together(raws: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The regions of one thing, all at the place of the first: an answer carries the place it is about."""
+    place = {name: value for name, value in raws[0].get("value", {}).items() if name != raws[0]["type"]}
+    for raw in raws:
+        theirs = raw["value"]
+        about = place if len(raws) > 1 and place.keys() & theirs.keys() else {}
+        yield {**raw, "value": {**theirs, **about}}
+
+
+def _links(right: pl.DataFrame, ids: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The relations between what is there."""
+    for row in right.filter(pl.col("kind") == RELATION, pl.col("then") != ABSENT).iter_rows(named=True):
+        start, end = row["unit"].split(" → ")
+        if start in ids and end in ids:
+            labels = [] if row["then"] == RELATED else row["then"].split(SEVERAL)
+            ends = {"from_id": ids[start], "to_id": ids[end]}
+            yield {"type": "relation", "direction": "right", **ends, "labels": labels}
 
 
 @dataclass

@@ -6,6 +6,7 @@ look as if its annotator had overlooked something.
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
 import io
@@ -18,23 +19,44 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 from polars.exceptions import PolarsError
 
 from connector.errors import BadRecord, Reject, UsageError
-from connector.model import Role
-from connector.quality.table import ANSWERS, BOX, CHOICE, REGIONS, Labels
-from connector.quality.units import ABSENT
+from connector.model import Role, dump_json
+from connector.quality.interval import Ints
+from connector.quality.kinds import CHOICE
+from connector.quality.similarity import decode_brush, from_pixels
+from connector.quality.table import ANSWERS, REGIONS, Labels
+from connector.quality.units import ABSENT, SEVERAL
+from connector.regions import (
+    Answer,
+    Area,
+    Bitmask,
+    Choices,
+    Drawn,
+    Gathered,
+    Kind,
+    Mask,
+    Taxonomy,
+    gather,
+    parse_result,
+)
 from connector.store import ANNOTATION, TASK, Store
 
 GOLD = "gold"
 """The annotator of a gold file that names none."""
 
+RELATIONS = "relations"
+"""The control that relations answer: they name none."""
+
+RELATED = "related"
+"""What a relation without a label says."""
+
 REQUIRED = ("task", "annotator", "label")
 OPTIONAL = ("control", "seconds", "created_at", "role")
-
-_KINDS = {"choices": CHOICE, "rectanglelabels": BOX}
-_GEOMETRY = ("x", "y", "width", "height")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,40 +189,43 @@ class _Tables:
     def add(self, head: _Head, where: str, result: object) -> None:
         """Take in one annotation, or reject all of it."""
         task, annotation, annotator, role, seconds, created_at = head
+        controls = dict(self.controls)
         try:
-            if not isinstance(result, list):
-                raise BadRecord(f"a result must be a list of regions, found {type(result).__name__}")
-            rows = [row for number, raw in enumerate(result) for row in self._region(raw, number)]
+            rows = [(task, annotation, *row) for row in self._rows(gather(parse_result(result)), controls)]
         except BadRecord as error:
             self.rejects.append(Reject(where, error.what))
             return
+        self.controls = controls
         self.answers.append((task, annotation, annotator, role, seconds, created_at))
-        self.regions += [(task, annotation, *row) for row in rows]
+        self.regions += rows
 
-    def _region(self, raw: object, number: int) -> Iterator[tuple[Any, ...]]:
-        """The rows of one region: control, region, label and the geometry."""
-        if not isinstance(raw, Mapping):
-            raise BadRecord(f"region {number} must be a JSON object, found {type(raw).__name__}")
-        kind, value, control = raw.get("type"), raw.get("value"), raw.get("from_name")
-        if kind == "relation":
-            self.unmeasured["relations"] = "relation"
-            return
-        if not isinstance(control, str) or not isinstance(kind, str) or not isinstance(value, Mapping):
-            raise BadRecord(f"region {number} lacks from_name, type or value")
-        if kind not in _KINDS or (kind == "choices" and _belongs_to_a_region(value)):
-            self.unmeasured[control] = kind
-            return
-        if self.controls.setdefault(control, _KINDS[kind]) != _KINDS[kind]:
-            raise BadRecord(f"control {control} is a {self.controls[control]} elsewhere, and here {kind}")
-        labels = _texts(value.get(kind), f"region {number} of {control}")
-        id = region_id(raw, number)
-        if kind == "choices":
-            for label in labels:
-                yield control, id, label, None, None, None, None
-        elif len(labels) != 1:
-            raise BadRecord(f"region {number} of {control} has {len(labels)} labels; boxes have one each")
-        else:
-            yield control, id, labels[0], *_box(value, f"region {number} of {control}")
+    def _rows(self, result: Gathered, controls: dict[str, str]) -> Iterator[tuple[Any, ...]]:
+        """The rows of one result, in the columns of `REGIONS` after the annotation."""
+        for number, area in enumerate(result.areas):
+            id, shape = area_id(area, number), area.shape
+            width, height = shape.picture or (None, None)
+            label = SEVERAL.join(sorted(set(map(_label, area.labels))))
+            _same_kind(controls, shape)
+            yield shape.control, id, None, _place(shape), label, _shape(shape), width, height
+            for answer in area.answers:
+                yield from self._answered(answer, id, controls)
+        for answer in result.answers:
+            yield from self._answered(answer, None, controls)
+        for relation in result.relations:
+            start, end = relation.ends
+            controls[RELATIONS] = Kind.RELATION
+            label = SEVERAL.join(sorted(set(map(_label, relation.labels))))
+            yield RELATIONS, end, start, None, label or RELATED, None, None, None
+        for other in result.others:
+            self.unmeasured[other.control or other.type] = other.type
+
+    def _answered(
+        self, answer: Answer, parent: str | None, controls: dict[str, str]
+    ) -> Iterator[tuple[Any, ...]]:
+        _same_kind(controls, answer)
+        id, place = str(answer.id or answer.control), _place(answer)
+        for label in answers_as_text(answer):
+            yield answer.control, id, parent, place, _label(label), None, None, None
 
     def done(self, source: Mapping[str, Any], tasks: pl.DataFrame) -> Loaded:
         answers = pl.DataFrame(self.answers, schema=ANSWERS, orient="row")
@@ -209,38 +234,63 @@ class _Tables:
         return Loaded(labels, source, self.rejects, tasks, self.unmeasured)
 
 
-def region_id(raw: Mapping[str, Any], number: int) -> str:
-    """The name of a region in its result; its place where it has no id."""
-    return str(raw.get("id") or number)
+def area_id(area: Area, number: int) -> str:
+    """The name of a drawn thing in its result; its place where it has no id."""
+    return area.id or f"#{number}"
 
 
-def _belongs_to_a_region(value: Mapping[str, Any]) -> bool:
-    """A choice made for one drawn region carries that region's place."""
-    return any(name in value for name in ("x", "points", "start", "startOffset", "sequence"))
+def answers_as_text(answer: Answer) -> list[str]:
+    """What was answered, as the labels of its rows: of a choice or a tree each one, of all else one."""
+    if isinstance(answer, Choices | Taxonomy):
+        return list(answer.labels)
+    said = answer.answer()
+    if isinstance(said, float):
+        return [f"{said:.15g}"]
+    return [said if isinstance(said, str) else dump_json(said)]
 
 
-def _texts(found: object, where: str) -> list[str]:
-    if not isinstance(found, list) or not found or not all(isinstance(text, str) and text for text in found):
-        raise BadRecord(f"{where} has no labels: found {found!r}"[:200])
-    if ABSENT in found:
-        raise BadRecord(f"{where}: the label {ABSENT} is kept for what nobody drew; rename it")
-    if not all(_is_unicode(text) for text in found):
-        raise BadRecord(f"{where} has a label that is no Unicode text: {found!r}")
-    return found
+def _same_kind(controls: dict[str, str], region: Drawn | Answer) -> None:
+    known = controls.setdefault(region.control, region.kind)
+    if known != region.kind:
+        raise region.refuse(f"the control is a {known} elsewhere, and here a {region.kind}")
 
 
-def _box(value: Mapping[str, Any], where: str) -> tuple[float, ...]:
-    sides = [value.get(name) for name in _GEOMETRY]
-    turned = value.get("rotation") or 0
-    for name, side in zip((*_GEOMETRY, "rotation"), (*sides, turned), strict=True):
-        if not _is_number(side):
-            raise BadRecord(f"{where}: {name} must be a number, found {side!r}"[:200])
-    if turned % 360:
-        raise BadRecord(f"{where} is a rotated box; only upright ones are measured yet")
-    box = tuple(float(side) for side in sides if side is not None)
-    if box[2] <= 0 or box[3] <= 0:
-        raise BadRecord(f"{where} has no area: width {box[2]}, height {box[3]}")
-    return box
+def _place(region: Drawn | Answer) -> str | None:
+    """What it is about, as far as one task may show several things."""
+    return region.target if region.item is None else f"{region.target}/{region.item}"
+
+
+def _shape(region: Drawn) -> list[float]:
+    """Where it is, as `quality.kinds` tells."""
+    if isinstance(region, Mask):
+        width, height = map(int, region.picture or (0, 0))
+        return _runs_of(region, lambda: decode_brush(region.rle, width, height))
+    if isinstance(region, Bitmask):
+        return _runs_of(region, lambda: from_pixels(_alpha(region.png)))
+    return region.geometry()
+
+
+def _runs_of(region: Drawn, decode: Callable[[], Ints]) -> list[float]:
+    try:
+        runs: list[float] = decode().ravel().astype(float).tolist()
+    except (ValueError, OSError) as error:
+        raise region.refuse(f"its mask cannot be read: {error}") from error
+    return runs
+
+
+def _alpha(png: str) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        return np.asarray(picture.convert("RGBA"))[:, :, 3]
+
+
+def _label(text: str) -> str:
+    if text == ABSENT:
+        raise BadRecord(f"the label {ABSENT} is kept for what nobody drew; rename it")
+    if not _is_unicode(text):
+        raise BadRecord(f"the label {text!r} is no Unicode text")
+    return text
 
 
 def _is_number(value: object) -> bool:
@@ -486,7 +536,7 @@ def _labels_of(rows: pl.DataFrame, path: Path, rejects: list[Reject], gold: bool
         "control",
         "label",
         region=pl.lit("0"),
-        **{name: pl.lit(None, pl.Float64) for name in _GEOMETRY},
+        **{name: pl.lit(None) for name in ("parent", "place", "shape", "picture_width", "picture_height")},
     )
     return Labels(
         answers.select(ANSWERS.names()).cast(ANSWERS),

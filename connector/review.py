@@ -13,8 +13,9 @@ from polars.exceptions import PolarsError
 from connector.adapters.base import LabelingTool
 from connector.errors import Unsupported, UsageError
 from connector.quality.interval import CONFIDENCE, Estimate
+from connector.quality.kinds import CHOICE
 from connector.quality.sampling import ALL, draw, error_rate
-from connector.quality.table import CHOICE, Labels
+from connector.quality.table import Labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,9 +85,16 @@ def load(session: Session, labels_file: Path | None, gold_file: Path | None = No
 
 def align(session: Session, loaded: Loaded) -> pl.DataFrame:
     """The unit table of the labels."""
+    from connector.quality.kinds import DRAWN
     from connector.quality.units import units
 
-    return units(loaded.labels, session.config.quality.box_iou)
+    unknown = sorted(set(session.config.quality.thresholds) - set(DRAWN))
+    if unknown:
+        raise UsageError(
+            f"quality.thresholds names {unknown[0]!r}, which is no kind that is drawn",
+            f"use some of {', '.join(DRAWN)}",
+        )
+    return units(loaded.labels, session.config.quality.thresholds)
 
 
 def merge(

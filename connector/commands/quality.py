@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 NOT_MEASURED = "answers of this kind are not measured yet"
 NO_GOLD = "there are no gold answers"
-NO_BOXES = "no overlap: no box was compared with a gold one"
+NOTHING_DRAWN = "nothing that was drawn was compared with a gold shape"
 NO_TIME = "no pace: it is not known how long the answers took"
 NOBODY_ELSE = "no agreement: nobody else answered the same"
 
@@ -313,8 +313,8 @@ def _golden_json(found: Golden, loaded: Loaded) -> dict[str, Any]:
                     row, "score", "low", "high", row["n"], found.controls[row["control"]].method
                 ),
                 "verdict": row["verdict"],
-                "iou": row["iou"],
-                **({} if row["iou"] is not None else {"why": NO_BOXES}),
+                "similarity": row["similarity"],
+                **({} if row["similarity"] is not None else {"why": NOTHING_DRAWN}),
             }
             for row in found.annotators.iter_rows(named=True)
         ],

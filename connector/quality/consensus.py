@@ -10,7 +10,8 @@ import polars as pl
 from connector.quality.agreement import Agreement, agreement
 from connector.quality.interval import CONFIDENCE
 from connector.quality.truth import dawid_skene, majority, votes
-from connector.quality.units import ABSENT, GEOMETRY, UNIT, keep_roles
+from connector.quality.merge import merged_shapes
+from connector.quality.units import SHAPE, UNIT, keep_roles
 
 METHODS = ("majority", "dawid-skene")
 
@@ -35,8 +36,9 @@ class Consensus:
 
     Attributes:
         units: task, control, unit, label, confidence, votes, annotators, agreement (share of pairs that
-            agree; null with one answer), tie, and of a box x, y, width, height: the median of the boxes of
-            those who saw the object. `ABSENT` as label says that most saw nothing there.
+            agree; null with one answer), tie, and of what was drawn shape, picture_width and
+            picture_height: merged from those who saw the thing. `ABSENT` as label says that most saw nothing
+            there.
         controls: one summary a control.
         method: how answers were merged.
     """
@@ -85,11 +87,12 @@ def consensus(
             )
         )
     truth = pl.concat(merged) if merged else majority(said)
-    drawn = said.filter(pl.col("label") != ABSENT).group_by(UNIT).agg(pl.col(GEOMETRY).median())
+    drawn = said.filter(pl.col("shape").is_not_null())
+    shapes = [merged_shapes(part) for _, part in drawn.group_by("control", maintain_order=True)]
     units = (
         truth.join(_agreed(said), on=UNIT, how="left")
-        .join(drawn, on=UNIT, how="left")
-        .select(*UNIT, "label", "confidence", "votes", "annotators", "agreement", "tie", *GEOMETRY)
+        .join(pl.concat(shapes or [merged_shapes(drawn)]), on=UNIT, how="left")
+        .select(*UNIT, "label", "confidence", "votes", "annotators", "agreement", "tie", *SHAPE)
         .sort(UNIT)
     )
     return Consensus(units, summaries, method)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from connector.quality.interval import CONFIDENCE, Estimate, clustered, unknown, wilson
-from connector.quality.table import CHOICE
-from connector.quality.units import ABSENT, UNIT, keep_roles
+from connector.quality.kinds import DRAWN
+from connector.quality.units import ABSENT, UNIT, keep_roles, shapes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,8 @@ class Golden:
     """The golden scores.
 
     Attributes:
-        annotators: annotator, control, tasks, n (units), score, low, high, verdict, iou (mean over the
-            boxes both drew; null for a choice).
+        annotators: annotator, control, tasks, n (units), score, low, high, verdict, similarity (mean
+            over the things both drew: how exactly; null for an answer).
         controls: of each control, the score of everybody together.
         confusion: control, gold, label, count: what was given where something else was right.
     """
@@ -57,7 +57,7 @@ def golden(table: pl.DataFrame, limit: float, confidence: float = CONFIDENCE) ->
                 "low": score.low,
                 "high": score.high,
                 "verdict": verdict(score, limit),
-                "iou": part["iou"].mean(),
+                "similarity": part["similarity"].mean(),
             }
         )
     schema = {
@@ -65,7 +65,7 @@ def golden(table: pl.DataFrame, limit: float, confidence: float = CONFIDENCE) ->
         **dict.fromkeys(("tasks", "n"), pl.Int64),
         **dict.fromkeys(("score", "low", "high"), pl.Float64),
         "verdict": pl.String,
-        "iou": pl.Float64,
+        "similarity": pl.Float64,
     }
     controls = {
         str(control): _score(part, confidence)
@@ -92,7 +92,7 @@ def _compare(table: pl.DataFrame) -> pl.DataFrame:
     """Every answer of a person beside the gold answer of its unit."""
     gold = table.filter(pl.col("role") == "gold")
     answers = gold.group_by(UNIT).agg(
-        gold=pl.col("label").unique().sort(), box=pl.struct("x", "y", "width", "height").first()
+        gold=pl.col("label").unique().sort(), gold_shape=pl.col("shape").drop_nulls().first()
     )
     contested = answers.filter(pl.col("gold").list.len() > 1)
     if len(contested):
@@ -100,7 +100,7 @@ def _compare(table: pl.DataFrame) -> pl.DataFrame:
         raise ValueError(f"task {task} has different gold answers for {control}: keep one of them")
     known = answers.with_columns(pl.col("gold").list.first())
     people = table.filter(pl.col("role") == "person")
-    compared = people.join(known, on=UNIT).with_columns(iou=_iou()).sort(*UNIT, "annotator", "annotation")
+    compared = _with_similarity(people.join(known, on=UNIT)).sort(*UNIT, "annotator", "annotation")
     # What another annotator invented is no question to this one: an object that neither drew does not count,
     # unless the whole task is empty for both, which is an answer and a right one.
     either = (pl.col("label") != ABSENT) | (pl.col("gold") != ABSENT)
@@ -109,18 +109,19 @@ def _compare(table: pl.DataFrame) -> pl.DataFrame:
     return compared.filter(either | empty)
 
 
-def _iou() -> pl.Expr:
-    """IoU of an answer's box with the gold's, where both drew one."""
-    gold = pl.col("box").struct
-    low = [pl.max_horizontal(pl.col(a), gold.field(a)) for a in ("x", "y")]
-    high = [
-        pl.min_horizontal(pl.col(a) + pl.col(size), gold.field(a) + gold.field(size))
-        for a, size in (("x", "width"), ("y", "height"))
-    ]
-    shared = (high[0] - low[0]).clip(0) * (high[1] - low[1]).clip(0)
-    area = pl.col("width") * pl.col("height") + gold.field("width") * gold.field("height")
-    both = (pl.col("label") != ABSENT) & (pl.col("gold") != ABSENT)
-    return pl.when(both & (area > shared)).then(shared / (area - shared))
+def _with_similarity(compared: pl.DataFrame) -> pl.DataFrame:
+    """With `similarity` to the gold's shape, where both drew one."""
+    parts = []
+    for (kind,), part in compared.group_by("kind", maintain_order=True):
+        alike = pl.Series([None] * len(part), dtype=pl.Float64)
+        both = part["shape"].is_not_null() & part["gold_shape"].is_not_null()
+        if kind in DRAWN and both.any():
+            drawn = part.filter(both)
+            theirs = shapes_of(drawn.drop("shape").rename({"gold_shape": "shape"}))
+            found = DRAWN[str(kind)].similar(shapes_of(drawn), theirs)
+            alike = alike.scatter(both.arg_true(), pl.Series(found))
+        parts.append(part.with_columns(similarity=alike))
+    return pl.concat(parts) if parts else compared
 
 
 def _score(part: pl.DataFrame, confidence: float) -> Estimate:
@@ -131,7 +132,7 @@ def _score(part: pl.DataFrame, confidence: float) -> Estimate:
     )
     if not len(right):
         return unknown(0, "wilson", "no gold task was answered")
-    if part["kind"][0] == CHOICE:
+    if part["kind"][0] not in DRAWN and part.select("task", "annotation").is_unique().all():
         return wilson(int(right["k"].sum()), int(right["n"].sum()), confidence)
     return clustered(
         right["k"].cast(pl.Float64).to_numpy(), right["n"].cast(pl.Float64).to_numpy(), confidence

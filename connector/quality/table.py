@@ -1,7 +1,7 @@
 """What the quality room reads: two flat tables, whatever was drawn and whatever tool it came from.
 
 `answers` has one row per annotation, so an annotator who looked and drew nothing is seen; `regions` has
-one row per region, with its geometry. Everything in this room starts from these.
+one row per region, or per label of an answer with several. Everything in this room starts from these.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
-
-CHOICE = "choice"
-BOX = "box"
 
 _Columns = dict[str, pl.DataType | type[pl.DataType]]
 
@@ -29,13 +26,13 @@ _regions: _Columns = {
     "task": pl.String,
     "annotation": pl.String,
     "control": pl.String,
-    "region": pl.String,  # unique within its annotation
-    "label": pl.String,
-    # of an upright box, in percent of the picture, as in Label Studio; null for a choice
-    "x": pl.Float64,
-    "y": pl.Float64,
-    "width": pl.Float64,
-    "height": pl.Float64,
+    "region": pl.String,  # unique within its annotation and control; of a relation, where it leads to
+    "parent": pl.String,  # the drawn region that an answer is about, or that a relation comes from; may be null
+    "place": pl.String,  # what it was drawn on, where a task shows several things; may be null
+    "label": pl.String,  # what was answered, as text; of a thing drawn without a label, the empty text
+    "shape": pl.List(pl.Float64),  # as `kinds` tells; null for an answer
+    "picture_width": pl.Float64,  # in pixels; null where there is none or it is unknown
+    "picture_height": pl.Float64,
 }
 
 ANSWERS = pl.Schema(_answers)
@@ -49,7 +46,7 @@ class Labels:
     Attributes:
         answers: schema `ANSWERS`.
         regions: schema `REGIONS`; every `annotation` stands in `answers`.
-        controls: the kind (`choice`, `box`) of every control, also of one nobody used.
+        controls: the kind (see `kinds`) of every control, also of one nobody used.
     """
 
     answers: pl.DataFrame

@@ -1,21 +1,23 @@
-"""Alignment: from what was drawn to the things annotators can agree or differ on.
+"""From what was drawn and answered to the things annotators can agree or differ on.
 
-A choice is one unit per task and control. Boxes are clustered into units: one box per annotation at most,
-drawn for the same object; an annotation without a box there says `ABSENT`. Everyone is aligned together,
-whatever the role; statistics choose roles afterwards.
+An answer is one unit for each task and control. Drawn regions are aligned into units: one region per annotation
+at most, drawn for the same thing; an annotation without one there says `ABSENT`. An answer about a drawn region
+is a unit under that region's. A relation is a unit between two units. Everyone is aligned together, whatever
+the role; statistics choose roles afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 
+from connector.quality.alignment import align
 from connector.quality.interval import Floats, Ints
-from connector.quality.similarity import box_iou
-from connector.quality.table import BOX, CHOICE, Labels
+from connector.quality.kinds import ANSWERED, DRAWN, RELATION, Shapes
+from connector.quality.similarity import offsets_of
+from connector.quality.table import Labels
 
 ABSENT = "ABSENT"
 """What an annotator says of an object that others drew and he did not."""
@@ -23,50 +25,75 @@ ABSENT = "ABSENT"
 SEVERAL = " + "
 """Joins the labels of a multiple choice, in alphabetical order."""
 
-GEOMETRY = ["x", "y", "width", "height"]
+WHOLE = "whole"
+"""The unit of an answer about the whole task."""
 
 UNIT = ["task", "control", "unit"]
 
-UNITS = pl.Schema(
-    [
-        ("task", pl.String()),
-        ("control", pl.String()),
-        ("kind", pl.String()),
-        ("unit", pl.String()),
-        ("annotation", pl.String()),
-        ("annotator", pl.String()),
-        ("role", pl.String()),
-        ("label", pl.String()),
-        ("region", pl.String()),
-        ("similarity", pl.Float64()),  # mean IoU with the unit's other boxes; null for a choice, or alone
-        ("x", pl.Float64()),
-        ("y", pl.Float64()),
-        ("width", pl.Float64()),
-        ("height", pl.Float64()),
-    ]
-)
+_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "task": pl.String,
+    "control": pl.String,
+    "kind": pl.String,
+    "unit": pl.String,
+    "annotation": pl.String,
+    "annotator": pl.String,
+    "role": pl.String,
+    "label": pl.String,
+    "region": pl.String,
+    "similarity": pl.Float64,  # mean, to the unit's other regions; null for an answer, or alone
+    "shape": pl.List(pl.Float64),  # as `kinds` tells; null for an answer, and where nothing was drawn
+    "picture_width": pl.Float64,
+    "picture_height": pl.Float64,
+}
+UNITS = pl.Schema(_COLUMNS)
+
+_PICTURE = ["picture_width", "picture_height"]
+SHAPE = ["shape", *_PICTURE]
 
 
-def units(labels: Labels, threshold: float = 0.5) -> pl.DataFrame:
+def units(
+    labels: Labels, thresholds: Mapping[str, float] | None = None, same_label: bool = False
+) -> pl.DataFrame:
     """The unit table of all controls, sorted.
 
     Args:
         labels: who said what.
-        threshold: the least IoU at which two boxes may be one object. Geometry decides first; labels are
-            compared afterwards, so a box with the wrong label is a confusion, not a miss and an invention.
+        thresholds: by kind, the least similarity at which two regions may be one thing; what is not named is
+            as in `kinds.DRAWN`.
+        same_label: whether only regions of one label may be one thing. By default geometry decides, and
+            labels are compared afterwards: a box with the wrong label is a confusion, and not a miss and an
+            invention.
 
     Returns:
         Schema `UNITS`. The order of the input and of the annotators does not matter.
     """
-    parts = [pl.DataFrame(schema=UNITS)]
+    least = {kind: drawn.threshold for kind, drawn in DRAWN.items()} | dict(thresholds or {})
+    who = labels.answers.select("annotation", "annotator", "role")
+    parts = {}
+    for control, kind in sorted(labels.controls.items()):
+        if kind in DRAWN:
+            regions = labels.regions.filter(pl.col("control") == control)
+            made = _drawn(regions, labels.answers, kind, least[kind], same_label)
+            parts[control] = _finished(made, who, control, kind)
+    things = pl.concat([pl.DataFrame(schema=UNITS), *parts.values()])
     for control, kind in sorted(labels.controls.items()):
         regions = labels.regions.filter(pl.col("control") == control)
-        made = {CHOICE: _choices, BOX: _boxes}[kind](regions, labels.answers, threshold)
-        said = made.join(labels.answers.select("annotation", "annotator", "role"), on="annotation")
-        parts.append(
-            said.with_columns(control=pl.lit(control), kind=pl.lit(kind)).select(UNITS.names()).cast(UNITS)
-        )
-    return pl.concat(parts).sort(*UNIT, "annotator", "annotation")
+        if kind in ANSWERED:
+            made = pl.concat([_whole(regions), _under(regions, things)])
+        elif kind == RELATION:
+            made = _relations(regions, things)
+        else:
+            continue
+        parts[control] = _finished(made, who, control, kind)
+    return pl.concat([pl.DataFrame(schema=UNITS), *parts.values()]).sort(*UNIT, "annotator", "annotation")
+
+
+def _finished(made: pl.DataFrame, who: pl.DataFrame, control: str, kind: str) -> pl.DataFrame:
+    said = made.join(who, on="annotation").with_columns(control=pl.lit(control), kind=pl.lit(kind))
+    missing = [
+        pl.lit(None, dtype).alias(name) for name, dtype in _COLUMNS.items() if name not in said.columns
+    ]
+    return said.with_columns(*missing).select(UNITS.names()).cast(UNITS)
 
 
 def keep_roles(table: pl.DataFrame, roles: Sequence[str]) -> pl.DataFrame:
@@ -85,87 +112,135 @@ def keep_roles(table: pl.DataFrame, roles: Sequence[str]) -> pl.DataFrame:
     return whole.filter(pl.col("drawn") | empty).drop("drawn", "any_drawn", "first")
 
 
-def _choices(regions: pl.DataFrame, answers: pl.DataFrame, threshold: float) -> pl.DataFrame:  # noqa: ARG001
-    label = pl.col("label").unique().sort().str.join(SEVERAL)
-    return (
-        regions.group_by("task", "annotation")
-        .agg(label=label)
-        .with_columns(
-            unit=pl.lit("choice"),
-            region=pl.lit(None, pl.String),
-            similarity=pl.lit(None, pl.Float64),
-            **{name: pl.lit(None, pl.Float64) for name in GEOMETRY},
-        )
-    )
+def shapes_of(table: pl.DataFrame) -> Shapes:
+    """The shapes in a table, row by row. Where a picture's size is unknown it is taken for a square."""
+    shape = table["shape"]
+    offsets = offsets_of(shape.list.len().fill_null(0).to_numpy())
+    values = shape.drop_nulls().explode(empty_as_null=False).to_numpy().astype(float)
+    pictures = table.select(pl.col(_PICTURE).fill_null(100.0)).to_numpy()
+    return Shapes(values, offsets, pictures)
 
 
-def _boxes(regions: pl.DataFrame, answers: pl.DataFrame, threshold: float) -> pl.DataFrame:
-    # Sorted by what was drawn, so that neither names nor arrival decide a tie.
-    drawn = regions.sort("task", *GEOMETRY, "label", "annotation", "region")
-    clusters, alike = [], []
-    for (_,), task in drawn.group_by("task", maintain_order=True):
-        cluster, similarity = _cluster(
-            task.select(GEOMETRY).to_numpy(), task["annotation"].rank("dense").to_numpy(), threshold
-        )
-        clusters.append(cluster)
-        alike.append(similarity)
+def _drawn(
+    regions: pl.DataFrame, answers: pl.DataFrame, kind: str, threshold: float, same_label: bool
+) -> pl.DataFrame:
+    sized = regions.with_columns(pl.col(_PICTURE).max().over("task", pl.col("place").fill_null("")))
+    drawn = _in_order(sized)
+    unit, alike = _aligned(drawn, kind, threshold, same_label)
     numbered = drawn.with_columns(
-        unit=pl.Series(np.concatenate(clusters) if clusters else [], dtype=pl.Int64),
-        similarity=pl.Series(np.concatenate(alike) if alike else [], dtype=pl.Float64).fill_nan(None),
-    )
+        unit=pl.Series(unit, dtype=pl.Int64), similarity=pl.Series(alike, dtype=pl.Float64).fill_nan(None)
+    ).with_columns(unit=pl.col("unit").rank("dense").over("task"))
     everyone = answers.select("task", "annotation")
     asked = numbered.select("task", "unit").unique().join(everyone, on="task")
     nothing = everyone.join(drawn.select("task").unique(), on="task", how="anti")
-    asked = pl.concat(
-        [asked, nothing.with_columns(unit=pl.lit(1, pl.Int64)).select("task", "unit", "annotation")]
+    nothing = nothing.with_columns(unit=pl.lit(1, asked.schema["unit"])).select("task", "unit", "annotation")
+    return (
+        pl.concat([asked, nothing])
+        .join(
+            numbered.select("task", "unit", "annotation", "label", "region", "similarity", *SHAPE),
+            on=["task", "unit", "annotation"],
+            how="left",
+        )
+        .with_columns(
+            label=pl.col("label").fill_null(ABSENT),
+            unit=pl.col("unit").cast(pl.String).str.zfill(3),
+        )
     )
-    return asked.join(
-        numbered.select("task", "unit", "annotation", "label", "region", "similarity", *GEOMETRY),
-        on=["task", "unit", "annotation"],
-        how="left",
-    ).with_columns(
-        label=pl.col("label").fill_null(ABSENT),
-        unit=pl.format("{}", pl.col("unit").cast(pl.String).str.zfill(3)),
+
+
+def _in_order(regions: pl.DataFrame) -> pl.DataFrame:
+    """Sorted by what was drawn, so that neither names nor arrival decide a tie."""
+    shape = pl.col("shape").list
+    keys = {f"_{n}": shape.get(n, null_on_oob=True) for n in range(6)}
+    keys |= {"_length": shape.len(), "_sum": shape.sum()}
+    return (
+        regions.with_columns(**keys)
+        .sort("task", "place", *keys, "label", "annotation", "region")
+        .drop(list(keys))
     )
 
 
-def _cluster(boxes: Floats, owners: Floats, threshold: float) -> tuple[Ints, Floats]:
-    """Group the boxes of one task into objects.
+def _aligned(drawn: pl.DataFrame, kind: str, threshold: float, same_label: bool) -> tuple[Ints, Floats]:
+    shapes, how = shapes_of(drawn), DRAWN[kind]
+    group = drawn.select(pl.struct("task", "place").rle_id()).to_series().to_numpy().astype(np.int64)
+    return align(
+        group,
+        _codes(drawn["annotation"]),
+        lambda i, j: how.similar(shapes.of(i), shapes.of(j)),
+        threshold,
+        _codes(drawn["label"]) if same_label else None,
+        how.bounds(shapes) if how.bounds and len(drawn) else None,
+    )
 
-    For every two annotations the one-to-one matching of greatest total IoU says which boxes may be the same
-    object (Kuhn 1955, The Hungarian method for the assignment problem). Then groups grow along these
-    matches, the most alike first, never taking in two boxes of one annotation.
 
-    Args:
-        boxes: (n, 4), sorted so that the order says nothing about who drew.
-        owners: (n,) whose annotation each is.
+def _codes(names: pl.Series) -> Ints:
+    return names.rank("dense").to_numpy().astype(np.int64)
 
-    Returns:
-        (n,) the number of the object from 1, by position; (n,) mean IoU with the object's other boxes, NaN
-        for a box alone.
+
+def _joined() -> pl.Expr:
+    return pl.col("label").unique().sort().str.join(SEVERAL)
+
+
+def _whole(regions: pl.DataFrame) -> pl.DataFrame:
+    """Answers about the task: one unit each; of a page that shows several things, one for each of them."""
+    whole = regions.filter(pl.col("parent").is_null())
+    several = pl.when(pl.col("place").n_unique().over("task") > 1).then(pl.col("place"))
+    return (
+        whole.with_columns(unit=several.fill_null(WHOLE))
+        .group_by("task", "unit", "annotation")
+        .agg(label=_joined())
+    )
+
+
+def _under(regions: pl.DataFrame, things: pl.DataFrame) -> pl.DataFrame:
+    """Answers about drawn regions: units under the regions' own.
+
+    Who drew the thing with the same label as somebody who answered, and did not answer, says `ABSENT`; who
+    labeled it otherwise was perhaps not asked.
     """
-    iou = box_iou(boxes, boxes)
-    group = np.arange(len(boxes))
-    for i, j in _matches(iou, owners, threshold):
-        here, there = group == group[i], group == group[j]
-        if group[i] != group[j] and not set(owners[here]) & set(owners[there]):
-            group[there | here] = min(group[i], group[j])
-    same = (group[:, None] == group[None, :]) & ~np.eye(len(boxes), dtype=bool)
-    others = same.sum(axis=1)
-    alike = np.divide((iou * same).sum(axis=1), others, out=np.full(len(boxes), np.nan), where=others > 0)
-    return np.unique(group, return_inverse=True)[1] + 1, alike
+    seen = things.filter(pl.col("region").is_not_null()).select(
+        "task", "annotation", "region", thing="label", unit=pl.format("{}/{}", "control", "unit")
+    )
+    given = (
+        regions.filter(pl.col("parent").is_not_null())
+        .group_by("task", "annotation", "parent")
+        .agg(label=_joined())
+        .join(seen, left_on=["task", "annotation", "parent"], right_on=["task", "annotation", "region"])
+    )
+    asked = seen.join(
+        given.select("task", "unit", "thing").unique(), on=["task", "unit", "thing"], how="semi"
+    )
+    return (
+        asked.select("task", "unit", "annotation")
+        .join(
+            given.select("task", "unit", "annotation", "label"), on=["task", "unit", "annotation"], how="left"
+        )
+        .with_columns(label=pl.col("label").fill_null(ABSENT))
+    )
 
 
-def _matches(iou: Floats, owners: Floats, threshold: float) -> list[tuple[int, int]]:
-    """Pairs of boxes that two annotations drew for the same object, the most alike first."""
-    from scipy.optimize import linear_sum_assignment  # half a second, which only boxes need
-
-    of = [np.flatnonzero(owners == owner) for owner in np.unique(owners)]
-    pairs: list[tuple[float, int, int]] = []
-    for a, b in combinations(of, 2):
-        between = np.where(iou[np.ix_(a, b)] >= threshold, iou[np.ix_(a, b)], 0.0)
-        for row, column in zip(*linear_sum_assignment(between, maximize=True), strict=True):
-            if between[row, column] > 0:
-                i, j = sorted((int(a[row]), int(b[column])))
-                pairs.append((-float(between[row, column]), i, j))
-    return [(i, j) for _, i, j in sorted(pairs)]
+def _relations(regions: pl.DataFrame, things: pl.DataFrame) -> pl.DataFrame:
+    """Relations between units. Who drew both ends and related them not says `ABSENT`."""
+    seen = things.filter(pl.col("region").is_not_null()).select(
+        "task", "annotation", "region", unit=pl.format("{}/{}", "control", "unit")
+    )
+    key = ["task", "annotation"]
+    given = (
+        regions.join(seen.rename({"region": "parent", "unit": "start"}), on=[*key, "parent"])
+        .join(seen.rename({"unit": "end"}), on=[*key, "region"])
+        .group_by(*key, "start", "end")
+        .agg(label=_joined())
+    )
+    pairs = given.select("task", "start", "end").unique()
+    both = pairs.join(seen.select(*key, start="unit"), on=["task", "start"]).join(
+        seen.select(*key, end="unit"), on=[*key, "end"]
+    )
+    return (
+        both.unique()
+        .join(given, on=[*key, "start", "end"], how="left")
+        .select(
+            *key,
+            unit=pl.format("{} → {}", "start", "end"),
+            label=pl.col("label").fill_null(ABSENT),
+        )
+    )

@@ -219,12 +219,14 @@ class Area:
     Attributes:
         id: of its regions; empty where they have none.
         shape: the region that holds its place.
+        regions: it, and those that name it.
         labels: its own, and those of a `Labels` control that names it.
         answers: those about this thing.
     """
 
     id: str
     shape: Drawn
+    regions: tuple[Drawn, ...]
     labels: tuple[str, ...]
     answers: tuple[Answer, ...]
 
@@ -291,4 +293,5 @@ def _area(id: str, drawn: list[Drawn], answers: list[Answer]) -> Area:
         raise drawn[0].refuse("the region that it names is not there")
     shape = next((one for one in placed if one.type != "labels"), placed[0])
     labels = dict.fromkeys(label for one in drawn for label in one.labels)
-    return Area(id, shape, tuple(labels), tuple(answers))
+    others = [one for one in drawn if one is not shape]
+    return Area(id, shape, (shape, *others), tuple(labels), tuple(answers))

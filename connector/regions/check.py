@@ -32,7 +32,7 @@ def check(region: Region, ontology: Ontology, data: Mapping[str, Any] | None = N
         raise region.refuse("the ontology has no such control")
     if region.type not in (control.kind, _OLD_NAMES.get(control.kind)):
         raise region.refuse(f"the control answers with {control.kind}, found {region.type}")
-    if region.target not in control.targets:
+    if region.target not in (*control.targets, control.name):  # a comparison is about itself
         raise region.refuse(
             f"the control is about {', '.join(control.targets)}, and the region about {region.target}"
         )

@@ -39,7 +39,7 @@ class Drawn(Answered):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        for name in (self.type, "labels", "hypertextlabels"):
+        for name in (self.type, "labels", "hypertextlabels", "htmllabels"):
             found = getattr(self.value, name, None)
             if isinstance(found, list):
                 return tuple(found)
@@ -52,13 +52,8 @@ class Drawn(Answered):
             return None
         return float(self.original_width), float(self.original_height)
 
-    @property
-    def _scale(self) -> tuple[float, float]:
-        width, height = self.picture or (100.0, 100.0)
-        return width / 100, height / 100
-
     def geometry(self) -> list[float]:
-        """Where it is, as a flat list by kind. In pixels; where the picture's size is unknown, in percent.
+        """Where it is, as a flat list by kind; on pictures in percent of their sides.
 
         box: x, y, width, height, rotation (degrees clockwise about the top left corner) ·
         ellipse: centre x, y, radius x, y, rotation (about the centre) · polygon, line: x, y of every point ·
@@ -101,8 +96,8 @@ class Box(Drawn):
     value: _BoxValue
 
     def geometry(self) -> list[float]:
-        v, (sx, sy) = self.value, self._scale
-        return [v.x * sx, v.y * sy, v.width * sx, v.height * sy, float(v.rotation or 0)]
+        v = self.value
+        return [float(side) for side in (v.x, v.y, v.width, v.height, v.rotation or 0)]
 
 
 class _EllipseValue(_Plain):
@@ -119,8 +114,8 @@ class Ellipse(Drawn):
     value: _EllipseValue
 
     def geometry(self) -> list[float]:
-        v, (sx, sy) = self.value, self._scale
-        return [v.x * sx, v.y * sy, v.radiusX * sx, v.radiusY * sy, float(v.rotation or 0)]
+        v = self.value
+        return [float(side) for side in (v.x, v.y, v.radiusX, v.radiusY, v.rotation or 0)]
 
 
 class _PolygonValue(_Plain):
@@ -133,8 +128,7 @@ class Polygon(Drawn):
     value: _PolygonValue
 
     def geometry(self) -> list[float]:
-        sx, sy = self._scale
-        return [side for x, y in self.value.points for side in (x * sx, y * sy)]
+        return [float(side) for point in self.value.points for side in point]
 
 
 class _KeyPointValue(_Plain):
@@ -149,8 +143,7 @@ class KeyPoint(Drawn):
     value: _KeyPointValue
 
     def geometry(self) -> list[float]:
-        sx, sy = self._scale
-        return [self.value.x * sx, self.value.y * sy]
+        return [float(self.value.x), float(self.value.y)]
 
 
 class _Vertex(Part):
@@ -173,12 +166,11 @@ class Line(Drawn):
     value: _LineValue
 
     def geometry(self) -> list[float]:
-        sx, sy = self._scale
         before = [v.prevPointId for v in self.value.vertices if v.prevPointId is not None]
         if len(set(before)) < len(before):
             raise self.refuse("the line branches, and only chains of points are measured")
         chain = self.value.vertices + (self.value.vertices[:1] if self.value.closed else [])
-        return [side for v in chain for side in (v.x * sx, v.y * sy)]
+        return [side for v in chain for side in (float(v.x), float(v.y))]
 
 
 class _MaskValue(_Plain):
@@ -392,11 +384,10 @@ class Track(Drawn):
     value: _TrackValue
 
     def geometry(self) -> list[float]:
-        sx, sy = self._scale
         flat: list[float] = []
         for k in self.value.sequence:
             seen = float(k.enabled is not False)
-            flat += [float(k.frame), seen, k.x * sx, k.y * sy, k.width * sx, k.height * sy]
+            flat += [float(k.frame), seen, float(k.x), float(k.y), float(k.width), float(k.height)]
             flat.append(float(k.rotation or 0))
         return flat
 
@@ -431,10 +422,10 @@ PLACE: dict[str, type[Drawn]] = {
 
 
 def drawn_as(raw: Mapping[str, Any], value: Mapping[str, Any]) -> type[Drawn]:
-    """The model of a region of type `labels`, by what its value holds."""
+    """The model of a region whose type does not tell how it was drawn, by what its value holds."""
     model = next((PLACE[key] for key in PLACE if key in value), Naming)
     start = value.get("start")
-    if model is HtmlSpan and str(start).isdigit():
+    if model is HtmlSpan and raw["type"] == "labels" and str(start).isdigit():
         return ParagraphSpan
     if model is Span and ("original_length" in raw or isinstance(start, float)):
         return AudioSegment

@@ -16,8 +16,9 @@ from connector.quality.annotators import METHOD, annotators
 from connector.quality.consensus import Consensus
 from connector.quality.golden import Golden, golden
 from connector.quality.interval import Estimate, unknown
-from connector.quality.table import BOX, Labels
-from connector.quality.units import ABSENT, GEOMETRY, UNIT, keep_roles
+from connector.quality.kinds import BOX
+from connector.quality.table import Labels
+from connector.quality.units import ABSENT, UNIT, keep_roles
 from connector.report.data import (
     AgreementMatrix,
     AnnotatorRow,
@@ -187,13 +188,8 @@ def _progress(labels: Labels, total: int | None) -> Progress | None:
 def _rows(
     labels: Labels, units: pl.DataFrame, limit: float, confidence: float, no_gold: str
 ) -> list[AnnotatorRow]:
-    # One golden score a person: all questions as one, tasks as clusters.
-    together = units.with_columns(
-        control=pl.lit("all"), unit=pl.format("{}/{}", "control", "unit"), kind=pl.lit(BOX)
-    )
-    scores = {
-        row["annotator"]: row for row in golden(together, limit, confidence).annotators.iter_rows(named=True)
-    }
+    found = golden(_as_one_question(units), limit, confidence).annotators
+    scores = {row["annotator"]: row for row in found.iter_rows(named=True)}
     compared = _comparisons(units)
     rows = []
     for row in annotators(units, labels.answers, confidence).iter_rows(named=True):
@@ -228,13 +224,23 @@ def _rows(
                     score.get("low"),
                     score.get("high"),
                     score.get("n"),
-                    "all questions together; wilson, tasks as clusters (Rao and Scott 1992)",
+                    "wilson; several answers to a task as a cluster (Rao and Scott 1992)",
                     no_gold if person else PERSONS_ONLY,
                 ),
                 verdict=score.get("verdict", ""),
             )
         )
     return rows
+
+
+def _as_one_question(units: pl.DataFrame) -> pl.DataFrame:
+    """For one golden score a person: the objects and questions of a task as one cluster."""
+    known = units.filter(pl.col("role") == "gold")["control"].unique()
+    if len(known) < 2:
+        return units
+    return units.with_columns(
+        control=pl.lit("all"), unit=pl.format("{}/{}", "control", "unit"), kind=pl.lit(BOX)
+    )
 
 
 def _known(
@@ -328,7 +334,8 @@ def _card(
     whole = disputed.filter(~box)
     said, merged = (frame.join(numbers, on=UNIT, how="left") for frame in (said, merged))
     told = pl.concat([said.join(whole, on=UNIT, how="semi"), said.filter(pl.col("object").is_not_null())])
-    shape = ("annotator", "label", *GEOMETRY, "object")
+    sides = [pl.col("shape").list.get(n, null_on_oob=True).alias(f"side_{n}") for n in range(4)]
+    shape = [pl.col("annotator"), pl.col("label"), *sides, pl.col("object")]
     drawn = said.filter(box, pl.col("label") != ABSENT)
     agreed = merged.filter(box, pl.col("label") != ABSENT).with_columns(annotator=pl.lit("consensus"))
     return Card(

@@ -51,6 +51,16 @@ def percent(share: float) -> str:
     return f"{share * 100:.1f}{_NARROW_SPACE}%".replace("-", _MINUS)
 
 
+def level(confidence: float) -> str:
+    """The confidence of intervals, as one says it.
+
+    >>> level(0.95), level(0.999)
+    ('95\u202f%', '99.9\u202f%')
+    """
+    _finite(confidence)
+    return f"{100 * confidence:.6g}{_NARROW_SPACE}%"
+
+
 def decimal(value: float) -> str:
     """A coefficient, such as alpha.
 

@@ -52,7 +52,7 @@ def test_a_configuration_is_found_here_or_above_and_paths_start_where_it_lies(tm
         named = load(Path("../..") / FILE)
     assert config == named
     assert (config.tool.project, config.tool.overlap, config.tool.options) == (7, 3, {"files_root": "/"})
-    assert (config.quality.gold_limit, config.quality.box_iou, config.quality.seed) == (0.9, 0.5, 5)
+    assert (config.quality.gold_limit, config.quality.thresholds, config.quality.seed) == (0.9, {}, 5)
     assert config.roles == {"secretary@example.com": "reviewer", "tokenizer": "model"}
     assert config.folder == named.folder == tmp_path
     assert config.place(config.raw.url) == str(tmp_path / "pictures" / "raw")

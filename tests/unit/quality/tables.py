@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from connector.quality.table import ANSWERS, BOX, CHOICE, REGIONS, Labels
+from connector.quality.kinds import BOX, CHOICE
+from connector.quality.table import ANSWERS, REGIONS, Labels
 from connector.quality.units import UNITS
 
 Row = tuple[str, str, str]
@@ -56,7 +57,7 @@ def boxes(
         (task, f"{task}/{who}", who, (roles or {}).get(who, "person"), None, None) for task, who in answers
     ]
     regions = [
-        (task, f"{task}/{who}", "b", str(n), label, *place)
+        (task, f"{task}/{who}", "b", str(n), None, None, label, [*place, 0.0], None, None)
         for (task, who), drawn in answers.items()
         for n, (label, *place) in enumerate(drawn)
     ]

@@ -1,0 +1,208 @@
+"""Which regions that different annotators drew are the same object.
+
+Regions are joined into objects so that what they have in common is greatest: the sum, over every two regions
+of one object, of their similarity where it reaches the threshold, less what is missing where it does not. An
+annotation has one region in an object at most. For two annotations this is the assignment problem (Kuhn, H. W.
+(1955). The Hungarian method for the assignment problem. Naval Research Logistics Quarterly 2, 83-97); for more
+it is the multidimensional one, which is NP-hard: there each annotation in turn is assigned anew, as well as can
+be, until nothing improves.
+
+Most objects are clear: everybody's region is like everybody else's there and like nothing else. These are found
+for all tasks at once; only what is contested is looked at piece by piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from connector.quality.interval import Floats, Ints
+
+Similar = Callable[[Ints, Ints], Floats]
+"""The similarity, in [0, 1], of the regions of these numbers: (p,), (p,) -> (p,)."""
+
+PAIRS = 1 << 21
+"""How many pairs of regions are held at once, unless one task alone has more."""
+
+_ROUNDS = 100
+_STARTS = 8
+
+
+def align(
+    group: Ints,
+    owner: Ints,
+    similar: Similar,
+    threshold: float,
+    label: Ints | None = None,
+    bounds: Floats | None = None,
+) -> tuple[Ints, Floats]:
+    """Join the regions of each group into objects.
+
+    Ties are broken by position, so sort the regions by what was drawn and not by who drew.
+
+    Args:
+        group: (n,) never falling; only regions of one group can be one object.
+        owner: (n,) the annotation of each region.
+        similar: asked for pairs of one group and of different owners.
+        threshold: the least similarity, above 0, at which two regions may be one object.
+        label: (n,) only regions of one label can be one object; all can, if not given.
+        bounds: (n, 2d) lows, then highs: regions whose bounds do not meet are not alike at all.
+
+    Returns:
+        (n,) the number of the object of each region, which is the position of its first; (n,) the mean
+        similarity to the other regions of the object, NaN where there is none.
+    """
+    unit = np.arange(len(group), dtype=np.int64)
+    total = np.zeros(len(group))
+    for block in _blocks(group):
+        i, j = _pairs(group[block], owner[block], None if label is None else label[block])
+        if bounds is not None:
+            i, j = _meeting(i, j, bounds[block])
+        start = block.start
+        sim = similar(i + start, j + start)
+        unit[block] = start + _objects(i, j, sim, owner[block], threshold)
+        same = unit[block][i] == unit[block][j]
+        for side in (i, j):
+            total[block] += np.bincount(side[same], sim[same], minlength=len(total[block]))
+    others = np.bincount(unit, minlength=len(unit))[unit] - 1
+    return unit, np.divide(total, others, out=np.full(len(unit), np.nan), where=others > 0)
+
+
+def _blocks(group: Ints) -> Iterator[slice]:
+    """Whole groups, with about `PAIRS` pairs each."""
+    if not len(group):
+        return
+    ends = np.append(np.flatnonzero(np.diff(group)) + 1, len(group))
+    sizes = np.diff(ends, prepend=0)
+    pairs = np.cumsum(sizes * (sizes - 1) // 2)
+    first = done = 0
+    while first < len(ends):
+        last = max(first + 1, int(np.searchsorted(pairs, done + PAIRS, side="right")))
+        yield slice(int(ends[first - 1]) if first else 0, int(ends[last - 1]))
+        first, done = last, int(pairs[last - 1])
+
+
+def _pairs(group: Ints, owner: Ints, label: Ints | None) -> tuple[Ints, Ints]:
+    """Every two regions of a group that may be one object, the earlier first."""
+    n = len(group)
+    end = np.searchsorted(group, group, side="right")
+    many = end - np.arange(n) - 1
+    i = np.repeat(np.arange(n), many)
+    j = np.arange(len(i)) - np.repeat(np.cumsum(many) - many, many) + i + 1
+    may = owner[i] != owner[j]
+    if label is not None:
+        may &= label[i] == label[j]
+    return i[may], j[may]
+
+
+def _meeting(i: Ints, j: Ints, bounds: Floats) -> tuple[Ints, Ints]:
+    half = bounds.shape[1] // 2
+    meet = np.ones(len(i), dtype=bool)
+    for axis in range(half):
+        low, high = bounds[:, axis], bounds[:, half + axis]
+        meet &= (low[i] <= high[j]) & (low[j] <= high[i])
+    return i[meet], j[meet]
+
+
+def _objects(i: Ints, j: Ints, sim: Floats, owner: Ints, threshold: float) -> Ints:
+    """(n,) the first region of the object of each."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(owner)
+    near = sim >= threshold
+    touching = coo_array((np.ones(near.sum()), (i[near], j[near])), shape=(n, n))
+    piece = connected_components(touching, directed=False)[1].astype(np.int64)
+    size = np.bincount(piece)
+    links = np.bincount(piece[i[near]], minlength=len(size))
+    twice = np.zeros(len(size), dtype=bool)
+    by_owner = np.lexsort((owner, piece))
+    again = (np.diff(piece[by_owner]) == 0) & (np.diff(owner[by_owner]) == 0)
+    twice[piece[by_owner][1:][again]] = True
+    # A chain of three is worth joining whatever its ends are like; of a longer one that depends.
+    loose = (size > 3) & (links < size * (size - 1) // 2)
+    contested = twice | loose
+    first = np.full(len(size), n, dtype=np.int64)
+    np.minimum.at(first, piece, np.arange(n))
+    unit = first[piece]
+    if contested.any():
+        inside = (piece[i] == piece[j]) & contested[piece[i]]
+        _settle(unit, piece, contested, (i[inside], j[inside], sim[inside]), owner, threshold)
+    return unit
+
+
+def _settle(
+    unit: Ints,
+    piece: Ints,
+    contested: npt.NDArray[np.bool_],
+    pairs: tuple[Ints, Ints, Floats],
+    owner: Ints,
+    threshold: float,
+) -> None:
+    """Divide each contested piece into objects, in place."""
+    i, j, sim = pairs
+    of_pair = np.argsort(piece[i], kind="stable")
+    i, j, sim = i[of_pair], j[of_pair], sim[of_pair]
+    members = np.flatnonzero(contested[piece])
+    members = members[np.argsort(piece[members], kind="stable")]
+    starts = np.flatnonzero(np.diff(piece[members], prepend=-1))
+    for region in np.split(members, starts[1:]):
+        here = slice(*np.searchsorted(piece[i], [piece[region[0]], piece[region[0]] + 1]))
+        alike = np.zeros((len(region), len(region)))
+        a, b = np.searchsorted(region, i[here]), np.searchsorted(region, j[here])
+        alike[a, b] = alike[b, a] = sim[here]
+        unit[region] = region[divide(alike, owner[region], threshold)]
+
+
+def divide(alike: Floats, owner: Ints, threshold: float) -> Ints:
+    """Divide regions into objects so that the objects' regions have most in common.
+
+    Args:
+        alike: (n, n) the similarity of every two regions.
+        owner: (n,) the annotation of each.
+        threshold: the least similarity at which two regions may be one object.
+
+    Returns:
+        (n,) the first region of the object of each.
+    """
+    gain = worth(alike, owner, threshold)
+    turns = [np.flatnonzero(owner == one) for one in dict.fromkeys(owner.tolist())]
+    # Where the turns begin decides where they end; of two annotations, any order ends at the best.
+    starts = range(1 if len(turns) == 2 else min(len(turns), _STARTS))
+    found = [_in_turns(gain, turns[first:] + turns[:first]) for first in starts]
+    unit = max(found, key=lambda one: one[1])[0]
+    order = np.full(len(owner), len(owner))
+    np.minimum.at(order, unit, np.arange(len(owner)))
+    return order[unit]
+
+
+def worth(alike: Floats, owner: Ints, threshold: float) -> Floats:
+    """(n, n) what two regions in one object add to the sum; 0 of one annotation, whose regions never meet."""
+    gain = np.where(alike >= threshold, alike, alike - threshold)
+    gain[owner[:, None] == owner[None, :]] = 0
+    return gain
+
+
+def _in_turns(gain: Floats, turns: list[Ints]) -> tuple[Ints, float]:
+    """Assign one annotation's regions after the other, over and over until the sum stays; returns it too."""
+    from scipy.optimize import linear_sum_assignment
+
+    n = len(gain)
+    unit, most = np.full(n, -1), -np.inf
+    inside = np.zeros((n, n))
+    for _ in range(_ROUNDS):
+        for mine in turns:
+            inside[mine] = 0
+            worths = gain[mine] @ inside
+            # An object that is empty is worth nothing and always free: who stays alone takes one.
+            worths[(worths <= 0) & inside.any(axis=0)] = -1
+            rows, columns = linear_sum_assignment(worths, maximize=True)
+            unit[mine[rows]] = columns
+            inside[mine[rows], columns] = 1
+        total = float((gain * (inside @ inside.T)).sum()) / 2
+        if total <= most + 1e-12:
+            break
+        most = total
+    return unit, most

@@ -1,0 +1,192 @@
+"""What each kind of answer is compared by: one row a kind, the only place that knows them all.
+
+A drawn region's shape is a flat list of numbers (pictures: percent of their sides, as Label Studio has them):
+
+- box: x, y, width, height, rotation in degrees clockwise about the corner x, y
+- ellipse: x, y of the centre, both radii, rotation about the centre
+- polygon, line: x, y of each point; keypoint: x, y
+- mask: start, end of each run of set pixels, counted along the rows of the picture
+- span, html-span: start, end; paragraph-span: paragraph and offset of the start, then of the end
+- segment: start, end of each stretch
+- track: frame, seen (1 or 0), x, y, width, height, rotation of each keyframe
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from connector.quality import similarity
+from connector.quality.interval import Floats, Ints
+from connector.quality.similarity import Ragged, take
+
+CHOICE, TAXONOMY, RATING, NUMBER, DATE = "choice", "taxonomy", "rating", "number", "date"
+TEXT, PAIRWISE, RANKING, RELATION = "text", "pairwise", "ranking", "relation"
+BOX, ELLIPSE, POLYGON, MASK, KEYPOINT, LINE = "box", "ellipse", "polygon", "mask", "keypoint", "line"
+SPAN, HTML_SPAN, PARAGRAPH_SPAN, SEGMENT, TRACK = "span", "html-span", "paragraph-span", "segment", "track"
+
+POINT_SPREAD = 0.02
+"""How far two people's points for one thing lie apart, as a share of the root of the picture's area."""
+
+_PARAGRAPH = 1e6
+"""Longer than any paragraph, so that no offset reaches into the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """The shapes of n regions of one kind, and the pictures they lie on.
+
+    Attributes:
+        values, offsets: ragged, as the module describes.
+        pictures: (n, 2) width and height in pixels; any two numbers where nothing is a picture.
+    """
+
+    values: Floats
+    offsets: Ints
+    pictures: Floats
+
+    def of(self, index: npt.NDArray[Any]) -> Shapes:
+        """Some of them, in the order asked for."""
+        values, offsets = take((self.values, self.offsets), index)
+        return Shapes(values, offsets, self.pictures[index])
+
+    def rows(self, width: int) -> Floats:
+        """(n, width) where all shapes have that many numbers."""
+        return self.values.reshape(-1, width)
+
+    def ragged(self, width: int) -> Ragged:
+        """The shapes as rows of `width` numbers."""
+        return self.values.reshape(-1, width), self.offsets // width
+
+    @property
+    def per_value(self) -> Floats:
+        """(m, 2) the picture of each number."""
+        return np.repeat(self.pictures, np.diff(self.offsets), axis=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """How regions of a kind are compared.
+
+    Attributes:
+        similar: shapes on either side, row by row, to (n,) in [0, 1].
+        threshold: from which similarity on two regions may be one object, unless said otherwise.
+        measure: the name of the similarity, for people.
+        bounds: (n, 2d) lows, then highs; regions whose bounds do not meet have nothing in common.
+    """
+
+    similar: Callable[[Shapes, Shapes], Floats]
+    threshold: float
+    measure: str
+    bounds: Callable[[Shapes], Floats] | None = None
+
+
+def _points(shapes: Shapes) -> Ragged:
+    """Points in pixels."""
+    points, offsets = shapes.ragged(2)
+    return points * np.repeat(shapes.pictures / 100, np.diff(offsets), axis=0), offsets
+
+
+def _boxes(shapes: Shapes) -> Floats:
+    """(n, 5) boxes or ellipses in pixels."""
+    boxes = shapes.rows(5).copy()
+    boxes[:, :2] *= shapes.pictures / 100
+    boxes[:, 2:4] *= shapes.pictures / 100
+    return boxes
+
+
+def _box_similar(a: Shapes, b: Shapes) -> Floats:
+    one, other = a.rows(5), b.rows(5)
+    turned = (one[:, 4] % 360 != 0) | (other[:, 4] % 360 != 0)
+    found = similarity.upright_box_iou(one[:, :4], other[:, :4])
+    if turned.any():
+        at = np.flatnonzero(turned)
+        found[at] = similarity.rotated_box_iou(_boxes(a.of(at)), _boxes(b.of(at)))
+    return found
+
+
+def _box_bounds(shapes: Shapes) -> Floats:
+    box = shapes.rows(5)
+    low, high = box[:, :2].copy(), box[:, :2] + box[:, 2:4]
+    turned = np.flatnonzero(box[:, 4] % 360)
+    if len(turned):
+        pixels = _boxes(shapes.of(turned))
+        reach = np.hypot(pixels[:, 2], pixels[:, 3])[:, None] / (shapes.pictures[turned] / 100)
+        low[turned], high[turned] = box[turned, :2] - reach, box[turned, :2] + reach
+    return np.concatenate([low, high], axis=1)
+
+
+def _point_similar(a: Shapes, b: Shapes) -> Floats:
+    area = a.pictures.prod(axis=1)
+    return similarity.oks(_points(a)[0], _points(b)[0], area, POINT_SPREAD)
+
+
+def _span_similar(a: Shapes, b: Shapes) -> Floats:
+    return similarity.span_iou(a.rows(2), b.rows(2))
+
+
+def _counted_through(shapes: Shapes) -> Floats:
+    """(n, 2) the ends of spans in paragraphs, on one scale."""
+    rows = shapes.rows(4)
+    return rows[:, ::2] * _PARAGRAPH + rows[:, 1::2]
+
+
+def _track_similar(a: Shapes, b: Shapes) -> Floats:
+    # The video ends with the last keyframe of either: what stands still after both are gone says nothing.
+    (one, at), (other, there) = a.ragged(7), b.ragged(7)
+    last = np.maximum(one[at[1:] - 1, 0], other[there[1:] - 1, 0]).astype(np.int64)
+    return similarity.track_iou((one, at), (other, there), last)
+
+
+def _ends(shapes: Shapes) -> Floats:
+    """(n, 2) the first start and the last end of sets of stretches."""
+    return np.column_stack(
+        [
+            np.minimum.reduceat(shapes.values, shapes.offsets[:-1]),
+            np.maximum.reduceat(shapes.values, shapes.offsets[:-1]),
+        ]
+    )
+
+
+def _point_bounds(shapes: Shapes) -> Floats:
+    points, offsets = shapes.ragged(2)
+    return np.concatenate(
+        [np.minimum.reduceat(points, offsets[:-1]), np.maximum.reduceat(points, offsets[:-1])], axis=1
+    )
+
+
+def _runs(shapes: Shapes) -> tuple[Ints, Ints]:
+    runs, offsets = shapes.ragged(2)
+    return runs.astype(np.int64), offsets
+
+
+DRAWN: Mapping[str, Drawn] = {
+    BOX: Drawn(_box_similar, 0.5, "IoU", _box_bounds),
+    ELLIPSE: Drawn(lambda a, b: similarity.ellipse_iou(_boxes(a), _boxes(b)), 0.5, "IoU"),
+    POLYGON: Drawn(lambda a, b: similarity.polygon_iou(_points(a), _points(b)), 0.5, "IoU", _point_bounds),
+    MASK: Drawn(lambda a, b: similarity.mask_iou(_runs(a), _runs(b)), 0.5, "IoU"),
+    KEYPOINT: Drawn(_point_similar, 0.5, "OKS"),
+    LINE: Drawn(
+        lambda a, b: similarity.line_similarity(_points(a), _points(b), a.pictures), 0.5, "soft share"
+    ),
+    SPAN: Drawn(_span_similar, 0.5, "IoU", lambda shapes: shapes.rows(2)),
+    HTML_SPAN: Drawn(_span_similar, 0.5, "IoU", lambda shapes: shapes.rows(2)),
+    PARAGRAPH_SPAN: Drawn(
+        lambda a, b: similarity.span_iou(_counted_through(a), _counted_through(b)),
+        0.5,
+        "IoU",
+        _counted_through,
+    ),
+    SEGMENT: Drawn(lambda a, b: similarity.span_set_iou(a.ragged(2), b.ragged(2)), 0.5, "IoU", _ends),
+    TRACK: Drawn(_track_similar, 0.5, "IoU over space and time"),
+}
+"""Kinds that are drawn: they are aligned before they are compared."""
+
+ANSWERED = frozenset({CHOICE, TAXONOMY, RATING, NUMBER, DATE, TEXT, PAIRWISE, RANKING})
+"""Kinds that answer a question: one unit for each task, or for each drawn thing that the question is about."""
+
+MEASURED = frozenset({*DRAWN, *ANSWERED, RELATION})
