@@ -23,8 +23,9 @@ from connector.files import write_atomic
 from connector.journal import Entry, Journal, State
 from connector.labels import RELATED, RELATIONS, Loaded, area_id
 from connector.model import Annotation, Role, Task, dump_json
+from connector.quality.answers import ABSENT, SEVERAL
 from connector.quality.kinds import BOX, DRAWN, KEYPOINT, RELATION
-from connector.quality.units import ABSENT, SEVERAL, SHAPE, UNIT
+from connector.quality.units import SHAPE, UNIT
 from connector.regions import gather, parse_result
 
 ADD, REPLACE = "add", "replace"

@@ -26,11 +26,11 @@ from polars.exceptions import PolarsError
 
 from connector.errors import BadRecord, Reject, UsageError
 from connector.model import Role, dump_json
+from connector.quality.answers import ABSENT, SEVERAL
 from connector.quality.interval import Ints
 from connector.quality.kinds import CHOICE
 from connector.quality.similarity import decode_brush, from_pixels
 from connector.quality.table import ANSWERS, REGIONS, Labels
-from connector.quality.units import ABSENT, SEVERAL
 from connector.regions import (
     Answer,
     Area,

@@ -1,154 +1,166 @@
 """How far annotators agree with each other: observed, and corrected for chance.
 
-Everything is computed from one table of counts (units × labels), in one pass; intervals come from
-resampling whole tasks, since the units of one task are not independent.
+Everything is computed from one table of counts: how often each label was given in each unit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from statistics import NormalDist
 
 import numpy as np
 import polars as pl
 
+from connector.quality.answers import ABSENT, parted
+from connector.quality.counts import Counts, by_group, counts
+from connector.quality.graded import DISTINCT, graded, graded_sums, scale_of
 from connector.quality.interval import CONFIDENCE, Estimate, Floats, Ints, unknown
+from connector.quality.kinds import ANSWERED, CHOICE
+from connector.quality.resampling import ONE_LABEL, ONE_TASK, RESAMPLES, TWO, bootstrap, groups
 from connector.quality.units import UNIT
 
-RESAMPLES = 1000
+LEVELS = ("nominal", "ordinal", "interval", "ratio", "similarity")
+"""What differences mean: nothing but another answer, an order, a distance, a quotient, or how alike answers
+are."""
+
+SAME_OR_OTHER = "answers are the same or others, and AC1 says all"
+MORE_OR_LESS = "answers of this kind are more or less alike, and not only the same or others"
+TOO_MANY = f"more than {DISTINCT} different answers"
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Four answers to one question, over units with at least two answers."""
+    """Answers to one question, over units with at least two of them.
 
+    Attributes:
+        level: of `LEVELS`, by which `observed`, `krippendorff_alpha` and `gwet_ac2` are computed.
+        observed: the share of pairs of answers that are the same; or how alike they are.
+        gwet_ac2: AC1 weighted by how alike answers are; unknown where they are the same or not.
+    """
+
+    level: str
     observed: Estimate
     krippendorff_alpha: Estimate
     fleiss_kappa: Estimate
     gwet_ac1: Estimate
+    gwet_ac2: Estimate
 
 
-def counts(table: pl.DataFrame) -> tuple[Floats, Ints]:
-    """How often each label was given in each unit.
-
-    Args:
-        table: columns of `UNITS`, of one control.
-
-    Returns:
-        (U, K) counts; (U,) the number of the task of each unit.
-    """
-    unit = table.select(pl.struct(UNIT).rank("dense")).to_series().to_numpy().astype(np.int64) - 1
-    label = table["label"].rank("dense").to_numpy().astype(np.int64) - 1
-    task = table["task"].rank("dense").to_numpy().astype(np.int64) - 1
-    if not len(table):
-        return np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
-    n_units, n_labels = int(unit.max()) + 1, int(label.max()) + 1
-    found = np.bincount(unit * n_labels + label, minlength=n_units * n_labels)
-    of_unit = np.zeros(n_units, dtype=np.int64)
-    of_unit[unit] = task
-    return found.reshape(n_units, n_labels).astype(float), of_unit
+def level_of(kind: str, labels: Sequence[str]) -> str:
+    """What differences between the answers of a kind mean, unless one says otherwise."""
+    if kind == CHOICE:
+        return "similarity" if any(len(parted(label)) > 1 for label in labels) else "nominal"
+    return ANSWERED[kind].level if kind in ANSWERED else "nominal"
 
 
 def agreement(
-    table: pl.DataFrame, seed: int, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
+    table: pl.DataFrame,
+    seed: int,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    level: str | None = None,
+    analytic: bool = False,
 ) -> Agreement:
     """Agreement among all rows of a unit table of one control.
 
     Observed is the mean over units of the share of pairs that agree. Units with one answer say nothing
-    about agreement; kappa and AC1 count them when they judge what chance would do, as Gwet (2014) does.
+    about agreement; kappa, AC1 and AC2 count them when they judge what chance would do, as Gwet (2014) does.
     `ABSENT` is a label like any other.
 
     Args:
         table: columns of `UNITS`.
-        seed: of the resampling of tasks (percentile bootstrap).
+        seed: of drawing tasks anew (percentile bootstrap).
         confidence: of the intervals.
         resamples: how often tasks are drawn anew.
+        level: of `LEVELS`; by default what suits the kind.
+        analytic: intervals by linearization instead, for the nominal level.
+
+    Raises:
+        ValueError: if the level is unknown, or asks for numbers and the answers are none.
 
     References:
         Observed and kappa: Fleiss, J. L. (1971). Measuring nominal scale agreement among many raters.
         Psychological Bulletin 76, 378-382; for missing answers Gwet, K. L. (2014). Handbook of Inter-Rater
-        Reliability, 4th ed., chapter 2. AC1: Gwet (2008). Br J Math Stat Psychol 61, 29-48. Alpha:
-        Krippendorff, K. (2011). Computing Krippendorff's Alpha-Reliability. Intervals: Efron, B. &
-        Tibshirani, R. (1993). An Introduction to the Bootstrap, chapter 13.
+        Reliability, 4th ed., chapter 2. AC1: Gwet (2008). Br J Math Stat Psychol 61, 29-48; AC2: Gwet (2014),
+        chapter 3. Alpha: Krippendorff, K. (2011). Computing Krippendorff's Alpha-Reliability. Intervals:
+        Efron, B. & Tibshirani, R. (1993). An Introduction to the Bootstrap, chapter 13; Gwet (2014),
+        chapters 5 and 6.
     """
-    found, task = counts(table)
-    return agreement_of_counts(found, task, seed, confidence, resamples)
+    kind = str(table["kind"][0]) if len(table) else CHOICE
+    return agreement_of(counts(table), kind, seed, confidence, resamples, level, analytic)
 
 
-def agreement_of_counts(
-    found: Floats,
-    task: Ints,
+def agreement_of(
+    found: Counts,
+    kind: str,
     seed: int,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
+    level: str | None = None,
+    analytic: bool = False,
 ) -> Agreement:
     """The same from counts.
 
     Args:
-        found: (U, K) how often each label was given in each unit.
-        task: (U,) the task of each unit.
+        kind: of the answers, as `kinds` has them.
     """
-    pairable = int((found.sum(axis=1) >= 2).sum())
-    names = ("observed", "krippendorff", "fleiss", "gwet ac1")
-    method = "; percentile bootstrap over tasks"
-    if not pairable:
-        why = "no unit has two answers"
-        return Agreement(*(unknown(0, name + method, why) for name in names))
-    sums = _sums_by_task(found, task)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = _statistics(sums.sum(axis=0, keepdims=True), found.shape[1])[0]
-        drawn = _statistics(_resampled(sums, seed, resamples), found.shape[1])
-    tail = (1 - confidence) / 2
-    made = []
-    for name, point, column in zip(names, value, drawn.T, strict=True):
-        column = column[np.isfinite(column)]
-        if not np.isfinite(point):
-            why = "only one label was ever given, so agreement by chance is certain"
-            made.append(unknown(pairable, name + method, why))
-        elif len(sums) < 2 or not len(column):
-            made.append(Estimate(float(point), None, None, pairable, name, "one task gives no interval"))
-        else:
-            low, high = np.quantile(column, [tail, 1 - tail])
-            made.append(Estimate(float(point), float(low), float(high), pairable, name + method))
-    return Agreement(*made)
+    level = level or level_of(kind, found.labels)
+    if level not in LEVELS:
+        raise ValueError(f"unknown level {level!r}; one of {', '.join(LEVELS)}")
+    if level in ("ordinal", "interval", "ratio"):
+        found = found.without(ABSENT)  # nobody's number
+    paired = found.paired()
+    n = len(paired.answers)
+    if level != "nominal":
+        scale = scale_of(paired, kind, level, seed)
+        names = (f"mean similarity ({scale.measure})", f"krippendorff, {level}", "gwet ac2")
+        group = groups(found.task, 5 + scale.features.shape[1] + len(found.labels), seed)
+        sums = graded_sums(found, paired, scale, group)
+        made = bootstrap(sums, partial(graded, scale=scale), names, n, seed, confidence, resamples)
+        if n and scale.weight is None:
+            made[2] = unknown(n, names[2], TOO_MANY)
+        fleiss, ac1 = (unknown(n, name, MORE_OR_LESS) for name in _OTHERS)
+        return Agreement(level, made[0], made[1], fleiss, ac1, made[2])
+    if analytic:
+        made = _linearized(found, paired, confidence)
+    else:
+        group = groups(found.task, 4 + 2 * len(found.labels), seed)
+        sums = _nominal_sums(found, paired, group)
+        statistic = partial(_nominal, labels=len(found.labels))
+        made = bootstrap(sums, statistic, _NOMINAL, n, seed, confidence, resamples)
+    observed, alpha, fleiss, ac1 = made
+    return Agreement(level, observed, alpha, fleiss, ac1, unknown(n, "gwet ac2", SAME_OR_OTHER))
 
 
-def _sums_by_task(found: Floats, task: Ints) -> Floats:
-    """(T, 4 + 2K) the additive parts of all four statistics.
+_OTHERS = ("fleiss", "gwet ac1")
+_NOMINAL = ("observed", "krippendorff, nominal", *_OTHERS)
 
-    Of units with two answers: how many, agreement, coincidences, labels given. Of all with an answer: how
-    many, and the share of each label, from which kappa and AC1 take chance.
+
+def _nominal_sums(found: Counts, paired: Counts, group: Ints) -> Floats:
+    """(G, 4 + 2K) the additive parts of all four statistics.
+
+    Of units with two answers: how many, agreement, coincidences, labels given. Of all: how many, and the
+    share of each label, from which kappa and AC1 take chance.
     """
-    rated = found.sum(axis=1)
-    two, one = rated >= 2, rated >= 1
-    same = (found * (found - 1)).sum(axis=1)
-    others = np.where(two, rated - 1, 1.0)
-    parts = np.column_stack(
-        [
-            two,
-            np.where(two, same / (np.where(two, rated, 1.0) * others), 0.0),
-            np.where(two, same / others, 0.0),
-            one,
-            np.where(two[:, None], found, 0.0),
-            found / np.where(one, rated, 1.0)[:, None],
-        ]
+    size = int(group.max(initial=-1)) + 1
+    mine = group[found.answers >= 2]
+    same, others = paired.per_unit(paired.n * (paired.n - 1.0)), paired.answers - 1.0
+    sums = [
+        np.bincount(mine, minlength=size),
+        np.bincount(mine, same / (paired.answers * others), size),
+        np.bincount(mine, same / others, size),
+        np.bincount(group, minlength=size),
+    ]
+    shares = found.n / found.answers[found.unit]
+    given = by_group(mine[paired.unit], paired.label, paired.n, size, len(found.labels))
+    return np.column_stack(
+        [*sums, given, by_group(group[found.unit], found.label, shares, size, len(found.labels))]
     )
-    number = np.unique(task, return_inverse=True)[1]
-    sums = np.zeros((int(number.max()) + 1, parts.shape[1]))
-    np.add.at(sums, number, parts)
-    return sums
 
 
-def _resampled(sums: Floats, seed: int, resamples: int) -> Floats:
-    """(R, S) the sums over tasks drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    tasks = len(sums)
-    drawn = np.empty((resamples, sums.shape[1]))
-    for r in range(resamples):
-        drawn[r] = np.bincount(rng.integers(tasks, size=tasks), minlength=tasks) @ sums
-    return drawn
-
-
-def _statistics(sums: Floats, labels: int) -> Floats:
+def _nominal(sums: Floats, labels: int) -> Floats:
     """(R, 4) observed, alpha, kappa, AC1 from (R, S) sums."""
     units, agreed, coincide = sums[:, 0], sums[:, 1], sums[:, 2]
     given, shares = sums[:, 4 : 4 + labels], sums[:, 4 + labels :] / sums[:, 3, None]
@@ -163,6 +175,110 @@ def _statistics(sums: Floats, labels: int) -> Floats:
     settled = np.isclose(by_chance, 1)
     alpha[settled], kappa[settled] = np.nan, np.nan
     return np.column_stack([observed, alpha, kappa, ac1])
+
+
+def _linearized(found: Counts, paired: Counts, confidence: float) -> list[Estimate]:
+    """Each number with a normal interval, from how much each task moves it."""
+    method = "; linearized over tasks (Gwet 2014)"
+    n, tasks = len(paired.answers), int(found.task.max(initial=-1)) + 1
+    if not n:
+        return [unknown(0, name + method, TWO) for name in _NOMINAL]
+    labels = len(found.labels)
+    sums = _nominal_sums(found, paired, np.zeros(len(found.task), dtype=np.int64))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = _nominal(sums, labels)[0]
+        moved = _influence(found, paired, sums[0], value)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    made = []
+    for name, point, by_unit in zip(_NOMINAL, value, moved, strict=True):
+        if not np.isfinite(point):
+            made.append(unknown(n, name + method, ONE_LABEL))
+        elif tasks < 2:
+            made.append(Estimate(float(point), None, None, n, name, ONE_TASK))
+        else:
+            error = z * float(np.std(np.bincount(found.task, by_unit), ddof=1) * np.sqrt(tasks))
+            made.append(
+                Estimate(float(point), max(-1.0, float(point) - error), min(1.0, float(point) + error), n, name + method)
+            )
+    return made
+
+
+def _influence(found: Counts, paired: Counts, sums: Floats, value: Floats) -> list[Floats]:
+    """By how much each unit (U,) moves observed, alpha, kappa and AC1: their derivatives, times its parts."""
+    labels, two = len(found.labels), found.answers >= 2
+    units, _, coincide, everything = sums[:4]
+    given, shares = sums[4 : 4 + labels], sums[4 + labels :] / everything
+    observed, alpha, kappa, ac1 = value
+    same, others = paired.per_unit(paired.n * (paired.n - 1.0)), paired.answers - 1.0
+
+    def spread(of_paired: Floats) -> Floats:
+        whole = np.zeros(len(two))
+        whole[two] = of_paired
+        return whole
+
+    own = spread((same / (paired.answers * others) - observed) / units)
+    n = given.sum()
+    chance = n**2 - (given**2).sum()
+    per_label = -(2 * n - 1 - coincide) + (1 - alpha) * 2 * (n - given)
+    for_alpha = ((n - 1) * same / others + paired.per_unit(per_label[paired.label] * paired.n)) / chance
+    share = found.n / found.answers[found.unit]
+    by_chance, gwet = (shares**2).sum(), (shares * (1 - shares)).sum() / (labels - 1)
+    for_kappa = 2 * found.per_unit(share * (shares[found.label] - by_chance)) / everything
+    slope = (1 - 2 * shares - (1 - 2 * shares) @ shares) / (labels - 1)
+    for_ac1 = found.per_unit(share * slope[found.label]) / everything
+    return [
+        own,
+        spread(for_alpha),
+        (own - (1 - kappa) * for_kappa) / (1 - by_chance),
+        (own - (1 - ac1) * for_ac1) / (1 - gwet),
+    ]
+
+
+# Of single labels, and of every two annotators.
+
+
+def by_label(
+    found: Counts, seed: int, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
+) -> list[tuple[str, Estimate, Estimate]]:
+    """Each label against all others together.
+
+    Returns:
+        The label, by number of answers; positive agreement: if one of two answers to a unit gives the label,
+        how often so does the other; and alpha.
+
+    References:
+        Positive agreement: Cicchetti, D. V. & Feinstein, A. R. (1990). High agreement but low kappa: II.
+        Journal of Clinical Epidemiology 43, 551-558; for many raters Uebersax, J. S. (1982). A
+        design-independent method for measuring the reliability of psychiatric diagnosis. J Psychiatric
+        Research 17, 335-342.
+    """
+    paired, labels = found.paired(), len(found.labels)
+    group = groups(found.task, 2 * labels, seed)[found.answers >= 2]
+    size = int(group.max(initial=-1)) + 1
+    entry, others = group[paired.unit], (paired.answers - 1.0)[paired.unit]
+    given = by_group(entry, paired.label, paired.n, size, labels)
+    same = by_group(entry, paired.label, paired.n * (paired.n - 1) / others, size, labels)
+    answers = np.bincount(group, paired.answers, size).astype(np.float64)
+    # Two answers differ in a label if one gives it and the other does not, in either order.
+    differ = 2 * by_group(
+        entry, paired.label, paired.n * (paired.answers[paired.unit] - paired.n) / others, size, labels
+    )
+    told = []
+    for label in np.argsort(-given.sum(axis=0), kind="stable"):
+        n = int(given[:, label].sum())
+        sums = np.column_stack([same[:, label], given[:, label], differ[:, label], answers])
+        names = ("positive agreement", "krippendorff, nominal")
+        positive, alpha = bootstrap(sums, _one_label, names, n, seed, confidence, resamples)
+        told.append((found.labels[label], positive, alpha))
+    return told
+
+
+def _one_label(sums: Floats) -> Floats:
+    """(R, 2) positive agreement and alpha from (R, 4) sums."""
+    same, given, differ, answers = sums.T
+    chance = 2 * given * (answers - given) / (answers * (answers - 1))
+    alpha = np.where(chance > 0, 1 - differ / answers / chance, np.nan)
+    return np.column_stack([same / given, alpha])
 
 
 def pairs(table: pl.DataFrame) -> pl.DataFrame:

@@ -2,26 +2,25 @@
 
 Regions are joined into objects so that what they have in common is greatest: the sum, over every two regions
 of one object, of their similarity where it reaches the threshold, less what is missing where it does not. An
-annotation has one region in an object at most. For two annotations this is the assignment problem (Kuhn, H. W.
-(1955). The Hungarian method for the assignment problem. Naval Research Logistics Quarterly 2, 83-97); for more
-it is the multidimensional one, which is NP-hard: there each annotation in turn is assigned anew, as well as can
-be, until nothing improves.
+annotation has one region in an object at most. For two annotations this is the assignment problem (Kuhn, H.
+W. (1955). The Hungarian method for the assignment problem. Naval Research Logistics Quarterly 2, 83-97); for
+more it is the multidimensional one, which is NP-hard: there each annotation in turn is assigned anew, as well
+as can be, until nothing improves.
 
-Most objects are clear: everybody's region is like everybody else's there and like nothing else. These are found
-for all tasks at once; only what is contested is looked at piece by piece.
+Most objects are clear: everybody's region is like everybody else's there and like nothing else. These are
+found for all tasks at once; only what is contested is looked at piece by piece.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
+from connector.quality.answers import Similar
 from connector.quality.interval import Floats, Ints
-
-Similar = Callable[[Ints, Ints], Floats]
-"""The similarity, in [0, 1], of the regions of these numbers: (p,), (p,) -> (p,)."""
+from connector.quality.similarity import pairs_within
 
 PAIRS = 1 << 21
 """How many pairs of regions are held at once, unless one task alone has more."""
@@ -86,11 +85,7 @@ def _blocks(group: Ints) -> Iterator[slice]:
 
 def _pairs(group: Ints, owner: Ints, label: Ints | None) -> tuple[Ints, Ints]:
     """Every two regions of a group that may be one object, the earlier first."""
-    n = len(group)
-    end = np.searchsorted(group, group, side="right")
-    many = end - np.arange(n) - 1
-    i = np.repeat(np.arange(n), many)
-    j = np.arange(len(i)) - np.repeat(np.cumsum(many) - many, many) + i + 1
+    i, j = pairs_within(group)
     may = owner[i] != owner[j]
     if label is not None:
         may &= label[i] == label[j]

@@ -9,8 +9,8 @@ import polars as pl
 
 from connector.quality.agreement import Agreement, agreement
 from connector.quality.interval import CONFIDENCE
-from connector.quality.truth import dawid_skene, majority, votes
 from connector.quality.merge import merged_shapes
+from connector.quality.truth import dawid_skene, majority, votes
 from connector.quality.units import SHAPE, UNIT, keep_roles
 
 METHODS = ("majority", "dawid-skene")

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from connector.quality.answers import ABSENT
 from connector.quality.interval import CONFIDENCE, Estimate, clustered, unknown, wilson
 from connector.quality.kinds import DRAWN
-from connector.quality.units import ABSENT, UNIT, keep_roles, shapes_of
+from connector.quality.units import UNIT, keep_roles, shapes_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,15 @@ A drawn region's shape is a flat list of numbers (pictures: percent of their sid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from connector.quality import similarity
+from connector.quality import answers, similarity
+from connector.quality.answers import Similar
 from connector.quality.interval import Floats, Ints
 from connector.quality.similarity import Ragged, take
 
@@ -186,7 +187,62 @@ DRAWN: Mapping[str, Drawn] = {
 }
 """Kinds that are drawn: they are aligned before they are compared."""
 
-ANSWERED = frozenset({CHOICE, TAXONOMY, RATING, NUMBER, DATE, TEXT, PAIRWISE, RANKING})
-"""Kinds that answer a question: one unit for each task, or for each drawn thing that the question is about."""
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """How answers of a kind are compared.
+
+    Attributes:
+        compare: the different answers, as text, to the similarity of any two of them by their numbers.
+        measure: the name of the similarity, for people; empty where answers are the same or not.
+        level: what distances between them mean; see `agreement`.
+        values: their numbers, where they are on a scale.
+    """
+
+    compare: Callable[[Sequence[str]], Similar]
+    measure: str = ""
+    level: str = "nominal"
+    values: Callable[[Sequence[str]], Floats] | None = None
+
+
+ANSWERED: Mapping[str, Answered] = {
+    CHOICE: Answered(answers.choices, "Jaccard"),
+    TAXONOMY: Answered(answers.taxonomies, "shared path", "similarity"),
+    RATING: Answered(answers.amounts, "distance over range", "ordinal", answers.numbers),
+    NUMBER: Answered(answers.amounts, "distance over range", "interval", answers.numbers),
+    DATE: Answered(answers.moments, "distance over range", "interval", answers.days),
+    TEXT: Answered(answers.texts, "edit similarity", "similarity"),
+    PAIRWISE: Answered(answers.same_answers),
+    RANKING: Answered(answers.rankings, "Kendall", "similarity"),
+}
+"""Kinds that answer a question: one unit for each task, or for each drawn thing that the question is
+about."""
+
+
+def comparer(kind: str, said: Sequence[str]) -> Similar:
+    """How alike any two different answers of a kind are, by their numbers.
+
+    Labels of what was drawn are the same or not. `ABSENT` is like nothing but itself.
+
+    Raises:
+        ValueError: naming an answer that is none of this kind.
+    """
+    how = ANSWERED.get(kind)
+    if how is None or how.compare is answers.same_answers:
+        return answers.same_answers(said)
+    if answers.ABSENT not in said:
+        return how.compare(said)
+    absent = list(said).index(answers.ABSENT)
+    told = how.compare([text for text in said if text != answers.ABSENT])
+
+    def similar(i: Ints, j: Ints) -> Floats:
+        alike = similarity.same(i, j)
+        both = (i != absent) & (j != absent)
+        left, right = i[both], j[both]
+        alike[both] = told(left - (left > absent), right - (right > absent))
+        return alike
+
+    return similar
+
 
 MEASURED = frozenset({*DRAWN, *ANSWERED, RELATION})

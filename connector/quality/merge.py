@@ -9,7 +9,7 @@ import polars as pl
 
 from connector.quality.interval import Floats, Ints
 from connector.quality.kinds import BOX, DRAWN, KEYPOINT, Shapes
-from connector.quality.similarity import offsets_of, take
+from connector.quality.similarity import offsets_of, pairs_within, take
 from connector.quality.units import UNIT, shapes_of
 
 Merge = Callable[[Shapes, Ints], tuple[Floats, Ints]]
@@ -51,10 +51,7 @@ def medoid(kind: str, shapes: Shapes, unit: Ints) -> Ints:
         (u,) the number of the shape.
     """
     n = len(unit)
-    end = np.searchsorted(unit, unit, side="right")
-    many = end - np.arange(n) - 1
-    i = np.repeat(np.arange(n), many)
-    j = np.arange(len(i)) - np.repeat(np.cumsum(many) - many, many) + i + 1
+    i, j = pairs_within(unit)
     alike = DRAWN[kind].similar(shapes.of(i), shapes.of(j))
     total = np.bincount(i, alike, n) + np.bincount(j, alike, n)
     order = np.lexsort((np.arange(n), -total.round(12), unit))
@@ -72,7 +69,8 @@ def _median(shapes: Shapes, unit: Ints) -> tuple[Floats, Ints]:
 
 
 def _boxes(shapes: Shapes, unit: Ints) -> tuple[Floats, Ints]:
-    """The median of each side; where a box is turned there is none of angles, so the one most like the others."""
+    """The median of each side; where a box is turned there is none of angles, so the one most like the
+    others."""
     values, offsets = _median(shapes, unit)
     turned = np.unique(unit[shapes.rows(5)[:, 4] % 360 != 0])
     if len(turned):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from connector.quality.units import ABSENT
+from connector.quality.answers import ABSENT
 
 
 def verdicts(table: pl.DataFrame, consensus: pl.DataFrame) -> pl.DataFrame:

@@ -27,7 +27,7 @@ _regions: _Columns = {
     "annotation": pl.String,
     "control": pl.String,
     "region": pl.String,  # unique within its annotation and control; of a relation, where it leads to
-    "parent": pl.String,  # the drawn region that an answer is about, or that a relation comes from; may be null
+    "parent": pl.String,  # what an answer is about, or where a relation comes from: a drawn region; or null
     "place": pl.String,  # what it was drawn on, where a task shows several things; may be null
     "label": pl.String,  # what was answered, as text; of a thing drawn without a label, the empty text
     "shape": pl.List(pl.Float64),  # as `kinds` tells; null for an answer

@@ -1,9 +1,9 @@
 """From what was drawn and answered to the things annotators can agree or differ on.
 
-An answer is one unit for each task and control. Drawn regions are aligned into units: one region per annotation
-at most, drawn for the same thing; an annotation without one there says `ABSENT`. An answer about a drawn region
-is a unit under that region's. A relation is a unit between two units. Everyone is aligned together, whatever
-the role; statistics choose roles afterwards.
+An answer is one unit for each task and control. Drawn regions are aligned into units: one region per
+annotation at most, drawn for the same thing; an annotation without one there says `ABSENT`. An answer about a
+drawn region is a unit under that region's. A relation is a unit between two units. Everyone is aligned
+together, whatever the role; statistics choose roles afterwards.
 """
 
 from __future__ import annotations
@@ -14,16 +14,11 @@ import numpy as np
 import polars as pl
 
 from connector.quality.alignment import align
+from connector.quality.answers import ABSENT, joined
 from connector.quality.interval import Floats, Ints
-from connector.quality.kinds import ANSWERED, DRAWN, RELATION, Shapes
+from connector.quality.kinds import ANSWERED, CHOICE, DRAWN, RELATION, TAXONOMY, Shapes
 from connector.quality.similarity import offsets_of
 from connector.quality.table import Labels
-
-ABSENT = "ABSENT"
-"""What an annotator says of an object that others drew and he did not."""
-
-SEVERAL = " + "
-"""Joins the labels of a multiple choice, in alphabetical order."""
 
 WHOLE = "whole"
 """The unit of an answer about the whole task."""
@@ -79,7 +74,8 @@ def units(
     for control, kind in sorted(labels.controls.items()):
         regions = labels.regions.filter(pl.col("control") == control)
         if kind in ANSWERED:
-            made = pl.concat([_whole(regions), _under(regions, things)])
+            said = _said(kind)
+            made = pl.concat([_whole(regions, said), _under(regions, things, said)])
         elif kind == RELATION:
             made = _relations(regions, things)
         else:
@@ -177,22 +173,24 @@ def _codes(names: pl.Series) -> Ints:
     return names.rank("dense").to_numpy().astype(np.int64)
 
 
-def _joined() -> pl.Expr:
-    return pl.col("label").unique().sort().str.join(SEVERAL)
+def _said(kind: str) -> pl.Expr:
+    """What one annotation says to one question, as one text."""
+    label = pl.col("label")
+    return joined(label) if kind in (CHOICE, TAXONOMY) else label.unique().sort().str.join("\n")
 
 
-def _whole(regions: pl.DataFrame) -> pl.DataFrame:
+def _whole(regions: pl.DataFrame, said: pl.Expr) -> pl.DataFrame:
     """Answers about the task: one unit each; of a page that shows several things, one for each of them."""
     whole = regions.filter(pl.col("parent").is_null())
     several = pl.when(pl.col("place").n_unique().over("task") > 1).then(pl.col("place"))
     return (
         whole.with_columns(unit=several.fill_null(WHOLE))
         .group_by("task", "unit", "annotation")
-        .agg(label=_joined())
+        .agg(label=said)
     )
 
 
-def _under(regions: pl.DataFrame, things: pl.DataFrame) -> pl.DataFrame:
+def _under(regions: pl.DataFrame, things: pl.DataFrame, said: pl.Expr) -> pl.DataFrame:
     """Answers about drawn regions: units under the regions' own.
 
     Who drew the thing with the same label as somebody who answered, and did not answer, says `ABSENT`; who
@@ -204,7 +202,7 @@ def _under(regions: pl.DataFrame, things: pl.DataFrame) -> pl.DataFrame:
     given = (
         regions.filter(pl.col("parent").is_not_null())
         .group_by("task", "annotation", "parent")
-        .agg(label=_joined())
+        .agg(label=said)
         .join(seen, left_on=["task", "annotation", "parent"], right_on=["task", "annotation", "region"])
     )
     asked = seen.join(
@@ -229,7 +227,7 @@ def _relations(regions: pl.DataFrame, things: pl.DataFrame) -> pl.DataFrame:
         regions.join(seen.rename({"region": "parent", "unit": "start"}), on=[*key, "parent"])
         .join(seen.rename({"unit": "end"}), on=[*key, "region"])
         .group_by(*key, "start", "end")
-        .agg(label=_joined())
+        .agg(label=joined(pl.col("label")))
     )
     pairs = given.select("task", "start", "end").unique()
     both = pairs.join(seen.select(*key, start="unit"), on=["task", "start"]).join(

@@ -11,7 +11,7 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from connector.quality.units import ABSENT
+from connector.quality.answers import ABSENT
 from connector.report import draw
 from connector.report.data import (
     AgreementMatrix,

@@ -13,12 +13,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from connector.corrections import Correction
 from connector.quality.agreement import pairs
 from connector.quality.annotators import METHOD, annotators
+from connector.quality.answers import ABSENT
 from connector.quality.consensus import Consensus
 from connector.quality.golden import Golden, golden
 from connector.quality.interval import Estimate, unknown
 from connector.quality.kinds import BOX
 from connector.quality.table import Labels
-from connector.quality.units import ABSENT, UNIT, keep_roles
+from connector.quality.units import UNIT, keep_roles
 from connector.report.data import (
     AgreementMatrix,
     AnnotatorRow,

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from PIL import Image, UnidentifiedImageError
 
 from connector.errors import BadRecord
+from connector.quality.answers import ABSENT
 from connector.quality.interval import Estimate
-from connector.quality.units import ABSENT
 from connector.report.data import Box, Card, Choice, ConfusionMatrix, Progress
 
 COLOURS = 7

@@ -17,8 +17,10 @@ ROOT = Path(connector.__file__).parent
 FLOORS = [
     ["errors", "model"],
     ["regions"],
-    ["quality", "quality.table", "quality.interval", "quality.similarity", "quality.units"],
-    ["quality.agreement", "quality.truth", "quality.sampling"],
+    ["quality", "quality.table", "quality.interval", "quality.similarity"],
+    ["quality.answers", "quality.kinds", "quality.resampling", "quality.counts", "quality.sampling"],
+    ["quality.alignment", "quality.units", "quality.merge", "quality.graded"],
+    ["quality.agreement", "quality.truth"],
     ["quality.golden", "quality.consensus", "quality.review", "quality.annotators"],
     ["config", "retry", "files", "adapters.base", "adapters.label_studio_config"],
     ["adapters.label_studio_server", "adapters.objects"],

@@ -30,7 +30,7 @@ from connector.quality.similarity.rle import (
     from_pixels,
     to_pixels,
 )
-from connector.quality.similarity.rows import Ragged, offsets_of, ragged, take
+from connector.quality.similarity.rows import Ragged, offsets_of, pairs_within, ragged, take
 from connector.quality.similarity.shapes import (
     box_iou,
     ellipse_iou,
@@ -70,6 +70,7 @@ __all__ = [
     "normalized",
     "offsets_of",
     "oks",
+    "pairs_within",
     "path_similarity",
     "point_distance",
     "polygon_dice",

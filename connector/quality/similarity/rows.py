@@ -81,6 +81,18 @@ def sums(values: Values, row: Ints, n: int) -> Floats:
     return np.bincount(row, values, n).astype(np.float64, copy=False)
 
 
+def pairs_within(group: Ints) -> tuple[Ints, Ints]:
+    """Every two rows of a group, the earlier first.
+
+    Args:
+        group: (n,) never falling.
+    """
+    n = len(group)
+    many = np.searchsorted(group, group, side="right") - np.arange(n) - 1
+    i = np.repeat(np.arange(n), many)
+    return i, np.arange(len(i)) - np.repeat(np.cumsum(many) - many, many) + i + 1
+
+
 def equal_rows(a: Ragged, b: Ragged) -> Bools:
     """(n,) whether two rows hold the same values in the same order."""
     lengths = np.diff(a[1])

@@ -37,6 +37,18 @@ def choices(rows: Sequence[Row], roles: Mapping[str, str] | None = None) -> pl.D
     ).pipe(lambda made: pl.concat([pl.DataFrame(schema=UNITS), made], how="diagonal"))
 
 
+def of_kind(kind: str, units: Sequence[Sequence[object]]) -> pl.DataFrame:
+    """The unit table of one control of a kind: what each of some annotators said of each task; None is
+    nothing."""
+    rows = [
+        (f"{n:04}", f"r{w}", str(one))
+        for n, unit in enumerate(units)
+        for w, one in enumerate(unit)
+        if one is not None
+    ]
+    return choices(rows).with_columns(kind=pl.lit(kind))
+
+
 def ratings(columns: Mapping[str, str], missing: str = ".") -> pl.DataFrame:
     """The unit table of annotators' strings of one-letter answers, unit by unit."""
     return choices(

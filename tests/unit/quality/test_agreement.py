@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import krippendorff
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import fleiss_kappa
 
-from connector.quality.agreement import agreement, agreement_of_counts, pairs
-from tests.unit.quality.tables import choices, ratings
+from connector.quality.agreement import Agreement, agreement, agreement_of, by_label, pairs
+from connector.quality.counts import counts, counts_of_codes
+from connector.quality.interval import Floats
+from connector.quality.kinds import CHOICE, NUMBER, RATING, TEXT
+from tests.unit.quality.tables import choices, of_kind, ratings
 
 FOUR_OBSERVERS = {
     "A": "123321412...",
@@ -40,6 +45,15 @@ def test_all_four_give_the_figures_of_gwets_raw4raters() -> None:
     assert found.gwet_ac1.value == pytest.approx(0.77544, abs=5e-6)
 
 
+def of(found: Floats, seed: int = 0, **more: object) -> Agreement:
+    """The agreement of (U, K) counts, each unit a task of its own."""
+    unit, label = np.nonzero(found)
+    often = found[unit, label].astype(int)
+    unit, label = np.repeat(unit, often), np.repeat(label, often)
+    codes = counts_of_codes(unit, np.zeros_like(unit), label, [str(k) for k in range(found.shape[1])])
+    return agreement_of(codes, CHOICE, seed, **more)
+
+
 WIKIPEDIA = [
     *([0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1]),
     *([7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7]),
@@ -47,7 +61,7 @@ WIKIPEDIA = [
 
 
 def test_kappa_gives_the_figure_of_the_worked_example_in_wikipedias_fleiss_kappa() -> None:
-    found = agreement_of_counts(np.array(WIKIPEDIA, dtype=float), np.arange(10), seed=0)
+    found = of(np.array(WIKIPEDIA, dtype=float))
     assert found.fleiss_kappa.value == pytest.approx(0.210, abs=5e-4)
     assert found.observed.value == pytest.approx(0.378, abs=5e-4)
 
@@ -81,7 +95,7 @@ def test_alpha_is_the_krippendorff_packages(units: list[list[int | None]]) -> No
 def test_kappa_of_complete_answers_is_statsmodels(units: list[list[int]]) -> None:
     found = np.array([[unit.count(k) for k in range(3)] for unit in units], dtype=float)
     assume((found.sum(axis=0) > 0).sum() > 1)
-    ours = agreement_of_counts(found, np.arange(len(found)), seed=0, resamples=5)
+    ours = of(found[:, found.sum(axis=0) > 0], resamples=5)
     assert ours.fleiss_kappa.value == pytest.approx(fleiss_kappa(found[:, found.sum(axis=0) > 0]))
 
 
@@ -161,8 +175,136 @@ def test_intervals_cover_the_true_agreement_about_as_often_as_they_say() -> None
         right = rng.random((80, 3)) < 0.8
         said = np.where(right, 0, rng.integers(1, 3, (80, 3)))
         found = np.stack([(said == k).sum(axis=1) for k in range(3)], axis=1).astype(float)
-        interval = agreement_of_counts(found, np.arange(80), seed=run, resamples=300).observed
+        interval = of(found, run, resamples=300).observed
         assert interval.low is not None
         assert interval.high is not None
         inside += interval.low <= 0.8**2 + 2 * 0.1**2 <= interval.high
     assert 0.90 <= inside / 200 <= 0.99
+
+
+# answers that are more or less alike
+
+
+@pytest.mark.parametrize(("level", "expected"), [("ordinal", 0.815), ("interval", 0.849), ("ratio", 0.797)])
+def test_alpha_of_numbers_gives_the_figures_of_krippendorff_2011(level: str, expected: float) -> None:
+    found = agreement(ratings(FOUR_OBSERVERS), seed=0, level=level)
+    assert found.krippendorff_alpha.value == pytest.approx(expected, abs=5e-4)
+    assert found.level == level
+
+
+def test_ac2_with_linear_weights_gives_the_figure_of_gwets_raw4raters() -> None:
+    found = agreement(ratings(FOUR_OBSERVERS), seed=0, level="interval")
+    assert found.gwet_ac2.value == pytest.approx(0.85874, abs=5e-6)
+
+
+numbers = st.lists(
+    st.lists(st.sampled_from([None, 1, 2, 2.5, 7, 11]), min_size=3, max_size=3), min_size=3, max_size=25
+)
+
+
+@given(numbers, st.sampled_from(["ordinal", "interval", "ratio"]))
+@settings(deadline=None)
+def test_alpha_of_numbers_is_the_krippendorff_packages(units: list[list[float | None]], level: str) -> None:
+    paired = [unit for unit in units if sum(one is not None for one in unit) >= 2]
+    assume(len({one for unit in paired for one in unit if one is not None}) > 1)
+    table = np.array([[np.nan if one is None else one for one in unit] for unit in units], dtype=float).T
+    expected = krippendorff.alpha(reliability_data=table, level_of_measurement=level)
+    found = agreement(of_kind(NUMBER, units), seed=0, resamples=5, level=level)
+    assert found.krippendorff_alpha.value == pytest.approx(expected)
+
+
+def test_ratings_are_ordered_and_numbers_have_distances_unless_asked_otherwise() -> None:
+    units = [[1, 2], [3, 3], [5, 4], [2, 2]]
+    for kind, level in ((RATING, "ordinal"), (NUMBER, "interval"), (TEXT, "similarity")):
+        assert agreement(of_kind(kind, units), seed=0).level == level
+        assert agreement(of_kind(kind, units), seed=0, level="nominal").observed.value == 0.5
+
+
+def test_texts_that_are_nearly_the_same_nearly_agree() -> None:
+    found = agreement(of_kind(TEXT, [["a cat", "A  cat"], ["a dog", "a dot"], ["an owl", "an owl"]]), seed=0)
+    assert found.observed.value == pytest.approx((1 + 4 / 5 + 1) / 3)
+    assert found.krippendorff_alpha.value is not None
+    assert 0.5 < found.krippendorff_alpha.value < 1
+    assert "more or less alike" in str(found.gwet_ac1.why)
+
+
+def test_sets_that_share_labels_agree_in_part() -> None:
+    found = agreement(choices([("1", "ann", "cat + dog"), ("1", "ben", "cat"), ("2", "ann", "owl")]), seed=0)
+    assert (found.level, found.observed.value) == ("similarity", 0.5)
+
+
+def test_alpha_of_many_different_answers_takes_chance_from_a_sample_of_pairs() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(1, 3, size=700)
+    said = np.array([[round(one + rng.normal(0, 0.2), 9) for _ in range(2)] for one in truth])
+
+    def by_hand(apart: Callable[[Floats, Floats], Floats]) -> float:
+        every = said.ravel()
+        chance = apart(every[:, None], every[None, :]).sum() / (len(every) * (len(every) - 1))
+        return float(1 - apart(said[:, 0], said[:, 1]).mean() / chance)
+
+    def alpha(level: str) -> float | None:
+        return agreement(of_kind(NUMBER, said.tolist()), seed=0, level=level).krippendorff_alpha.value
+
+    assert alpha("interval") == pytest.approx(by_hand(lambda x, y: (x - y) ** 2))
+    assert alpha("ratio") == pytest.approx(by_hand(lambda x, y: ((x - y) / (x + y)) ** 2), abs=0.01)
+
+
+def test_what_is_no_number_has_no_distance() -> None:
+    with pytest.raises(ValueError, match="'x' is no number"):
+        agreement(ratings({"a": "xy", "b": "xx"}), seed=0, level="interval")
+    with pytest.raises(ValueError, match="unknown level 'near'"):
+        agreement(ratings({"a": "xy", "b": "xx"}), seed=0, level="near")
+
+
+# intervals and single labels
+
+COMPLETE = ["1111", "2223", "3333", "3333", "2222", "1234", "4444", "1121", "2222", "5555"]
+
+
+def test_analytic_intervals_of_complete_answers_are_irrcacs() -> None:
+    # irrCAC 0.4.4: CAC(frame).fleiss()["est"]["se"] and .gwet()["est"]["se"]
+    columns = {f"r{k}": "".join(row[k] for row in COMPLETE) for k in range(4)}
+    found = agreement(ratings(columns), seed=0, analytic=True)
+    for number, error in ((found.fleiss_kappa, 0.147), (found.gwet_ac1, 0.1364)):
+        assert number.value is not None
+        assert number.low is not None
+        assert (number.value - number.low) / 1.959964 == pytest.approx(error, abs=5e-5)
+
+
+def test_analytic_and_drawn_intervals_of_many_tasks_are_nearly_the_same() -> None:
+    rng = np.random.default_rng(5)
+    truth = rng.integers(3, size=(3000, 1))
+    said = np.where(rng.random((3000, 3)) < 0.8, truth, rng.integers(3, size=(3000, 3)))
+    table = choices(
+        [(f"{n:04}", f"r{w}", str(one)) for n, row in enumerate(said) for w, one in enumerate(row)]
+    )
+    drawn, analytic = agreement(table, seed=0), agreement(table, seed=0, analytic=True)
+    for name in ("observed", "krippendorff_alpha", "fleiss_kappa", "gwet_ac1"):
+        a, b = getattr(drawn, name), getattr(analytic, name)
+        assert a.value == pytest.approx(b.value)
+        assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=0.003)
+        assert a.high - a.low == pytest.approx(b.high - b.low, rel=0.12)
+
+
+@given(answers)
+@settings(deadline=None, max_examples=50)
+def test_a_label_against_the_rest_is_the_krippendorff_packages(units: list[list[int | None]]) -> None:
+    rows = [
+        (f"{n:02}", f"r{w}", str(one))
+        for n, unit in enumerate(units)
+        for w, one in enumerate(unit)
+        if one is not None
+    ]
+    assume(rows)
+    for label, positive, alpha in by_label(counts(choices(rows)), seed=0, resamples=5):
+        mine = [[None if one is None else float(str(one) == label) for one in unit] for unit in units]
+        paired = [[one for one in unit if one is not None] for unit in mine]
+        paired = [unit for unit in paired if len(unit) >= 2]
+        given = sum(sum(unit) for unit in paired)
+        same = sum(sum(unit) * (sum(unit) - 1) / (len(unit) - 1) for unit in paired)
+        assert positive.value == (pytest.approx(same / given) if given else None)
+        if alpha.value is not None:
+            table = np.array(mine, dtype=float).T
+            expected = krippendorff.alpha(reliability_data=table, level_of_measurement="nominal")
+            assert alpha.value == pytest.approx(expected)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connector.quality.answers import ABSENT
 from connector.quality.consensus import consensus
 from connector.quality.truth import dawid_skene, majority
-from connector.quality.units import ABSENT, units
+from connector.quality.units import units
 from tests.unit.quality.tables import Row, boxes, choices
 
 rows = st.lists(

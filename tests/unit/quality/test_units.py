@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.quality.table import ANSWERS, CHOICE, REGIONS, Labels
-from connector.quality.units import ABSENT, UNIT, keep_roles, units
+from connector.quality.answers import ABSENT
+from connector.quality.kinds import CHOICE
+from connector.quality.table import ANSWERS, REGIONS, Labels
+from connector.quality.units import UNIT, keep_roles, units
 from tests.unit.quality.tables import Drawn, boxes
 
 CAR: Drawn = ("car", 10, 10, 20, 20)

@@ -1,0 +1,110 @@
+"""How often each label was given in each unit: what agreement is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from connector.quality.interval import Floats, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How often each label was given in each unit; pairs of a unit and a label that was not given are left
+    out.
+
+    Attributes:
+        unit, label, n: (r,) units never fall.
+        task: (U,) the number of the task of each unit.
+        start: (U,) the first entry of each unit.
+        answers: (U,) how many there are to each unit.
+        labels: the names of the labels, by their numbers.
+    """
+
+    unit: Ints
+    label: Ints
+    n: Ints
+    task: Ints
+    start: Ints
+    answers: Ints
+    labels: Sequence[str]
+
+    def per_unit(self, values: Floats) -> Floats:
+        """(U,) the sums of (r,) values."""
+        return np.add.reduceat(values, self.start) if len(self.start) else np.zeros(0)
+
+    def paired(self) -> Counts:
+        """Only units with two answers or more."""
+        return self._only(self.answers[self.unit] >= 2)
+
+    def without(self, label: str) -> Counts:
+        """Without the answers that give this label."""
+        if label not in self.labels:
+            return self
+        number = list(self.labels).index(label)
+        kept = self._only(self.label != number)
+        labels = [name for name in self.labels if name != label]
+        return replace(kept, label=kept.label - (kept.label > number), labels=labels)
+
+    def _only(self, entry: npt.NDArray[np.bool_]) -> Counts:
+        old = self.unit[entry]
+        start = np.flatnonzero(np.diff(old, prepend=-1))
+        unit = np.zeros(len(old), dtype=np.int64)
+        unit[start[1:]] = 1
+        n = self.n[entry]
+        answers = np.add.reduceat(n, start) if len(start) else start
+        return Counts(
+            np.cumsum(unit), self.label[entry], n, self.task[old[start]], start, answers, self.labels
+        )
+
+
+def counts(table: pl.DataFrame) -> Counts:
+    """How often each label was given in each unit.
+
+    Args:
+        table: columns of `UNITS`, of one control. The order of the rows does not matter.
+    """
+    names = table["label"].unique().sort()
+    task, unit, label = (_ranks(table[name]) for name in ("task", "unit", "label"))
+    return counts_of_codes(task, unit, label, names.to_list())
+
+
+def _ranks(names: pl.Series) -> Ints:
+    """(n,) the place of each name among all that are different, in alphabetical order."""
+    return names.cast(pl.Enum(names.unique().sort())).to_physical().to_numpy().astype(np.int64)
+
+
+def counts_of_codes(task: Ints, unit: Ints, label: Ints, labels: Sequence[str]) -> Counts:
+    """How often each label was given in each unit.
+
+    Args:
+        task, unit, label: (n,) of each answer, whole numbers from 0; units are counted within their task.
+        labels: the names of the labels.
+    """
+    units, width = int(unit.max(initial=0)) + 1, len(labels)
+    cell = np.sort((task * units + unit) * width + label)
+    first = np.flatnonzero(np.diff(cell, prepend=-1))
+    key, given = np.divmod(cell[first], max(width, 1))
+    start = np.flatnonzero(np.diff(key, prepend=-1))
+    n = np.diff(first, append=len(cell))
+    number = np.zeros(len(key), dtype=np.int64)
+    number[start[1:]] = 1
+    return Counts(
+        np.cumsum(number),
+        given,
+        n,
+        np.unique(key[start] // units, return_inverse=True)[1].astype(np.int64),
+        start,
+        np.add.reduceat(n, start) if len(start) else np.zeros(0, dtype=np.int64),
+        labels,
+    )
+
+
+def by_group(group: Ints, label: Ints, weights: Floats | Ints, groups: int, labels: int) -> Floats:
+    """(G, K) sums of weights by group and label."""
+    found = np.bincount(group * labels + label, weights, groups * labels).astype(np.float64, copy=False)
+    return found.reshape(groups, labels)
