@@ -23,8 +23,8 @@ from connector.files import write_atomic
 from connector.journal import Entry, Journal, State
 from connector.labels import RELATED, RELATIONS, Loaded, area_id
 from connector.model import Annotation, Role, Task, dump_json
-from connector.quality.answers import ABSENT, SEVERAL
-from connector.quality.kinds import BOX, DRAWN, KEYPOINT, RELATION
+from connector.quality.answers import ABSENT, parted
+from connector.quality.kinds import ANSWERED, BOX, CHOICE, DRAWN, KEYPOINT, RELATION
 from connector.quality.units import SHAPE, UNIT
 from connector.regions import gather, parse_result
 
@@ -139,7 +139,8 @@ def plan(
     """What should be corrected: where people differ from what an expert, or else the consensus, says.
 
     Tasks with gold answers are left alone. A consensus with a tie, or with less confidence than asked for in
-    any of its units, decides nothing: it is listed for review.
+    any of its units, decides nothing: it is listed for review. Answers that are more or less alike, such as
+    numbers and texts, only an expert corrects: there most differ a little from the one in the middle.
 
     Args:
         units: schema `UNITS`, of `loaded`.
@@ -203,7 +204,11 @@ def _truth(units: pl.DataFrame, consensus: pl.DataFrame, confident: float) -> pl
         decided=~pl.col("tie") & (pl.col("confidence") >= confident),
     )
     kinds = units.select("control", "kind").unique()
-    return pl.concat([said.select(agreed.columns), agreed]).join(kinds, on="control").sort(UNIT)
+    both = pl.concat([said.select(agreed.columns), agreed]).join(kinds, on="control")
+    return both.filter(pl.col("confidence").is_null() | ~pl.col("kind").is_in(_MORE_OR_LESS)).sort(UNIT)
+
+
+_MORE_OR_LESS = [kind for kind, how in ANSWERED.items() if how.level != "nominal"]
 
 
 def _corrections(
@@ -277,13 +282,19 @@ def _regions(task: Task, right: pl.DataFrame, units: pl.DataFrame) -> list[Mappi
     for row in sorted(there, key=lambda row: row["kind"] not in DRAWN):
         if "/" in row["unit"] and row["unit"] not in made:
             continue  # about a thing that shall not be there
-        same = units.filter(*(pl.col(name) == row[name] for name in UNIT), pl.col("label") == row["then"])
+        here = units.filter(*(pl.col(name) == row[name] for name in UNIT), pl.col("label") != ABSENT)
+        same = here.filter(pl.col("label") == row["then"])
+        voted = {}
+        if not len(same) and row["kind"] == CHOICE:  # labels that most gave, and nobody just these
+            same, voted = here, {"choices": parted(row["then"])}
         if not len(same):
             continue
         like = same.sort("similarity", "annotation", descending=[True, False], nulls_last=True).row(
             0, named=True
         )
-        raws = [dict(raw) for raw in given.get(_key(like, units), [])]
+        raws = [
+            {**raw, "value": {**raw.get("value", {}), **voted}} for raw in given.get(_key(like, units), [])
+        ]
         if row["kind"] in DRAWN:
             made[_path(row)] = raws
             for raw in raws:
@@ -341,7 +352,7 @@ def _links(right: pl.DataFrame, ids: Mapping[str, str]) -> Iterator[dict[str, An
     for row in right.filter(pl.col("kind") == RELATION, pl.col("then") != ABSENT).iter_rows(named=True):
         start, end = row["unit"].split(" → ")
         if start in ids and end in ids:
-            labels = [] if row["then"] == RELATED else row["then"].split(SEVERAL)
+            labels = [] if row["then"] == RELATED else parted(row["then"])
             ends = {"from_id": ids[start], "to_id": ids[end]}
             yield {"type": "relation", "direction": "right", **ends, "labels": labels}
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from connector.errors import BadRecord, Reject, UsageError
-from connector.model import Role, dump_json
-from connector.quality.answers import ABSENT, SEVERAL
+from connector.model import Ontology, Role, dump_json
+from connector.quality.answers import ABSENT, together
 from connector.quality.interval import Ints
 from connector.quality.kinds import CHOICE
 from connector.quality.similarity import decode_brush, from_pixels
@@ -41,6 +42,7 @@ from connector.regions import (
     Kind,
     Mask,
     Taxonomy,
+    check,
     gather,
     parse_result,
 )
@@ -92,23 +94,25 @@ def read_store(store: Store, roles: Mapping[str, Role], version: int | None = No
     version = store.version if version is None else version
     if version is None:
         raise UsageError(f"the label store {store.url} is empty", "run `connector pull`, or give --labels")
-    tables = _Tables()
+    tasks = store.current(TASK, version).select("task", "key", data="content", overlap="overlap")
+    data = dict(tasks.select("task", "data").iter_rows())
+    tables = _Tables(store.ontology(version))
     for row in store.current(ANNOTATION, version).iter_rows(named=True):
         if row["cancelled"]:
             continue
         role = Role.GOLD if row["ground_truth"] else roles.get(row["annotator"], Role.PERSON)
         where = f"annotation {row['id']} of task {row['task']}"
         head = (row["task"], row["id"], row["annotator"], role.value, row["seconds"], row["created_at"])
-        tables.add(head, where, json.loads(row["content"]))
-    tasks = store.current(TASK, version).select("task", "key", data="content", overlap="overlap")
+        tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
     return tables.done({"store": store.url, "version": version}, tasks)
 
 
-def read_file(path: Path, gold: bool = False) -> Loaded:
+def read_file(path: Path, gold: bool = False, ontology: Ontology | None = None) -> Loaded:
     """Labels from a long table (`.csv`, `.parquet`, `.jsonl`) or a Label Studio JSON export (`.json`).
 
     Args:
         gold: all of it is gold, and the annotator may be missing.
+        ontology: of an export; what it does not allow is rejected.
 
     Raises:
         UsageError: if the file is not there, is of another kind, or lacks a column.
@@ -117,7 +121,7 @@ def read_file(path: Path, gold: bool = False) -> Loaded:
         raise UsageError(f"there is no file {path}", "name a .csv, .parquet, .jsonl or .json file")
     source = source_of(path)
     if path.suffix == ".json":
-        return _read_export(path, source, gold)
+        return _read_export(path, source, gold, ontology)
     readers: dict[str, Callable[[Path, bool, list[Reject]], pl.DataFrame]] = {
         ".csv": _read_csv,
         ".jsonl": _read_jsonl,
@@ -179,19 +183,29 @@ _Head = tuple[str, str, str, str, float | None, datetime | None]
 class _Tables:
     """Collects annotations with results in Label Studio's form."""
 
-    def __init__(self) -> None:
+    def __init__(self, ontology: Ontology | None) -> None:
+        self.ontology = ontology
         self.answers: list[_Head] = []
         self.regions: list[tuple[Any, ...]] = []
         self.controls: dict[str, str] = {}
         self.unmeasured: dict[str, str] = {}
         self.rejects: list[Reject] = []
 
-    def add(self, head: _Head, where: str, result: object) -> None:
-        """Take in one annotation, or reject all of it."""
+    def add(self, head: _Head, where: str, result: object, data: Callable[[], Mapping[str, Any]]) -> None:
+        """Take in one annotation, or reject all of it.
+
+        Args:
+            data: gives the task's.
+        """
         task, annotation, annotator, role, seconds, created_at = head
         controls = dict(self.controls)
         try:
-            rows = [(task, annotation, *row) for row in self._rows(gather(parse_result(result)), controls)]
+            regions = parse_result(result)
+            if self.ontology is not None:
+                of_task = data() if any(isinstance(region, Drawn) for region in regions) else None
+                for region in regions:
+                    check(region, self.ontology, of_task)
+            rows = [(task, annotation, *row) for row in self._rows(gather(regions), controls)]
         except BadRecord as error:
             self.rejects.append(Reject(where, error.what))
             return
@@ -204,7 +218,7 @@ class _Tables:
         for number, area in enumerate(result.areas):
             id, shape = area_id(area, number), area.shape
             width, height = shape.picture or (None, None)
-            label = SEVERAL.join(sorted(set(map(_label, area.labels))))
+            label = together(map(_label, area.labels))
             _same_kind(controls, shape)
             yield shape.control, id, None, _place(shape), label, _shape(shape), width, height
             for answer in area.answers:
@@ -214,7 +228,7 @@ class _Tables:
         for relation in result.relations:
             start, end = relation.ends
             controls[RELATIONS] = Kind.RELATION
-            label = SEVERAL.join(sorted(set(map(_label, relation.labels))))
+            label = together(map(_label, relation.labels))
             yield RELATIONS, end, start, None, label or RELATED, None, None, None
         for other in result.others:
             self.unmeasured[other.control or other.type] = other.type
@@ -308,14 +322,14 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _read_export(path: Path, source: Mapping[str, Any], gold: bool) -> Loaded:
+def _read_export(path: Path, source: Mapping[str, Any], gold: bool, ontology: Ontology | None) -> Loaded:
     try:
         tasks = json.loads(path.read_bytes())
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}", "export it again as JSON") from error
     if not isinstance(tasks, list):
         raise UsageError(f"{path} is no Label Studio export", "a JSON export is a list of tasks")
-    tables = _Tables()
+    tables = _Tables(ontology)
     for number, task in enumerate(tasks):
         where = f"{path}: task {number}"
         name = _name(task.get("id")) if isinstance(task, dict) else None
@@ -324,7 +338,8 @@ def _read_export(path: Path, source: Mapping[str, Any], gold: bool) -> Loaded:
             continue
         for at, annotation in enumerate(task["annotations"]):
             # Named by its place: a task may stand in the file twice.
-            _add_exported(tables, name, f"{number}/{at}", annotation, f"{where}, annotation {at}", gold)
+            place = f"{where}, annotation {at}"
+            _add_exported(tables, name, f"{number}/{at}", annotation, place, gold, task.get("data"))
     return tables.done(source, pl.DataFrame(schema=_TASKS))
 
 
@@ -335,7 +350,9 @@ def _name(value: object) -> str | None:
     return str(value) if str(value).strip() and _is_unicode(str(value)) else None
 
 
-def _add_exported(tables: _Tables, task: str, id: str, annotation: object, where: str, gold: bool) -> None:
+def _add_exported(
+    tables: _Tables, task: str, id: str, annotation: object, where: str, gold: bool, data: object
+) -> None:
     if not isinstance(annotation, dict):
         tables.rejects.append(Reject(where, "an annotation must be a JSON object"))
         return
@@ -358,7 +375,7 @@ def _add_exported(tables: _Tables, task: str, id: str, annotation: object, where
         return
     role = Role.GOLD if gold or annotation.get("ground_truth") else Role.PERSON
     head = (task, id, name or GOLD, role.value, None if took is None else float(took), created_at)
-    tables.add(head, where, annotation.get("result"))
+    tables.add(head, where, annotation.get("result"), lambda: data if isinstance(data, dict) else {})
 
 
 def _utc(at: datetime) -> datetime:

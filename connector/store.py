@@ -21,14 +21,14 @@ from polars.exceptions import PanicException, PolarsError
 
 from connector.adapters.objects import absolute_url
 from connector.errors import Conflict, Temporary, UsageError
-from connector.model import Annotation, Task, dump_json
+from connector.model import Annotation, Ontology, Task, dump_json
 
-TASK, ANNOTATION, CURSOR = "task", "annotation", "cursor"
+TASK, ANNOTATION, ONTOLOGY, CURSOR = "task", "annotation", "ontology", "cursor"
 
 _TIME: pl.DataType = pl.Datetime("us", "UTC")
 
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
-    "record": pl.String,  # task, annotation or cursor
+    "record": pl.String,  # task, annotation, ontology or cursor
     "task": pl.String,
     "id": pl.String,  # the annotation's, or the task's
     "created_at": _TIME,
@@ -39,7 +39,7 @@ _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "cancelled": pl.Boolean,
     "ground_truth": pl.Boolean,
     "overlap": pl.Int64,
-    "content": pl.String,  # the annotation's result, the task's data, the cursor: JSON
+    "content": pl.String,  # the annotation's result, the task's data, the ontology, the cursor: JSON
     "hash": pl.String,
     "deleted": pl.Boolean,
     "pull": pl.Int64,  # the number of the commit; later rows win
@@ -73,11 +73,13 @@ class _Kept:
         pull: the number of the source's last commit.
         cursor: how far the pull has come with it.
         index: identity and hash of the last version of everything not deleted, in parts.
+        ontology: the questions.
     """
 
     pull: int
     cursor: str | None
     index: list[pl.DataFrame]
+    ontology: Ontology | None
 
 
 @dataclass
@@ -194,6 +196,7 @@ class Store:
         cursor: str,
         at: datetime,
         deleted_tasks: Sequence[str] = (),
+        ontology: Ontology | None = None,
     ) -> Counts:
         """Store what changed among these tasks, and the cursor, in one commit.
 
@@ -204,6 +207,7 @@ class Store:
             cursor: how far the pull has come with them.
             at: when they were pulled.
             deleted_tasks: ids of tasks that are gone, with everything that was on them.
+            ontology: the questions as they are now; stored where they are others than before.
 
         Returns:
             How many annotations are new, changed and deleted.
@@ -222,6 +226,7 @@ class Store:
             [
                 pl.concat([fresh, changed]).drop("old"),
                 gone.drop("hash").with_columns(deleted=pl.lit(True)),
+                self._asked_anew(ontology),
             ],
             how="diagonal",
         )
@@ -230,6 +235,22 @@ class Store:
         self._remember(touched, seen)
         one = pl.col("record") == ANNOTATION
         return Counts(len(fresh.filter(one)), len(changed.filter(one)), len(gone.filter(one)))
+
+    def _asked_anew(self, ontology: Ontology | None) -> pl.DataFrame:
+        """The row of an ontology that is not the one we have."""
+        if ontology is None or ontology == self._known_state().ontology:
+            return pl.DataFrame(schema={"record": pl.String})
+        self._known_state().ontology = ontology
+        row = {"record": ONTOLOGY, "id": "ontology", "hash": ontology.version, "deleted": False}
+        return pl.DataFrame([{**row, "content": ontology.model_dump_json()}])
+
+    def ontology(self, version: int | None = None) -> Ontology | None:
+        """The questions as of the last pull; None before one that told them."""
+        return self._ontology_in(self.rows(version))
+
+    def _ontology_in(self, rows: pl.LazyFrame) -> Ontology | None:
+        found = self._collect(rows.filter(pl.col("record") == ONTOLOGY).sort("pull").last())
+        return Ontology.model_validate_json(found["content"][0]) if len(found) else None
 
     @property
     def cursor_kept(self) -> str | None:
@@ -241,9 +262,12 @@ class Store:
             table = self._table()
             rows = self._scan(table)
             self._refuse_a_strangers(rows)
-            live = _latest(rows.filter(pl.col("record") != CURSOR)).filter(~pl.col("deleted"))
+            things = rows.filter(pl.col("record").is_in([TASK, ANNOTATION]))
+            live = _latest(things).filter(~pl.col("deleted"))
             index = self._collect(live.select(*IDENTITY, "hash"))
-            self._kept = _Kept(self._last_pull_number(table), self._cursor_in(rows), [index])
+            self._kept = _Kept(
+                self._last_pull_number(table), self._cursor_in(rows), [index], self._ontology_in(rows)
+            )
         return self._kept
 
     def _refuse_a_strangers(self, rows: pl.LazyFrame) -> None:

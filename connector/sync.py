@@ -210,15 +210,14 @@ def pull(tool: LabelingTool, store: Store, progress: Progress = lambda _: None) 
     Returns:
         What changed. Interrupted anywhere, the next pull goes on where the last page was kept.
     """
-    done = Pulled()
+    done, ontology = Pulled(), tool.read_ontology()
     for page in tool.changed_tasks(store.cursor_kept):
-        done.annotations += store.append(page.tasks, page.cursor, datetime.now(UTC))
+        done.annotations += store.append(page.tasks, page.cursor, datetime.now(UTC), ontology=ontology)
         done.tasks += len(page.tasks)
         progress(len(page.tasks))
-    gone = _deleted_tasks(tool, store)
-    if gone:
-        cursor = store.cursor_kept or ""
-        done.annotations += store.append([], cursor, datetime.now(UTC), deleted_tasks=gone)
+    gone, cursor = _deleted_tasks(tool, store), store.cursor_kept or ""
+    if gone or cursor:
+        done.annotations += store.append([], cursor, datetime.now(UTC), gone, ontology)
         done.deleted_tasks = len(gone)
     done.version = store.version
     return done

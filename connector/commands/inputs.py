@@ -16,13 +16,28 @@ if TYPE_CHECKING:
     import polars as pl
 
     from connector.labels import Loaded
+    from connector.model import Ontology
     from connector.quality.consensus import Consensus
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_ONTOLOGY = "connector.ontology"
+
+
+def _remember(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+    ctx.meta[_ONTOLOGY] = value
+
 
 def labels_option(function: F) -> F:
-    """--labels."""
+    """--labels, and --ontology, which `load` finds in the context."""
+    function = click.option(
+        "--ontology",
+        "ontology_file",
+        type=click.Path(path_type=Path),
+        expose_value=False,
+        callback=_remember,
+        help="The labeling configuration of a .json export; what it does not allow is rejected.",
+    )(function)
     return click.option(
         "--labels",
         "labels_file",
@@ -77,10 +92,25 @@ def load(session: Session, labels_file: Path | None, gold_file: Path | None = No
     """The labels to work on."""
     from connector.labels import read_file, with_gold
 
-    loaded = read_file(labels_file) if labels_file else session.line.labels()
+    ontology = _ontology(labels_file)
+    loaded = read_file(labels_file, ontology=ontology) if labels_file else session.line.labels()
     for control, kind in loaded.unmeasured.items():
         session.detail(f"control {control} is of kind {kind}, which is not measured yet")
-    return with_gold(loaded, read_file(gold_file, gold=True)) if gold_file else loaded
+    return with_gold(loaded, read_file(gold_file, True, ontology)) if gold_file else loaded
+
+
+def _ontology(labels_file: Path | None) -> Ontology | None:
+    """The ontology of --ontology."""
+    from connector.adapters.label_studio_config import parse_config
+
+    file: Path | None = click.get_current_context().meta.get(_ONTOLOGY)
+    if file is None:
+        return None
+    if labels_file is None:
+        raise UsageError("--ontology is of an export, and no --labels is given", "the store knows its own")
+    if not file.is_file():
+        raise UsageError(f"there is no file {file}", "name the file of the labeling configuration")
+    return parse_config(file.read_text(encoding="utf-8-sig"))
 
 
 def align(session: Session, loaded: Loaded) -> pl.DataFrame:

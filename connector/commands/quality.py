@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 NOT_MEASURED = "answers of this kind are not measured yet"
 NO_GOLD = "there are no gold answers"
-NOTHING_DRAWN = "nothing that was drawn was compared with a gold shape"
 NO_TIME = "no pace: it is not known how long the answers took"
 NOBODY_ELSE = "no agreement: nobody else answered the same"
 
@@ -280,18 +279,31 @@ def _agreement_json(loaded: Loaded, merged: Consensus) -> list[dict[str, Any]]:
             "annotations": c.annotations,
             "annotators": c.annotators,
             "agreement": c.agreement,
-            "truth": {"method": merged.method, "ties": c.ties},
+            "truth": {"method": c.truth, "ties": c.ties},
+            "labels": [
+                {"label": label, "n": positive.n, "positive_agreement": positive, "krippendorff_alpha": alpha}
+                for label, positive, alpha in c.labels
+            ],
         }
         for c in merged.controls
     ]
-    nothing = dict.fromkeys(("tasks", "units", "annotations", "annotators", "agreement", "truth"))
+    keys = ("tasks", "units", "annotations", "annotators", "agreement", "truth", "labels")
+    nothing = dict.fromkeys(keys)
     return controls + [
         {"control": control, "kind": kind, **nothing, "why": NOT_MEASURED}
         for control, kind in sorted(loaded.unmeasured.items())
     ]
 
 
+def _detection_json(found: Golden, annotator: str, control: str) -> dict[str, Any]:
+    """Of controls that draw: what was found, and how exactly."""
+    parts = found.detection.get((annotator, control))
+    return {"detection": parts} if parts else {}
+
+
 def _golden_json(found: Golden, loaded: Loaded) -> dict[str, Any]:
+    from connector.quality.golden import EVERYBODY
+
     confused = found.confusion.filter(pl_differs())
     return {
         "controls": [
@@ -299,6 +311,7 @@ def _golden_json(found: Golden, loaded: Loaded) -> dict[str, Any]:
                 "control": control,
                 "kind": loaded.labels.controls[control],
                 "score": score,
+                **_detection_json(found, EVERYBODY, control),
                 "confusions": confused.filter(control=control).drop("control").to_dicts(),
             }
             for control, score in sorted(found.controls.items())
@@ -313,8 +326,7 @@ def _golden_json(found: Golden, loaded: Loaded) -> dict[str, Any]:
                     row, "score", "low", "high", row["n"], found.controls[row["control"]].method
                 ),
                 "verdict": row["verdict"],
-                "similarity": row["similarity"],
-                **({} if row["similarity"] is not None else {"why": NOTHING_DRAWN}),
+                **_detection_json(found, row["annotator"], row["control"]),
             }
             for row in found.annotators.iter_rows(named=True)
         ],

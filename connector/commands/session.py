@@ -152,8 +152,16 @@ class Session:
             return
         import io
 
+        import polars as pl
+
         from connector.files import write_atomic
 
+        # A table of text cells has no lists.
+        frame = frame.with_columns(
+            pl.format("[{}]", pl.col(name).cast(pl.List(pl.String)).list.join(",")).alias(name)
+            for name, kind in frame.schema.items()
+            if isinstance(kind, pl.List)
+        )
         out = io.BytesIO()
         if path.suffix == ".csv":
             frame.write_csv(out)

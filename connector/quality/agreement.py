@@ -198,7 +198,13 @@ def _linearized(found: Counts, paired: Counts, confidence: float) -> list[Estima
         else:
             error = z * float(np.std(np.bincount(found.task, by_unit), ddof=1) * np.sqrt(tasks))
             made.append(
-                Estimate(float(point), max(-1.0, float(point) - error), min(1.0, float(point) + error), n, name + method)
+                Estimate(
+                    float(point),
+                    max(-1.0, float(point) - error),
+                    min(1.0, float(point) + error),
+                    n,
+                    name + method,
+                )
             )
     return made
 

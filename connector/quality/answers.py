@@ -7,9 +7,8 @@ Numbers are told as such, dates in ISO 8601, a ranking as the items of every buc
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, time
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +20,7 @@ from connector.quality.similarity import (
     interval_similarity,
     jaccard,
     normalized,
+    offsets_of,
     ragged,
     ranking_similarity,
     same,
@@ -55,6 +55,21 @@ def joined(labels: pl.Expr) -> pl.Expr:
     escaped = labels.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
     quoted = pl.when(odd).then(pl.format('"{}"', escaped)).otherwise(labels)
     return quoted.unique().sort().str.join(SEVERAL)
+
+
+def together(labels: Iterable[str]) -> str:
+    """As `joined`, of some labels by themselves.
+
+    >>> together(["b", "a + c", "b"])
+    '"a + c" + b'
+    """
+    return SEVERAL.join(sorted({_quoted(label) for label in labels}))
+
+
+def _quoted(label: str) -> str:
+    if SEVERAL not in label and not label.startswith('"'):
+        return label
+    return '"{}"'.format(label.replace("\\", "\\\\").replace('"', '\\"'))
 
 
 def parted(text: str) -> list[str]:
@@ -134,32 +149,32 @@ def path_sets(texts: Sequence[str]) -> tuple[Ragged, Ragged]:
     return ragged(rows, dtype=np.int64), ragged(paths, dtype=np.int64)
 
 
-def ranks(texts: Sequence[str]) -> tuple[list[str], Floats]:
-    """Rankings as ranks.
-
-    Within a bucket the first is best; buckets are taken in alphabetical order, which is the same for
-    everybody. Items that were left in the list, or are not named, share the last rank.
-
-    Returns:
-        The items, and (n, items) the rank of each, from 0.
+def buckets_of(text: str) -> dict[str, list[str]]:
+    """A ranking: the items of every bucket, the best first.
 
     Raises:
-        ValueError: naming the first text that is no ranking.
+        ValueError: if the text is no ranking.
     """
-    given = [_places(text) for text in texts]
-    items = sorted({item for places in given for item in places})
-    found = np.array([[places.get(item, len(items)) for item in items] for places in given], dtype=np.float64)
-    return items, found.reshape(len(texts), len(items))
-
-
-def _places(text: str) -> dict[str, int]:
     try:
-        buckets: Mapping[str, list[Any]] = json.loads(text)
-        kept = [str(one) for name in sorted(buckets) if name != UNRANKED for one in buckets[name]]
-    except (ValueError, TypeError) as error:
+        found = json.loads(text)
+        return {str(name): [str(item) for item in items] for name, items in sorted(found.items())}
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"the answer {text!r} is no ranking: {error}") from error
-    left = {str(one): len(kept) for one in buckets.get(UNRANKED, [])}
-    return left | {item: place for place, item in enumerate(kept)}
+
+
+def ranks_of(text: str) -> dict[str, int]:
+    """The rank of each item of a ranking, from 0.
+
+    Buckets are taken in alphabetical order, which is the same for everybody. What was left in the list is
+    last, and all of it is equal.
+
+    Raises:
+        ValueError: if the text is no ranking.
+    """
+    buckets = buckets_of(text)
+    left = buckets.pop(UNRANKED, [])
+    ranked = [item for items in buckets.values() for item in items]
+    return {item: place for place, item in enumerate(ranked)} | dict.fromkeys(left, len(ranked))
 
 
 # How alike answers are: each takes the different answers, and compares them by their numbers.
@@ -204,12 +219,27 @@ def texts(texts: Sequence[str]) -> Similar:
 
 
 def rankings(texts: Sequence[str]) -> Similar:
-    """The share of pairs of items that are in the same order."""
-    _, found = ranks(texts)
-    width = found.shape[1]
+    """The share of pairs of items that are in the same order; what one does not name is last there."""
+    number: dict[str, int] = {}
+    given = [{number.setdefault(i, len(number)): r for i, r in ranks_of(text).items()} for text in texts]
+    last = np.array([max(places.values(), default=-1) + 1 for places in given], dtype=np.float64)
+    items = ragged([list(places) for places in given], dtype=np.int64)
+    ranks = ragged([list(places.values()) for places in given])
 
     def similar(i: Ints, j: Ints) -> Floats:
-        ends = np.arange(len(i) + 1, dtype=np.int64) * width
-        return ranking_similarity((found[i].ravel(), ends), (found[j].ravel(), ends))
+        sides = []
+        for side in (i, j):
+            mine, offsets = take(items, side)
+            pair = np.repeat(np.arange(len(side)), np.diff(offsets))
+            sides.append((pair * len(number) + mine, take(ranks, side)[0]))
+        every = np.unique(np.concatenate([key for key, _ in sides]))
+        pair = every // max(len(number), 1)
+        filled = []
+        for side, (key, rank) in zip((i, j), sides, strict=True):
+            found = last[side][pair]
+            found[np.searchsorted(every, key)] = rank
+            filled.append(found)
+        offsets = offsets_of(np.bincount(pair, minlength=len(i)))
+        return ranking_similarity((filled[0], offsets), (filled[1], offsets))
 
     return similar

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from connector.quality.agreement import Agreement, agreement
-from connector.quality.interval import CONFIDENCE
+from connector.quality.agreement import Agreement, agreement_of, by_label, level_of
+from connector.quality.answers import same_answers
+from connector.quality.counts import Counts, counts, label_counts
+from connector.quality.graded import pair_similarity
+from connector.quality.interval import CONFIDENCE, Estimate
+from connector.quality.kinds import DATE, NUMBER, RANKING, RATING, TEXT, comparer
 from connector.quality.merge import merged_shapes
-from connector.quality.truth import dawid_skene, majority, votes
+from connector.quality.truth import dawid_skene, majority, usual
 from connector.quality.units import SHAPE, UNIT, keep_roles
 
 METHODS = ("majority", "dawid-skene")
@@ -18,7 +22,12 @@ METHODS = ("majority", "dawid-skene")
 
 @dataclass(frozen=True, slots=True)
 class ControlSummary:
-    """What stands behind the agreement of one control."""
+    """What stands behind the agreement of one control.
+
+    Attributes:
+        truth: how its answers were merged.
+        labels: of each label its positive agreement, and alpha against all others together.
+    """
 
     control: str
     kind: str
@@ -27,7 +36,9 @@ class ControlSummary:
     annotations: int
     annotators: int
     ties: int
+    truth: str
     agreement: Agreement
+    labels: list[tuple[str, Estimate, Estimate]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +47,8 @@ class Consensus:
 
     Attributes:
         units: task, control, unit, label, confidence, votes, annotators, agreement (share of pairs that
-            agree; null with one answer), tie, and of what was drawn shape, picture_width and
+            agree, or how alike they are; null with one answer), tie, and of what was drawn shape,
+            picture_width and
             picture_height: merged from those who saw the thing. `ABSENT` as label says that most saw nothing
             there.
         controls: one summary a control.
@@ -54,43 +66,53 @@ def consensus(
     method: str = "majority",
     roles: Sequence[str] = ("person",),
     confidence: float = CONFIDENCE,
+    level: str | None = None,
+    analytic: bool = False,
 ) -> Consensus:
     """Merge the answers of some roles, control by control.
 
     Args:
         table: schema `UNITS`.
         seed: of the intervals of the agreement.
-        method: one of `METHODS`.
+        method: one of `METHODS`; for answers that are the same or others. All else is merged as `truth.usual`
+            tells.
         roles: whose answers count.
         confidence: of the intervals.
+        level, analytic: as in `agreement`.
 
     Raises:
-        ValueError: if the method is unknown.
+        ValueError: if the method or the level is unknown, or answers are no numbers where they should be.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; one of {', '.join(METHODS)}")
     said = keep_roles(table, roles)
-    merged, summaries = [], []
+    merged, agreed, summaries = [], [], []
     for (control,), part in said.group_by("control", maintain_order=True):
-        truth = majority(part) if method == "majority" else dawid_skene(part).truth
+        kind, found = str(part["kind"][0]), counts(part)
+        truth, name = usual(part)
+        if method == "dawid-skene" and name == "majority":
+            truth, name = dawid_skene(part).truth, method
         merged.append(truth)
+        agreed.append(_agreed(part, kind, found))
         summaries.append(
             ControlSummary(
                 control=str(control),
-                kind=part["kind"][0],
+                kind=kind,
                 tasks=part["task"].n_unique(),
                 units=len(truth),
                 annotations=part["annotation"].n_unique(),
                 annotators=part["annotator"].n_unique(),
                 ties=int(truth["tie"].sum()),
-                agreement=agreement(part, seed, confidence),
+                truth=name,
+                labels=by_label(label_counts(part), seed, confidence) if kind not in _NO_LABELS else [],
+                agreement=agreement_of(found, kind, seed, confidence, level=level, analytic=analytic),
             )
         )
     truth = pl.concat(merged) if merged else majority(said)
     drawn = said.filter(pl.col("shape").is_not_null())
     shapes = [merged_shapes(part) for _, part in drawn.group_by("control", maintain_order=True)]
     units = (
-        truth.join(_agreed(said), on=UNIT, how="left")
+        truth.join(pl.concat(agreed) if agreed else truth.select(*UNIT, agreement="confidence"), on=UNIT)
         .join(pl.concat(shapes or [merged_shapes(drawn)]), on=UNIT, how="left")
         .select(*UNIT, "label", "confidence", "votes", "annotators", "agreement", "tie", *SHAPE)
         .sort(UNIT)
@@ -98,7 +120,12 @@ def consensus(
     return Consensus(units, summaries, method)
 
 
-def _agreed(said: pl.DataFrame) -> pl.DataFrame:
-    """The share of pairs that agree, of each unit with two answers."""
-    same, n = pl.col("votes") * (pl.col("votes") - 1), pl.col("votes").sum()
-    return votes(said).group_by(UNIT).agg(agreement=pl.when(n > 1).then(same.sum() / (n * (n - 1))))
+_NO_LABELS = (RATING, NUMBER, DATE, TEXT, RANKING)
+
+
+def _agreed(part: pl.DataFrame, kind: str, found: Counts) -> pl.DataFrame:
+    """The share of pairs that agree, or how alike they are, of each unit of one control with two answers."""
+    exact = level_of(kind, found.labels) == "nominal"
+    similar = same_answers(found.labels) if exact else comparer(kind, found.labels)
+    shared = pl.Series("agreement", pair_similarity(found, similar), dtype=pl.Float64).fill_nan(None)
+    return part.select(UNIT).unique().sort(UNIT).with_columns(shared)

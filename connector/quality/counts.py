@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from connector.quality.answers import parted
 from connector.quality.interval import Floats, Ints
 
 
@@ -71,6 +72,24 @@ def counts(table: pl.DataFrame) -> Counts:
     names = table["label"].unique().sort()
     task, unit, label = (_ranks(table[name]) for name in ("task", "unit", "label"))
     return counts_of_codes(task, unit, label, names.to_list())
+
+
+def label_counts(table: pl.DataFrame) -> Counts:
+    """How often each single label was given in each unit, also where several may be given at once.
+
+    Args:
+        table: columns of `UNITS`, of one control.
+
+    Returns:
+        As `counts`; `answers` still counts whole answers, of which each may have given several labels.
+    """
+    said = table["label"].unique()
+    parts = [parted(text) or [text] for text in said]
+    if all(len(labels) == 1 for labels in parts):
+        return counts(table)
+    whole = table.group_by("task", "control", "unit").len().sort("task", "control", "unit")
+    each = table.join(pl.DataFrame({"label": said, "part": parts}), on="label").explode("part")
+    return replace(counts(each.with_columns(label="part")), answers=whole["len"].to_numpy().astype(np.int64))
 
 
 def _ranks(names: pl.Series) -> Ints:

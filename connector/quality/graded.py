@@ -114,11 +114,9 @@ def graded_sums(found: Counts, paired: Counts, scale: Scale, group: Ints) -> Flo
     apart, and how many answers; of all units how many; the features of paired answers, the shares of
     labels."""
     size, mine = int(group.max(initial=-1)) + 1, group[found.answers >= 2]
-    pairs = paired.answers * (paired.answers - 1.0)
-    alike = _over_pairs(paired, scale.similar) + paired.per_unit(paired.n * (paired.n - 1.0))
     sums = [
         np.bincount(mine, minlength=size),
-        np.bincount(mine, alike / pairs, size),
+        np.bincount(mine, pair_similarity(paired, scale.similar), size),
         np.bincount(mine, _over_pairs(paired, scale.apart) / (paired.answers - 1.0), size),
         np.bincount(mine, paired.answers, size),
         np.bincount(group, minlength=size),
@@ -130,6 +128,14 @@ def graded_sums(found: Counts, paired: Counts, scale: Scale, group: Ints) -> Flo
     shares = found.n / found.answers[found.unit]
     labels = len(found.labels)
     return np.column_stack([*sums, *given, by_group(group[found.unit], found.label, shares, size, labels)])
+
+
+def pair_similarity(found: Counts, similar: Similar) -> Floats:
+    """(U,) how alike every two answers to each unit are, on average; NaN where there is only one."""
+    pairs = found.answers * (found.answers - 1.0)
+    alike = _over_pairs(found, similar) + found.per_unit(found.n * (found.n - 1.0))
+    mean: Floats = np.divide(alike, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    return mean
 
 
 def _over_pairs(paired: Counts, of_two: Similar) -> Floats:

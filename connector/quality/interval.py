@@ -125,6 +125,37 @@ def clustered(k: Floats, n: Floats, confidence: float = CONFIDENCE) -> Estimate:
     return Estimate(p, bare.low, bare.high, int(total), method)
 
 
+def mean_of(k: Floats, n: Floats, confidence: float = CONFIDENCE) -> Estimate:
+    """A mean of numbers from 0 to 1 that come in clusters.
+
+    Student's interval of a ratio of sums (Taylor linearisation over clusters), held within 0 and 1. Where
+    nothing varies, or there is one cluster, that of a proportion with as many observations as there are
+    clusters.
+
+    Args:
+        k: (T,) the sum of the numbers of each cluster.
+        n: (T,) how many there are in each.
+        confidence: of the interval.
+
+    References:
+        Cochran, W. G. (1977). Sampling Techniques, 3rd ed., sections 6.3 and 9A.1 (ratio to size).
+    """
+    method = "student, tasks as clusters (Cochran 1977)"
+    total, clusters = float(n.sum()), int((n > 0).sum())
+    if total == 0:
+        return unknown(0, method, "there is nothing to judge by")
+    mean = float(k.sum()) / total
+    residual = k - mean * n
+    variance = clusters / max(clusters - 1, 1) * float((residual**2).sum()) / total**2
+    if clusters < 2 or variance < 1e-18:
+        bare = wilson(min(mean, 1.0) * clusters, clusters, confidence)
+        return Estimate(mean, bare.low, bare.high, int(total), method)
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(clusters - 1, 0.5 + confidence / 2)) * variance**0.5
+    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half), int(total), method)
+
+
 def hypergeometric(k: int, n: int, population: int, confidence: float = CONFIDENCE) -> Estimate:
     """Exact interval for a proportion of a finite population, from a simple random sample.
 

@@ -33,7 +33,7 @@ SPAN, HTML_SPAN, PARAGRAPH_SPAN, SEGMENT, TRACK = "span", "html-span", "paragrap
 POINT_SPREAD = 0.02
 """How far two people's points for one thing lie apart, as a share of the root of the picture's area."""
 
-_PARAGRAPH = 1e6
+PARAGRAPH = 1e6
 """Longer than any paragraph, so that no offset reaches into the next."""
 
 
@@ -78,12 +78,14 @@ class Drawn:
         threshold: from which similarity on two regions may be one object, unless said otherwise.
         measure: the name of the similarity, for people.
         bounds: (n, 2d) lows, then highs; regions whose bounds do not meet have nothing in common.
+        boundary: shapes on either side to (n,) how alike their edges are, of areas.
     """
 
     similar: Callable[[Shapes, Shapes], Floats]
     threshold: float
     measure: str
     bounds: Callable[[Shapes], Floats] | None = None
+    boundary: Callable[[Shapes, Shapes], Floats] | None = None
 
 
 def _points(shapes: Shapes) -> Ragged:
@@ -133,7 +135,7 @@ def _span_similar(a: Shapes, b: Shapes) -> Floats:
 def _counted_through(shapes: Shapes) -> Floats:
     """(n, 2) the ends of spans in paragraphs, on one scale."""
     rows = shapes.rows(4)
-    return rows[:, ::2] * _PARAGRAPH + rows[:, 1::2]
+    return rows[:, ::2] * PARAGRAPH + rows[:, 1::2]
 
 
 def _track_similar(a: Shapes, b: Shapes) -> Floats:
@@ -165,11 +167,30 @@ def _runs(shapes: Shapes) -> tuple[Ints, Ints]:
     return runs.astype(np.int64), offsets
 
 
+def _sizes(shapes: Shapes) -> Ints:
+    return np.rint(shapes.pictures).astype(np.int64)
+
+
+def _polygon_boundary(a: Shapes, b: Shapes) -> Floats:
+    one, other = (similarity.rasterize(_points(side), _sizes(side)) for side in (a, b))
+    return similarity.boundary_f(one, other, _sizes(a))
+
+
+def _mask_boundary(a: Shapes, b: Shapes) -> Floats:
+    return similarity.boundary_f(_runs(a), _runs(b), _sizes(a))
+
+
 DRAWN: Mapping[str, Drawn] = {
     BOX: Drawn(_box_similar, 0.5, "IoU", _box_bounds),
     ELLIPSE: Drawn(lambda a, b: similarity.ellipse_iou(_boxes(a), _boxes(b)), 0.5, "IoU"),
-    POLYGON: Drawn(lambda a, b: similarity.polygon_iou(_points(a), _points(b)), 0.5, "IoU", _point_bounds),
-    MASK: Drawn(lambda a, b: similarity.mask_iou(_runs(a), _runs(b)), 0.5, "IoU"),
+    POLYGON: Drawn(
+        lambda a, b: similarity.polygon_iou(_points(a), _points(b)),
+        0.5,
+        "IoU",
+        _point_bounds,
+        _polygon_boundary,
+    ),
+    MASK: Drawn(lambda a, b: similarity.mask_iou(_runs(a), _runs(b)), 0.5, "IoU", None, _mask_boundary),
     KEYPOINT: Drawn(_point_similar, 0.5, "OKS"),
     LINE: Drawn(
         lambda a, b: similarity.line_similarity(_points(a), _points(b), a.pictures), 0.5, "soft share"

@@ -1,13 +1,30 @@
-"""From many answers to one: majority, and Dawid and Skene's model."""
+"""From many answers to one: by what most said, by what lies in the middle, and by Dawid and Skene's model."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from connector.quality.agreement import level_of
+from connector.quality.answers import ABSENT, STEP, buckets_of, joined, parted, ranks_of
 from connector.quality.interval import Floats, Ints
+from connector.quality.kinds import (
+    ANSWERED,
+    CHOICE,
+    DATE,
+    NUMBER,
+    RANKING,
+    RATING,
+    TAXONOMY,
+    TEXT,
+    comparer,
+)
+from connector.quality.merge import medoid
 from connector.quality.units import UNIT
 
 
@@ -41,6 +58,179 @@ def majority(table: pl.DataFrame) -> pl.DataFrame:
         .select(*UNIT, "label", "confidence", "votes", "annotators", "tie")
         .sort(UNIT)
     )
+
+
+def usual(table: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+    """One answer from many, as suits their kind.
+
+    Single labels, what was drawn, comparisons and relations: `majority`. Of several labels each by itself,
+    and of a tree the deepest places, that more than half gave. Ratings, numbers and dates: the median, of an
+    even number the lower one of the middle two, so that somebody said it. Rankings: `borda`. Texts: the most
+    typical one, which is most like the others.
+
+    Args:
+        table: columns of `UNITS`, of one control.
+
+    Returns:
+        As of `majority`, where the confidence of answers that are more or less alike is their mean similarity
+        to the one that was chosen; and the name of the method.
+    """
+    kind = str(table["kind"][0]) if len(table) else CHOICE
+    if kind == CHOICE and level_of(kind, table["label"].unique().to_list()) == "nominal":
+        return majority(table), "majority"
+    if kind not in _MERGES:
+        return majority(table), "majority"
+    name, merge = _MERGES[kind]
+    present = _mostly_answered(table)
+    chosen = merge(present).select(*UNIT, "label", "tie")
+    whole = majority(table.join(present, on=UNIT, how="anti"))
+    return pl.concat([_judged(table, chosen, kind), whole]).sort(UNIT), name
+
+
+def _mostly_answered(table: pl.DataFrame) -> pl.DataFrame:
+    """The answers to units that not more than half left unanswered."""
+    absent = pl.col("label") == ABSENT
+    return table.filter(absent.mean().over(UNIT) <= 0.5, ~absent)
+
+
+def _judged(table: pl.DataFrame, chosen: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """With confidence, votes and annotators."""
+    both = table.join(chosen.rename({"label": "chosen"}), on=UNIT)
+    said = pl.concat([both["label"], both["chosen"]]).unique().sort()
+    codes = pl.Enum(said)
+    i, j = (both[name].cast(codes).to_physical().to_numpy().astype(np.int64) for name in ("label", "chosen"))
+    alike = comparer(kind, said.to_list())(i, j)
+    return (
+        both.with_columns(alike=pl.Series(alike))
+        .group_by(UNIT)
+        .agg(
+            pl.col("chosen").first().alias("label"),
+            confidence=pl.col("alike").mean(),
+            votes=(pl.col("label") == pl.col("chosen")).sum().cast(pl.Int64),
+            annotators=pl.len().cast(pl.Int64),
+            tie=pl.col("tie").first(),
+        )
+        .select(*UNIT, "label", "confidence", "votes", "annotators", "tie")
+    )
+
+
+def _median(table: pl.DataFrame) -> pl.DataFrame:
+    said = table["label"].unique()
+    how = ANSWERED[str(table["kind"][0])] if len(table) else ANSWERED[NUMBER]
+    assert how.values is not None
+    values = pl.DataFrame({"label": said, "value": how.values(said.to_list())})
+    n, label = pl.len(), pl.col("label")
+    return (
+        table.join(values, on="label")
+        .sort(*UNIT, "value", "label")
+        .group_by(UNIT, maintain_order=True)
+        .agg(
+            label.get((n - 1) // 2),
+            tie=(n % 2 == 0) & (pl.col("value").get((n - 1) // 2) != pl.col("value").get(n // 2)),
+        )
+    )
+
+
+def _per_label(table: pl.DataFrame) -> pl.DataFrame:
+    parts = _exploded(table, parted)
+    return _from_parts(table, parts, _given_by_most(table, parts))
+
+
+def _deepest(table: pl.DataFrame) -> pl.DataFrame:
+    parts = _exploded(table, _with_all_that_lead_there)
+    kept = _given_by_most(table, parts)
+    steps = pl.col("part").str.split(STEP)
+    above = kept.filter(steps.list.len() > 1).with_columns(
+        part=steps.list.head(steps.list.len() - 1).list.join(STEP)
+    )
+    return _from_parts(table, parts, kept.join(above, on=[*UNIT, "part"], how="anti"))
+
+
+def _with_all_that_lead_there(text: str) -> list[str]:
+    steps = [path.split(STEP) for path in parted(text)]
+    return sorted({STEP.join(path[:n]) for path in steps for n in range(1, len(path) + 1)})
+
+
+def _exploded(table: pl.DataFrame, parts: Callable[[str], list[str]]) -> pl.DataFrame:
+    """`UNIT`, part: of each answer all of its parts."""
+    said = table["label"].unique().sort()
+    schema = pl.Schema([("label", pl.String()), ("part", pl.List(pl.String()))])
+    each = pl.DataFrame([(text, parts(text)) for text in said], schema=schema, orient="row")
+    return table.select(*UNIT, "label").join(each, on="label").explode("part").drop("label").drop_nulls()
+
+
+def _given_by_most(table: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFrame:
+    """`UNIT`, part: what more than half of the answers to a unit hold."""
+    held = parts.group_by(*UNIT, "part").agg(k=pl.len()).join(_answers(table), on=UNIT)
+    return held.filter(2 * pl.col("k") > pl.col("n")).select(*UNIT, "part")
+
+
+def _answers(table: pl.DataFrame) -> pl.DataFrame:
+    return table.group_by(UNIT).agg(n=pl.len())
+
+
+def _from_parts(table: pl.DataFrame, parts: pl.DataFrame, chosen: pl.DataFrame) -> pl.DataFrame:
+    """What was chosen, put together; where that is nothing, what most gave as a whole."""
+    held = parts.group_by(*UNIT, "part").agg(k=pl.len()).join(_answers(table), on=UNIT)
+    half = held.group_by(UNIT).agg(tie=(2 * pl.col("k") == pl.col("n")).any())
+    made = chosen.group_by(UNIT).agg(label=joined(pl.col("part"))).join(half, on=UNIT)
+    rest = majority(table.join(made, on=UNIT, how="anti")).with_columns(tie=pl.lit(True))
+    return pl.concat([made, rest.select(*UNIT, "label", "tie")])
+
+
+def _typical(table: pl.DataFrame) -> pl.DataFrame:
+    """The answer that is most like the others; the first in the alphabet of several."""
+    table = table.sort(*UNIT, "label")
+    said = table["label"].unique().sort()
+    code = table["label"].cast(pl.Enum(said)).to_physical().to_numpy().astype(np.int64)
+    unit = table.select(pl.struct(UNIT).rle_id()).to_series().to_numpy().astype(np.int64)
+    kind = str(table["kind"][0]) if len(table) else TEXT
+    alike = comparer(kind, said.to_list())
+    chosen = table[medoid(lambda i, j: alike(code[i], code[j]), unit)]
+    # Of two that differ neither is the more typical.
+    two = table.group_by(UNIT).agg(tie=(pl.len() == 2) & (pl.col("label").n_unique() == 2))
+    return chosen.select(*UNIT, "label").join(two, on=UNIT)
+
+
+def borda(table: pl.DataFrame) -> pl.DataFrame:
+    """Rankings merged by mean rank; of several buckets, each item is put into the one that most put it into.
+
+    References:
+        de Borda, J.-C. (1781). Memoire sur les elections au scrutin. Ties are broken by the items' names.
+    """
+    rows = []
+    for key, part in table.sort(*UNIT, "label").group_by(UNIT, maintain_order=True):
+        label, tie = _mean_ranking(part["label"].to_list())
+        rows.append((*key, label, tie))
+    schema = {**dict.fromkeys((*UNIT, "label"), pl.String), "tie": pl.Boolean}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _mean_ranking(texts: Sequence[str]) -> tuple[str, bool]:
+    given, buckets = [ranks_of(text) for text in texts], [buckets_of(text) for text in texts]
+    items = sorted({item for ranks in given for item in ranks})
+    last = [max(ranks.values(), default=-1) + 1 for ranks in given]
+    mean = {
+        item: sum(ranks.get(item, end) for ranks, end in zip(given, last, strict=True)) / len(given)
+        for item in items
+    }
+    merged: dict[str, list[str]] = {name: [] for one in buckets for name in sorted(one)}
+    for item in sorted(items, key=lambda item: (mean[item], item)):
+        put = Counter(name for one in buckets for name, held in one.items() if item in held)
+        merged[min(put, key=lambda name: (-put[name], name))].append(item)
+    text = json.dumps(merged, sort_keys=True, separators=(",", ":"))
+    return text, len(set(mean.values())) < len(items)
+
+
+_MERGES: Mapping[str, tuple[str, Callable[[pl.DataFrame], pl.DataFrame]]] = {
+    CHOICE: ("vote on each label", _per_label),
+    TAXONOMY: ("deepest majority", _deepest),
+    RATING: ("median", _median),
+    NUMBER: ("median", _median),
+    DATE: ("median", _median),
+    TEXT: ("most typical", _typical),
+    RANKING: ("Borda", borda),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,13 @@ UNITS = pl.Schema(_COLUMNS)
 _PICTURE = ["picture_width", "picture_height"]
 SHAPE = ["shape", *_PICTURE]
 
+CONTENT = [
+    *(pl.col("shape").list.get(n, null_on_oob=True) for n in range(6)),
+    pl.col("shape").list.len(),
+    pl.col("shape").list.sum(),
+]
+"""What shapes are sorted by; those that are equal in this are, but for strange exceptions, the same."""
+
 
 def units(
     labels: Labels, thresholds: Mapping[str, float] | None = None, same_label: bool = False
@@ -121,7 +128,8 @@ def _drawn(
     regions: pl.DataFrame, answers: pl.DataFrame, kind: str, threshold: float, same_label: bool
 ) -> pl.DataFrame:
     sized = regions.with_columns(pl.col(_PICTURE).max().over("task", pl.col("place").fill_null("")))
-    drawn = _in_order(sized)
+    # Sorted by what was drawn, so that neither names nor arrival decide a tie.
+    drawn = sized.sort("task", "place", *CONTENT, "label", "annotation", "region")
     unit, alike = _aligned(drawn, kind, threshold, same_label)
     numbered = drawn.with_columns(
         unit=pl.Series(unit, dtype=pl.Int64), similarity=pl.Series(alike, dtype=pl.Float64).fill_nan(None)
@@ -141,18 +149,6 @@ def _drawn(
             label=pl.col("label").fill_null(ABSENT),
             unit=pl.col("unit").cast(pl.String).str.zfill(3),
         )
-    )
-
-
-def _in_order(regions: pl.DataFrame) -> pl.DataFrame:
-    """Sorted by what was drawn, so that neither names nor arrival decide a tie."""
-    shape = pl.col("shape").list
-    keys = {f"_{n}": shape.get(n, null_on_oob=True) for n in range(6)}
-    keys |= {"_length": shape.len(), "_sum": shape.sum()}
-    return (
-        regions.with_columns(**keys)
-        .sort("task", "place", *keys, "label", "annotation", "region")
-        .drop(list(keys))
     )
 
 

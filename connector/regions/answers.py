@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from connector.model import Control
 from connector.regions.base import Answered, Expect, Name, Number, Part, Paths, Size, Text
 from connector.regions.drawn import PLACE
@@ -39,7 +41,7 @@ class Answer(Answered):
 
 
 class _ChoicesValue(Part):
-    choices: Annotated[list[Name], Expect("a list of texts that are not empty")]
+    choices: Annotated[list[Name], Field(min_length=1), Expect("a list of texts that are not empty")]
 
 
 class Choices(Answer):

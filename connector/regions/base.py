@@ -31,7 +31,7 @@ class Expect:
         )
 
 
-_Int = Annotated[int, Strict()]
+_Int = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)]  # larger ones have no place in a column
 _Float = Annotated[float, Strict(), AllowInfNan(False)]
 Number = Annotated[_Int | _Float, Expect("a finite number")]
 Size = Annotated[

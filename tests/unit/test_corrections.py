@@ -123,14 +123,11 @@ def test_replace_changes_only_who_answered_otherwise_and_in_that_name(desk: Desk
 
 
 def test_what_replace_does_not_measure_stays_as_it_was(desk: Desk) -> None:
+    source = contract.source.replace("</View>", '<VideoVector name="moving" toName="image"/></View>')
+    desk.tool.write_ontology(desk.tool.parse_ontology(source))
     [task] = contract.add(desk.tool, "a")
-    stranger = {
-        "id": "n",
-        "from_name": "note",
-        "to_name": "image",
-        "type": "textarea",
-        "value": {"text": ["?"]},
-    }
+    head = {"id": "n", "from_name": "moving", "to_name": "image", "type": "videovector"}
+    stranger = {**head, "value": {"sequence": []}}
     for who, label in zip(PEOPLE, ("cat", "cat", "dog"), strict=False):
         contract.write(desk.tool, task, who, contract.choice(label), stranger)
     desk.apply(desk.plan("replace").plan)

@@ -245,40 +245,40 @@ def box(**value: Any) -> dict[str, Any]:
         (answer("x", lead_time=-1), "lead_time must be a number from 0 on, found -1"),
         (answer("x", lead_time=float("nan")), "lead_time must be a number"),
         (answer(result=None), "a result must be a list of regions"),
-        (answer(result=[1]), "region 0 must be a JSON object"),
-        (answer(result=[{"type": "choices"}]), "lacks from_name, type or value"),
-        (answer(), "has no labels"),
+        (answer(result=[1]), "a region must be a JSON object, found 1"),
+        (answer(result=[{"type": "choices"}]), "from_name is missing"),
+        (answer(), "choices must be a list of texts that are not empty, found []"),
         (answer("x", "ABSENT"), "the label ABSENT is kept for what nobody drew; rename it"),
-        (answer("\ud800"), "no Unicode text"),
-        (answer("x", control="b"), "control b is a box elsewhere, and here choices"),
-        (box(width=0), "region 0 of b has no area: width 0.0, height 4.0"),
-        (answer(result=[*box()["result"], *box(height=-1)["result"]]), "region 1 of b has no area"),
-        (box(x=float("nan")), "x must be a number, found nan"),
-        (box(y=float("inf")), "y must be a number, found inf"),
-        (box(x=10**400), "x must be a number, found 1000"),
-        (box(x="1"), "x must be a number, found '1'"),
-        (box(width=None), "width must be a number, found None"),
-        (box(rotation=45), "is a rotated box; only upright ones are measured yet"),
-        (box(rotation="45"), "rotation must be a number, found '45'"),
-        (box(rectanglelabels=["car", "van"]), "has 2 labels; boxes have one each"),
-        (box(rectanglelabels=[]), "has no labels"),
+        (answer("\ud800"), "choices must be a list of texts"),
+        (answer("x", control="b"), "of control 'b': the control is a box elsewhere, and here a choice"),
+        (
+            answer(result=[*box()["result"], *box(height=-1)["result"]]),
+            "height must be a finite number from 0",
+        ),
+        (box(x=float("nan")), "x must be a finite number, found nan"),
+        (box(y=float("inf")), "y must be a finite number, found inf"),
+        (box(x=10**400), "x must be a finite number, found 1000"),
+        (box(x="1"), "x must be a finite number, found '1'"),
+        (box(width=None), "width must be a finite number from 0 on, found None"),
+        (box(rotation="45"), "rotation must be a finite number, found '45'"),
+        (answer(result=[{**box()["result"][0], "id": "1"}] * 2), "two regions of this control have this id"),
     ],
 )
 def test_an_odd_answer_of_an_export_is_rejected_whole(tmp_path: Path, odd: Any, why: str) -> None:
-    good = {"id": 1, "annotations": [box(rotation=360)]}
+    good = {"id": 1, "annotations": [box(rotation=360, rectanglelabels=["van", "car"])]}
     task = odd[0] if isinstance(odd, list) else {"id": 2, "annotations": [odd]}
     (tmp_path / "a.json").write_text(json.dumps([good, task, good]))
     loaded = read_file(tmp_path / "a.json")
     (reject,) = loaded.rejects
     assert reject.where.split(",")[0] == f"{tmp_path / 'a.json'}: task 1"
     assert why in reject.why
-    found = loaded.labels.regions.select("task", "label", "x", "y", "width", "height")
-    assert found.rows() == [("1", "car", 1, 2, 3, 4)] * 2
+    found = loaded.labels.regions.select("task", "label", "shape")
+    assert found.rows() == [("1", "car + van", [1, 2, 3, 4, 360])] * 2
     assert loaded.labels.answers["annotation"].is_unique().all()
 
 
 def test_an_export_says_what_was_skipped_left_empty_or_is_not_measured(tmp_path: Path) -> None:
-    note = {"from_name": "note", "to_name": "x", "type": "textarea", "value": {"text": []}}
+    note = {"from_name": "note", "to_name": "x", "type": "reactcode", "value": {"reactcode": {}}}
     answers = [
         answer("cat", "dog"),
         answer("cat", was_cancelled=True),
@@ -289,7 +289,7 @@ def test_an_export_says_what_was_skipped_left_empty_or_is_not_measured(tmp_path:
     loaded = read_file(tmp_path / "a.json")
     assert (loaded.rejects, len(loaded.labels.answers)) == ([], 3)
     assert loaded.labels.regions["label"].to_list() == ["cat", "dog"]
-    assert dict(loaded.unmeasured) == {"note": "textarea"}
+    assert dict(loaded.unmeasured) == {"note": "reactcode"}
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -349,7 +349,7 @@ def test_the_store_knows_gold_roles_skips_and_its_versions(store: Store, tmp_pat
     loaded = read_store(store, {"ann": Role.REVIEWER, "eve": Role.MODEL})
     both = (("ann", "cat", "animal", 2.0, None, "reviewer"), ("eve", "owl", "animal", None, None, "gold"))
     assert content(loaded) == [(task, *said) for task in "78" for said in both]
-    why = "a result must be a list of regions, found dict"
+    why = "a result must be a list of regions, found {'no': 'list'}"
     assert [(r.where, r.why) for r in loaded.rejects] == [("annotation 91 of task 9", why)]
     assert loaded.source == {"store": store.url, "version": store.version}
     old = read_store(store, {}, before)
@@ -413,7 +413,7 @@ def outputs(rows: Sequence[Row]) -> Mapping[str, str]:
         "rejects": repr(sorted(reject.why for reject in loaded.rejects)),
         "agreement": repr(merged["majority"].controls),
         "annotators": annotators(table, loaded.labels.answers).write_csv(),
-        **{method: one.units.write_csv() for method, one in merged.items()},
+        **{method: one.units.drop("shape").write_csv() for method, one in merged.items()},
     }
 
 

@@ -40,6 +40,7 @@ from connector.quality.similarity.shapes import (
     point_distance,
     polygon_dice,
     polygon_iou,
+    polygons,
     rotated_box_iou,
     upright_box_iou,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "point_distance",
     "polygon_dice",
     "polygon_iou",
+    "polygons",
     "ragged",
     "ranking_similarity",
     "rasterize",

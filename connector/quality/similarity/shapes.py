@@ -339,7 +339,7 @@ def _spread(ellipse: Floats) -> tuple[Floats, Floats, Floats]:
 def _polygon_areas(a: Ragged, b: Ragged) -> tuple[Floats, Floats, Floats]:
     import shapely
 
-    left, right = _polygons(a), _polygons(b)
+    left, right = polygons(a), polygons(b)
     shared = np.zeros(len(left))
     low = np.maximum(shapely.bounds(left)[:, :2], shapely.bounds(right)[:, :2])
     high = np.minimum(shapely.bounds(left)[:, 2:], shapely.bounds(right)[:, 2:])
@@ -348,7 +348,8 @@ def _polygon_areas(a: Ragged, b: Ragged) -> tuple[Floats, Floats, Floats]:
     return shared, shapely.area(left), shapely.area(right)
 
 
-def _polygons(rows: Ragged) -> npt.NDArray[Any]:
+def polygons(rows: Ragged) -> npt.NDArray[Any]:
+    """(n,) polygons as shapely has them, valid; empty where there are fewer than three corners."""
     import shapely
 
     points, offsets = rows

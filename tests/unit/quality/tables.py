@@ -69,7 +69,7 @@ def boxes(
         (task, f"{task}/{who}", who, (roles or {}).get(who, "person"), None, None) for task, who in answers
     ]
     regions = [
-        (task, f"{task}/{who}", "b", str(n), None, None, label, [*place, 0.0], None, None)
+        (task, f"{task}/{who}", "b", str(n), None, None, label, [*map(float, place), 0.0], None, None)
         for (task, who), drawn in answers.items()
         for n, (label, *place) in enumerate(drawn)
     ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connector.quality.answers import ABSENT
-from connector.quality.kinds import CHOICE
+from connector.quality.kinds import BOX, CHOICE
 from connector.quality.table import ANSWERS, REGIONS, Labels
 from connector.quality.units import UNIT, keep_roles, units
 from tests.unit.quality.tables import Drawn, boxes
@@ -50,8 +50,8 @@ def test_a_wrong_label_is_a_confusion_and_not_a_miss_and_an_invention() -> None:
 
 def test_boxes_below_the_threshold_are_different_objects() -> None:
     apart = boxes({("t", "a"): [CAR], ("t", "b"): [near(CAR, 8)]})
-    assert told(units(apart, 0.5)) == [{"a": "car", "b": ABSENT}, {"a": ABSENT, "b": "car"}]
-    assert told(units(apart, 0.2)) == [{"a": "car", "b": "car"}]
+    assert told(units(apart)) == [{"a": "car", "b": ABSENT}, {"a": ABSENT, "b": "car"}]
+    assert told(units(apart, {BOX: 0.2})) == [{"a": "car", "b": "car"}]
 
 
 def test_matching_takes_the_best_whole_and_not_the_best_first() -> None:
@@ -95,7 +95,7 @@ def test_a_choice_is_one_unit_and_whoever_gave_none_is_missing(labels: list[str]
         orient="row",
     )
     regions = pl.DataFrame(
-        [("t", "1", "c", str(n), label, None, None, None, None) for n, label in enumerate(labels)],
+        [("t", "1", "c", str(n), None, None, label, None, None, None) for n, label in enumerate(labels)],
         schema=REGIONS,
         orient="row",
     )
@@ -119,7 +119,7 @@ def test_neither_names_nor_order_decide(drawn: dict[str, list[Drawn]], names: li
     other = boxes(dict(shuffled))
 
     def grouped(table: pl.DataFrame, back: dict[str, str]) -> list[object]:
-        columns = ("annotator", "label", "x", "y", "width", "height")
+        columns = ("annotator", "label", "shape")
         return sorted(
             (
                 sorted((back[who], *map(str, rest)) for who, *rest in part.select(columns).iter_rows())
