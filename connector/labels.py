@@ -26,8 +26,8 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from connector.errors import BadRecord, Reject, UsageError
-from connector.model import Ontology, Role, dump_json
-from connector.quality.answers import ABSENT, together
+from connector.model import Control, Ontology, Role, dump_json
+from connector.quality.answers import ABSENT, days, together
 from connector.quality.interval import Ints
 from connector.quality.kinds import CHOICE
 from connector.quality.similarity import decode_brush, from_pixels
@@ -37,6 +37,7 @@ from connector.regions import (
     Area,
     Bitmask,
     Choices,
+    Date,
     Drawn,
     Gathered,
     Kind,
@@ -238,7 +239,8 @@ class _Tables:
     ) -> Iterator[tuple[Any, ...]]:
         _same_kind(controls, answer)
         id, place = str(answer.id or answer.control), _place(answer)
-        for label in answers_as_text(answer):
+        control = self.ontology.control(answer.control) if self.ontology else None
+        for label in answers_as_text(answer, control):
             yield answer.control, id, parent, place, _label(label), None, None, None
 
     def done(self, source: Mapping[str, Any], tasks: pl.DataFrame) -> Loaded:
@@ -253,11 +255,20 @@ def area_id(area: Area, number: int) -> str:
     return area.id or f"#{number}"
 
 
-def answers_as_text(answer: Answer) -> list[str]:
-    """What was answered, as the labels of its rows: of a choice or a tree each one, of all else one."""
+def answers_as_text(answer: Answer, control: Control | None = None) -> list[str]:
+    """What was answered, as the labels of its rows: of a choice or a tree each one, of all else one.
+
+    Raises:
+        BadRecord: if a date is written in a form that nobody told us.
+    """
     if isinstance(answer, Choices | Taxonomy):
         return list(answer.labels)
-    said = answer.answer()
+    said = answer.answer(control)
+    if isinstance(answer, Date):
+        try:
+            days([str(said)])
+        except ValueError:
+            raise answer.refuse(f"the date {said!r} is not ISO 8601; the ontology tells its form") from None
     if isinstance(said, float):
         return [f"{said:.15g}"]
     return [said if isinstance(said, str) else dump_json(said)]

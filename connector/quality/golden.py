@@ -157,17 +157,18 @@ def _measured(part: pl.DataFrame) -> pl.DataFrame:
     if level_of(kind, said.to_list()) != "nominal":
         i, j = (part[name].cast(pl.Enum(said)).to_physical().to_numpy() for name in ("label", "gold"))
         right = pl.Series(comparer(kind, said.to_list())(i.astype(np.int64), j.astype(np.int64)))
-    nothing = pl.Series([None] * len(part), dtype=pl.Float64)
-    alike, edges = nothing, nothing
-    both = part["shape"].is_not_null() & part["gold_shape"].is_not_null()
+    alike, edges = np.full((2, len(part)), np.nan)
+    both = (part["shape"].is_not_null() & part["gold_shape"].is_not_null()).to_numpy()
     if kind in DRAWN and both.any():
-        mine = shapes_of(part.filter(both))
-        theirs = shapes_of(part.filter(both).drop("shape").rename({"gold_shape": "shape"}))
-        alike = nothing.scatter(both.arg_true(), pl.Series(DRAWN[kind].similar(mine, theirs)))
+        drawn = part.filter(both)
+        mine, theirs = shapes_of(drawn), shapes_of(drawn.drop("shape").rename({"gold_shape": "shape"}))
+        alike[both] = DRAWN[kind].similar(mine, theirs)
         boundary = DRAWN[kind].boundary
         if boundary is not None:
-            edges = nothing.scatter(both.arg_true(), pl.Series(boundary(mine, theirs)))
-    return part.with_columns(right=right, alike=alike, edges=edges)
+            edges[both] = boundary(mine, theirs)
+    return part.with_columns(right=right, alike=alike, edges=edges).with_columns(
+        pl.col("alike", "edges").fill_nan(None)
+    )
 
 
 def _score(part: pl.DataFrame, confidence: float) -> Estimate:

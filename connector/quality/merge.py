@@ -204,7 +204,7 @@ def _polygon(shapes: Shapes, unit: Ints) -> Ragged:
     largest = order[np.unique(of[order], return_index=True)[1]]
     rings = shapely.get_exterior_ring(parts[largest])
     points, ring = shapely.get_coordinates(rings, return_index=True)
-    closing = np.append(ring[1:] != ring[:-1], True)  # a ring ends where it began
+    closing = np.diff(ring, append=-1) != 0  # a ring ends where it began
     lengths = np.zeros(len(sizes), dtype=np.int64)
     lengths[of[largest]] = 2 * np.bincount(ring[~closing], minlength=len(largest))
     return points[~closing].ravel(), offsets_of(lengths)
