@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from connector.labels import Loaded
     from connector.model import Ontology
     from connector.quality.consensus import Consensus
+    from connector.quality.interval import Estimate
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,6 +89,45 @@ def truth_option(function: F) -> F:
     )(function)
 
 
+def like_option(function: F) -> F:
+    """--like."""
+    return click.option(
+        "--like",
+        type=click.Choice(["label-studio-enterprise", "labelbox", "cvat"]),
+        help="Show also what that tool would show, by its own published definitions.",
+    )(function)
+
+
+def like_json(
+    session: Session, loaded: Loaded, like: str | None, gold: bool, confidence: float
+) -> dict[str, Any]:
+    """What another tool would show: told, and as a part of the answer."""
+    from connector.quality.parity import parity
+
+    if like is None:
+        return {}
+    found = parity(loaded.labels, like, gold, confidence)
+    rows: list[tuple[str, Estimate]] = [*found.controls.items(), ("all together", found.overall)]
+    session.table(f"As {like} shows it", ("control", "score"), [(name, short(one)) for name, one in rows])
+    return {
+        "like": {
+            "tool": like,
+            "overall": found.overall,
+            "controls": [{"control": name, "score": score} for name, score in found.controls.items()],
+            "annotators": [{"annotator": who, "score": score} for who, score in found.annotators.items()],
+        }
+    }
+
+
+def short(estimate: Estimate) -> str:
+    """A number and its interval in a table's cell."""
+    if estimate.value is None:
+        return f"– ({estimate.why})"
+    return f"{estimate.value:.3f}" + (
+        f" [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate.low is not None else ""
+    )
+
+
 def load(session: Session, labels_file: Path | None, gold_file: Path | None = None) -> Loaded:
     """The labels to work on."""
     from connector.labels import read_file, with_gold
@@ -133,11 +173,14 @@ def merge(
     truth: str = "majority",
     seed: int | None = None,
     confidence: float = 0.95,
+    level: str | None = None,
+    analytic: bool = False,
 ) -> Consensus:
     """The consensus of the persons."""
     from connector.quality.consensus import consensus
 
-    return consensus(units, seed_of(session, seed), truth, confidence=confidence)
+    chance = seed_of(session, seed)
+    return consensus(units, chance, truth, confidence=confidence, level=level, analytic=analytic)
 
 
 def seed_of(session: Session, seed: int | None) -> int:

@@ -14,10 +14,13 @@ from connector.commands.inputs import (
     chance_options,
     gold_option,
     labels_option,
+    like_json,
+    like_option,
     load,
     merge,
     out_option,
     seed_of,
+    short,
     truth_option,
 )
 from connector.commands.session import Group, Session, pass_session
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from connector.labels import Loaded
     from connector.quality.consensus import Consensus
     from connector.quality.golden import Golden
-    from connector.quality.interval import Estimate
 
 NOT_MEASURED = "answers of this kind are not measured yet"
 NO_GOLD = "there are no gold answers"
@@ -49,6 +51,19 @@ def quality() -> None:
 @quality.command("consensus")
 @labels_option
 @truth_option
+@click.option(
+    "--level",
+    type=click.Choice(["nominal", "ordinal", "interval", "ratio", "similarity"]),
+    help="What differences between answers mean; by default what suits each question's kind.",
+)
+@click.option(
+    "--intervals",
+    type=click.Choice(["bootstrap", "analytic"]),
+    default="bootstrap",
+    show_default=True,
+    help="How they are made; analytic ones are of the nominal level only.",
+)
+@like_option
 @chance_options
 @out_option
 @pass_session
@@ -56,6 +71,9 @@ def consensus_command(
     session: Session,
     labels_file: Path | None,
     truth: str,
+    level: str | None,
+    intervals: str,
+    like: str | None,
     confidence: float,
     seed: int | None,
     out: Path | None,
@@ -66,9 +84,13 @@ def consensus_command(
     Example:
         connector quality consensus --out consensus.csv
         connector quality consensus --labels labels.csv --truth dawid-skene --json
+        connector quality consensus --like label-studio-enterprise
     """
     loaded = load(session, labels_file)
-    merged = merge(session, align(session, loaded), truth, seed, confidence)
+    with answerable("leave --level out, or give --labels whose answers are numbers"):
+        merged = merge(
+            session, align(session, loaded), truth, seed, confidence, level, intervals == "analytic"
+        )
     controls = _agreement_json(loaded, merged)
     rows = [
         (
@@ -76,8 +98,8 @@ def consensus_command(
             c.tasks,
             c.units,
             c.annotators,
-            _short(c.agreement.observed),
-            _short(c.agreement.krippendorff_alpha),
+            short(c.agreement.observed),
+            short(c.agreement.krippendorff_alpha),
         )
         for c in merged.controls
     ]
@@ -87,13 +109,15 @@ def consensus_command(
         rows,
     )
     session.write_rows(_in_order(merged.units, CONSENSUS_ROWS), out)
-    session.answer({"controls": controls, "source": _source(session, loaded, seed)})
+    answer = {"controls": controls, **like_json(session, loaded, like, False, confidence)}
+    session.answer({**answer, "source": _source(session, loaded, seed)})
     return session.rejected(loaded.rejects)
 
 
 @quality.command("golden")
 @labels_option
 @gold_option
+@like_option
 @chance_options
 @out_option
 @pass_session
@@ -101,6 +125,7 @@ def golden_command(
     session: Session,
     labels_file: Path | None,
     gold_file: Path | None,
+    like: str | None,
     confidence: float,
     seed: int | None,
     out: Path | None,
@@ -132,7 +157,8 @@ def golden_command(
         rows,
     )
     session.write_rows(_in_order(found.annotators, GOLDEN_ROWS), out)
-    session.answer({**_golden_json(found, loaded), "source": _source(session, loaded, seed)})
+    answer = {**_golden_json(found, loaded), **like_json(session, loaded, like, True, confidence)}
+    session.answer({**answer, "source": _source(session, loaded, seed)})
     return session.rejected(loaded.rejects)
 
 
@@ -198,9 +224,9 @@ def summary_command(
         [
             (
                 control,
-                _short(agreed[control].observed) if control in agreed else None,
-                _short(agreed[control].krippendorff_alpha) if control in agreed else None,
-                _short(found.controls[control]) if control in found.controls else NO_GOLD,
+                short(agreed[control].observed) if control in agreed else None,
+                short(agreed[control].krippendorff_alpha) if control in agreed else None,
+                short(found.controls[control]) if control in found.controls else NO_GOLD,
             )
             for control in sorted(loaded.labels.controls)
         ],
@@ -361,11 +387,3 @@ def _number(
     """A number of a row, with its interval."""
     number = {"value": row[value], "low": row[low], "high": row[high], "n": n or 0, "method": method}
     return number if row[value] is not None else {**number, "why": "there is nothing to judge by"}
-
-
-def _short(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return f"– ({estimate.why})"
-    return f"{estimate.value:.3f}" + (
-        f" [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate.low is not None else ""
-    )

@@ -21,7 +21,7 @@ FLOORS = [
     ["quality.answers", "quality.kinds", "quality.resampling", "quality.counts", "quality.sampling"],
     ["quality.alignment", "quality.units", "quality.merge", "quality.graded"],
     ["quality.agreement", "quality.truth"],
-    ["quality.golden", "quality.consensus", "quality.review", "quality.annotators"],
+    ["quality.golden", "quality.consensus", "quality.review", "quality.annotators", "quality.parity"],
     ["config", "retry", "files", "adapters.base", "adapters.label_studio_config"],
     ["adapters.label_studio_server", "adapters.objects"],
     ["store", "journal", "adapters.label_studio", "adapters.memory", "adapters.dry_run", "adapters.contract"],
