@@ -187,8 +187,11 @@ def _progress(labels: Labels, total: int | None) -> Progress | None:
 def _rows(
     labels: Labels, units: pl.DataFrame, limit: float, confidence: float, no_gold: str
 ) -> list[AnnotatorRow]:
-    # One golden score a person: all questions as one, tasks as clusters.
-    together = units.with_columns(
+    # One golden score a person: all questions as one, tasks as clusters. Who drew nothing where nothing is
+    # right must be said here, since among all questions there is no empty one.
+    nothing = (pl.col("label") == ABSENT).all().over("task", "control", "annotation")
+    empty = units.filter(nothing).with_columns(unit=pl.lit("nothing"), label=pl.lit("nothing")).unique()
+    together = pl.concat([units, empty]).with_columns(
         control=pl.lit("all"), unit=pl.format("{}/{}", "control", "unit"), kind=pl.lit(BOX)
     )
     scores = {
@@ -333,7 +336,7 @@ def _card(
     agreed = merged.filter(box, pl.col("label") != ABSENT).with_columns(annotator=pl.lit("consensus"))
     return Card(
         task=name if name == task else f"{name} (task {task})",
-        why=_dispute(whole, numbers, merged.filter(box)),
+        why=_dispute(whole, numbers, merged.filter(box, pl.col("x").is_not_null())),
         image=image,
         choices=[
             Choice(*row)
@@ -363,7 +366,7 @@ def shrunk(image: bytes | None) -> bytes | None:
             if opened.format in ("PNG", "JPEG", "GIF", "WEBP") and max(opened.size) <= PIXELS:
                 return image
             small = ImageOps.exif_transpose(opened).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     small.thumbnail((PIXELS, PIXELS))
     out = io.BytesIO()
