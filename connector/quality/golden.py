@@ -43,12 +43,14 @@ class Golden:
     Attributes:
         annotators: annotator, control, tasks, n (units), score, low, high, verdict; and of what was drawn
             precision, recall, f1, label_accuracy, similarity, boundary, else null.
+        together: of each annotator, the score of all controls together.
         controls: of each control, the score of everybody together.
         detection: of each control that draws, the same in parts: of an annotator, and with "" of everybody.
         confusion: control, gold, label, count: what was given where something else was right.
     """
 
     annotators: pl.DataFrame
+    together: Mapping[str, Estimate]
     controls: Mapping[str, Estimate]
     detection: Mapping[tuple[str, str], Detection]
     confusion: pl.DataFrame
@@ -108,9 +110,14 @@ def golden(table: pl.DataFrame, limit: float, confidence: float = CONFIDENCE) ->
                 found = detection[str(annotator), name] = _detection(part, confidence)
                 row |= {one: getattr(found, one).value for one in _PARTS}
             rows.append(row)
+    together = {
+        str(annotator): _score(part, confidence)
+        for (annotator,), part in compared.sort("annotator").group_by("annotator", maintain_order=True)
+    }
     confusion = compared.group_by("control", "gold", "label").agg(count=pl.len().cast(pl.Int64))
     return Golden(
         pl.DataFrame(rows, schema=_SCHEMA).sort("annotator", "control"),
+        together,
         controls,
         detection,
         confusion.sort("control", "gold", "label"),
@@ -176,7 +183,7 @@ def _score(part: pl.DataFrame, confidence: float) -> Estimate:
     if not len(right):
         return unknown(0, "wilson", "no gold task was answered")
     whole = bool(part["right"].is_in([0.0, 1.0]).all())
-    if whole and part["kind"][0] not in DRAWN and len(right) == len(part):
+    if whole and not part["kind"].is_in(list(DRAWN)).any() and len(right) == len(part):
         return wilson(int(right["k"].sum()), int(right["n"].sum()), confidence)
     interval = clustered if whole else mean_of
     return interval(right["k"].to_numpy(), right["n"].cast(pl.Float64).to_numpy(), confidence)

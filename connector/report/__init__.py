@@ -60,7 +60,8 @@ def render(data: ReportData) -> str:
         _check_square(matrix.control, matrix.names, matrix.values)
         _check_square(matrix.control, matrix.names, matrix.n)
     for confusion in data.confusion:
-        _check_square(confusion.control, confusion.labels, [*confusion.counts[:-1], confusion.totals])
+        _check_square(confusion.control, confusion.labels, confusion.counts)
+        _check_square(confusion.control, confusion.labels, [confusion.totals] * len(confusion.labels))
     style = _style(max((len(draw.people(data.cards, card)) for card in data.cards), default=0))
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return _template().render(report=data, style=Markup(style), style_hash=digest)

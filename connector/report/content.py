@@ -15,7 +15,7 @@ from connector.quality.agreement import pairs
 from connector.quality.annotators import METHOD, annotators
 from connector.quality.answers import ABSENT
 from connector.quality.consensus import Consensus
-from connector.quality.golden import Golden, golden
+from connector.quality.golden import Golden, golden, verdict
 from connector.quality.interval import Estimate, unknown
 from connector.quality.kinds import BOX
 from connector.quality.table import Labels
@@ -91,7 +91,9 @@ def content(
         confidence=confidence,
         figures=_figures(merged, found, labels.controls, limit, error_rate, no_gold),
         progress=_progress(labels, len(tasks) or None),
-        annotators=_rows(labels, units, limit, confidence, "answered no gold task" if has_gold else NO_GOLD),
+        annotators=_rows(
+            labels, units, found, limit, confidence, "answered no gold task" if has_gold else NO_GOLD
+        ),
         golden_limit=limit,
         agreement=[_matrix(control, part, both) for control, part in by_control if len(both := pairs(part))],
         confusion=[_confusion(control, part) for control, part in _by_control(found.confusion)],
@@ -187,15 +189,13 @@ def _progress(labels: Labels, total: int | None) -> Progress | None:
 
 
 def _rows(
-    labels: Labels, units: pl.DataFrame, limit: float, confidence: float, no_gold: str
+    labels: Labels, units: pl.DataFrame, found: Golden, limit: float, confidence: float, no_gold: str
 ) -> list[AnnotatorRow]:
-    found = golden(_as_one_question(units), limit, confidence).annotators
-    scores = {row["annotator"]: row for row in found.iter_rows(named=True)}
     compared = _comparisons(units)
     rows = []
     for row in annotators(units, labels.answers, confidence).iter_rows(named=True):
         person = row["role"] == "person"
-        score = scores.get(row["annotator"], {}) if person else {}
+        score = found.together.get(row["annotator"]) if person else None
         rows.append(
             AnnotatorRow(
                 name=row["annotator"],
@@ -220,28 +220,11 @@ def _rows(
                     METHOD,
                     "no majority of others to judge by" if person else PERSONS_ONLY,
                 ),
-                golden=_known(
-                    score.get("score"),
-                    score.get("low"),
-                    score.get("high"),
-                    score.get("n"),
-                    "wilson; several answers to a task as a cluster (Rao and Scott 1992)",
-                    no_gold if person else PERSONS_ONLY,
-                ),
-                verdict=score.get("verdict", ""),
+                golden=score or unknown(0, "golden", no_gold if person else PERSONS_ONLY),
+                verdict=verdict(score, limit) if score else "",
             )
         )
     return rows
-
-
-def _as_one_question(units: pl.DataFrame) -> pl.DataFrame:
-    """For one golden score a person: the objects and questions of a task as one cluster."""
-    known = units.filter(pl.col("role") == "gold")["control"].unique()
-    if len(known) < 2:
-        return units
-    return units.with_columns(
-        control=pl.lit("all"), unit=pl.format("{}/{}", "control", "unit"), kind=pl.lit(BOX)
-    )
 
 
 def _known(
@@ -341,7 +324,7 @@ def _card(
     agreed = merged.filter(box, pl.col("label") != ABSENT).with_columns(annotator=pl.lit("consensus"))
     return Card(
         task=name if name == task else f"{name} (task {task})",
-        why=_dispute(whole, numbers, merged.filter(box)),
+        why=_dispute(whole, numbers, merged.filter(box, pl.col("shape").is_not_null())),
         image=image,
         choices=[
             Choice(*row)
@@ -371,7 +354,7 @@ def shrunk(image: bytes | None) -> bytes | None:
             if opened.format in ("PNG", "JPEG", "GIF", "WEBP") and max(opened.size) <= PIXELS:
                 return image
             small = ImageOps.exif_transpose(opened).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     small.thumbnail((PIXELS, PIXELS))
     out = io.BytesIO()

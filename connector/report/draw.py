@@ -43,12 +43,12 @@ def percent(share: float) -> str:
     """
     _finite(share)
     if share in (0, 1):
-        return f"{share * 100:.0f}{_NARROW_SPACE}%"
+        return f"{share * 100:z.0f}{_NARROW_SPACE}%"
     if 0.9995 <= share < 1:
         return f"> 99.9{_NARROW_SPACE}%"
     if 0 < share < 0.0005:
         return f"< 0.1{_NARROW_SPACE}%"
-    return f"{share * 100:.1f}{_NARROW_SPACE}%".replace("-", _MINUS)
+    return f"{share * 100:z.1f}{_NARROW_SPACE}%".replace("-", _MINUS)
 
 
 def level(confidence: float) -> str:
@@ -68,7 +68,7 @@ def decimal(value: float) -> str:
         ValueError: if it is not a number.
     """
     _finite(value)
-    return f"{value:.3f}".replace("-", _MINUS)
+    return f"{value:z.3f}".replace("-", _MINUS)
 
 
 def count(number: int) -> str:
@@ -83,7 +83,7 @@ def count(number: int) -> str:
 def rate(per_hour: float) -> str:
     """A rate, with a decimal only where it is small."""
     _finite(per_hour)
-    return f"{per_hour:.1f}" if per_hour < 10 else count(round(per_hour))
+    return f"{per_hour:.1f}" if per_hour < 9.95 else count(round(per_hour))
 
 
 def duration(seconds: float) -> str:
@@ -187,7 +187,7 @@ def picture(card: Card) -> tuple[str, int, int] | None:
     try:
         with Image.open(io.BytesIO(card.image), formats=_FORMATS) as image:
             mime, (width, height) = Image.MIME[image.format or ""], image.size
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadRecord(
             f"task {card.task!r}: its picture is {len(card.image)} bytes that are not {', '.join(_FORMATS)}",
             "give the card no image, or the item's own bytes",
