@@ -33,15 +33,16 @@ cassettes: .venv/ready .server/ready
 docs: .venv/ready
 	$(BIN)/python -m tests.unit.test_docs
 
-# Slow (several minutes), and not part of CI.
-benchmarks: .venv/ready .server/ready
-	$(BIN)/python -m benchmarks
+# Slow (a quarter of an hour), and not part of CI. `make benchmarks WHICH=quality` runs a part.
+benchmarks: .venv/ready .server/ready .benchmarks/ready
+	$(BIN)/python -m benchmarks $(WHICH)
 
 # After a change of pyproject.toml or requirements/*.in.
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate
 lock: $(UV)
 	$(UV) $(LOCK) pyproject.toml --group pyproject.toml:dev -o requirements/dev.txt
 	$(UV) $(LOCK) requirements/server.in -o requirements/server.txt
+	$(UV) $(LOCK) requirements/peers.in -o requirements/peers.txt
 	$(UV) $(LOCK) requirements/uv.in -o requirements/uv.txt
 
 clean:
@@ -63,4 +64,9 @@ $(UV): requirements/uv.txt
 	test -x .server/venv/bin/python || $(PYTHON) -m venv --without-pip .server/venv
 	$(UV) pip sync --quiet --compile-bytecode --python .server/venv/bin/python --require-hashes requirements/server.txt
 	$(BIN)/python -m connector.demo.server .server
+	touch $@
+
+.benchmarks/ready: $(UV) requirements/peers.txt
+	test -x .benchmarks/venv/bin/python || $(PYTHON) -m venv --without-pip .benchmarks/venv
+	$(UV) pip sync --quiet --python .benchmarks/venv/bin/python --require-hashes requirements/peers.txt
 	touch $@

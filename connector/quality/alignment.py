@@ -4,16 +4,17 @@ Regions are joined into objects so that what they have in common is greatest: th
 of one object, of their similarity where it reaches the threshold, less what is missing where it does not. An
 annotation has one region in an object at most. For two annotations this is the assignment problem (Kuhn, H.
 W. (1955). The Hungarian method for the assignment problem. Naval Research Logistics Quarterly 2, 83-97); for
-more it is the multidimensional one, which is NP-hard: there each annotation in turn is assigned anew, as well
-as can be, until nothing improves.
+more it is the multidimensional one, which is NP-hard.
 
 Most objects are clear: everybody's region is like everybody else's there and like nothing else. These are
-found for all tasks at once; only what is contested is looked at piece by piece.
+found for all tasks at once. Of what is contested all ways are tried where it is small; where it is large, each
+annotation in turn is assigned anew, as well as can be, until nothing improves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,13 @@ from connector.quality.similarity import pairs_within
 PAIRS = 1 << 21
 """How many pairs of regions are held at once, unless one task alone has more."""
 
+_SMALL = 8
+"""Of so many regions all ways to join them are tried: 4,140."""
+
 _ROUNDS = 100
 _STARTS = 8
+_CELLS = 1 << 22
+_NEVER = 1e6
 
 
 def align(
@@ -94,11 +100,11 @@ def _pairs(group: Ints, owner: Ints, label: Ints | None) -> tuple[Ints, Ints]:
 
 def _meeting(i: Ints, j: Ints, bounds: Floats) -> tuple[Ints, Ints]:
     half = bounds.shape[1] // 2
-    meet = np.ones(len(i), dtype=bool)
     for axis in range(half):
-        low, high = bounds[:, axis], bounds[:, half + axis]
-        meet &= (low[i] <= high[j]) & (low[j] <= high[i])
-    return i[meet], j[meet]
+        low, high = np.ascontiguousarray(bounds[:, axis]), np.ascontiguousarray(bounds[:, half + axis])
+        meet = (low[i] <= high[j]) & (low[j] <= high[i])
+        i, j = i[meet], j[meet]
+    return i, j
 
 
 def _objects(i: Ints, j: Ints, sim: Floats, owner: Ints, threshold: float) -> Ints:
@@ -138,17 +144,66 @@ def _settle(
 ) -> None:
     """Divide each contested piece into objects, in place."""
     i, j, sim = pairs
-    of_pair = np.argsort(piece[i], kind="stable")
-    i, j, sim = i[of_pair], j[of_pair], sim[of_pair]
     members = np.flatnonzero(contested[piece])
     members = members[np.argsort(piece[members], kind="stable")]
     starts = np.flatnonzero(np.diff(piece[members], prepend=-1))
-    for region in np.split(members, starts[1:]):
-        here = slice(*np.searchsorted(piece[i], [piece[region[0]], piece[region[0]] + 1]))
-        alike = np.zeros((len(region), len(region)))
-        a, b = np.searchsorted(region, i[here]), np.searchsorted(region, j[here])
-        alike[a, b] = alike[b, a] = sim[here]
-        unit[region] = region[divide(alike, owner[region], threshold)]
+    sizes = np.diff(starts, append=len(members))
+    place = np.zeros(len(piece), dtype=np.int64)
+    place[members] = np.arange(len(members)) - np.repeat(starts, sizes)
+    number = np.zeros(len(contested), dtype=np.int64)
+    number[piece[members[starts]]] = np.arange(len(starts))
+    of_pair = number[piece[i]]
+    for size in np.unique(sizes):
+        these = np.flatnonzero(sizes == size)
+        regions = members[starts[these][:, None] + np.arange(size)]
+        here = np.flatnonzero(sizes[of_pair] == size)
+        row = np.searchsorted(these, of_pair[here])
+        alike = np.zeros((len(these), size, size))
+        a, b = place[i[here]], place[j[here]]
+        alike[row, a, b] = alike[row, b, a] = sim[here]
+        if size <= _SMALL:
+            first = _best_of_all(alike, owner[regions], threshold)
+        else:
+            first = np.stack([divide(*one, threshold) for one in zip(alike, owner[regions], strict=True)])
+        unit[regions] = np.take_along_axis(regions, first, axis=1)
+
+
+def _best_of_all(alike: Floats, owner: Ints, threshold: float) -> Ints:
+    """Of all ways to divide small pieces, the best of each.
+
+    Args:
+        alike: (p, n, n) the similarity of every two regions of each piece.
+        owner: (p, n) the annotation of each.
+
+    Returns:
+        (p, n) the first region of the object of each.
+    """
+    size = owner.shape[1]
+    ways = _partitions(size)
+    a, b = np.triu_indices(size, 1)
+    together = (ways[:, a] == ways[:, b]).astype(np.float64)
+    first = np.argmax(ways[:, :, None] == ways[:, None, :], axis=2)
+    best = np.empty(owner.shape, dtype=np.int64)
+    many = max(1, _CELLS // len(ways))
+    for start in range(0, len(owner), many):
+        block = slice(start, start + many)
+        pair = alike[block, a, b]
+        gain = np.where(pair >= threshold, pair, pair - threshold)
+        gain[owner[block][:, a] == owner[block][:, b]] = -_NEVER
+        best[block] = first[np.argmax(gain @ together.T, axis=1)]
+    return best
+
+
+@cache
+def _partitions(size: int) -> Ints:
+    """(P, n) every way to divide n things: the number of the group of each, groups in order of appearance."""
+    ways = np.zeros((1, 1), dtype=np.int64)
+    for _ in range(size - 1):
+        groups = ways.max(axis=1) + 2
+        again = np.repeat(np.arange(len(ways)), groups)
+        last = np.arange(len(again)) - np.repeat(np.cumsum(groups) - groups, groups)
+        ways = np.column_stack([ways[again], last])
+    return ways
 
 
 def divide(alike: Floats, owner: Ints, threshold: float) -> Ints:

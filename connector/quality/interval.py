@@ -182,7 +182,8 @@ def hypergeometric(k: int, n: int, population: int, confidence: float = CONFIDEN
         return unknown(0, method, "nothing was reviewed")
     from scipy import stats  # half a second, which most callers need not wait
 
-    tail = (1 - confidence) / 2
+    # A little above, so that rounding does not decide where a tail is exactly as large.
+    tail = (1 - confidence) / 2 * (1 + 1e-9)
     # Successes in the population lie between those seen and all that were not seen to be failures.
     possible = np.arange(k, population - (n - k) + 1)
     at_least_k = stats.hypergeom.sf(k - 1, population, possible, n)

@@ -16,8 +16,8 @@ import polars as pl
 from connector.quality.alignment import align
 from connector.quality.answers import ABSENT, joined
 from connector.quality.interval import Floats, Ints
-from connector.quality.kinds import ANSWERED, CHOICE, DRAWN, RELATION, TAXONOMY, Shapes
-from connector.quality.similarity import offsets_of
+from connector.quality.kinds import CHOICE, DRAWN, MEASURED, RELATION, TAXONOMY, Shapes
+from connector.quality.similarity.rows import offsets_of, place_in_row
 from connector.quality.table import Labels
 
 WHOLE = "whole"
@@ -70,33 +70,40 @@ def units(
         Schema `UNITS`. The order of the input and of the annotators does not matter.
     """
     least = {kind: drawn.threshold for kind, drawn in DRAWN.items()} | dict(thresholds or {})
-    who = labels.answers.select("annotation", "annotator", "role")
-    parts = {}
-    for control, kind in sorted(labels.controls.items()):
+    people = labels.answers.sort("task", "annotator", "annotation").with_row_index("who")
+    regions = labels.regions.join(people.select("annotation", "who"), on="annotation")
+    parts: dict[str, pl.DataFrame] = {}
+    for control, kind in labels.controls.items():
         if kind in DRAWN:
-            regions = labels.regions.filter(pl.col("control") == control)
-            made = _drawn(regions, labels.answers, kind, least[kind], same_label)
-            parts[control] = _finished(made, who, control, kind)
+            drawn = regions.filter(pl.col("control") == control)
+            made = _drawn(drawn, people["task"], kind, least[kind], same_label)
+            parts[control] = _finished(made, people, control, kind)
     things = pl.concat([pl.DataFrame(schema=UNITS), *parts.values()])
-    for control, kind in sorted(labels.controls.items()):
-        regions = labels.regions.filter(pl.col("control") == control)
-        if kind in ANSWERED:
-            said = _said(kind)
-            made = pl.concat([_whole(regions, said), _under(regions, things, said)])
-        elif kind == RELATION:
-            made = _relations(regions, things)
-        else:
+    for control, kind in labels.controls.items():
+        if kind in DRAWN or kind not in MEASURED:
             continue
-        parts[control] = _finished(made, who, control, kind)
-    return pl.concat([pl.DataFrame(schema=UNITS), *parts.values()]).sort(*UNIT, "annotator", "annotation")
+        given = regions.filter(pl.col("control") == control)
+        if kind == RELATION:
+            made = _relations(given, things)
+        else:
+            said = _said(kind)
+            made = pl.concat([_whole(given, said), _under(given, things, said)])
+        made = made.join(people.select("annotation", "who"), on="annotation").sort("task", "unit", "who")
+        parts[control] = _finished(made, people, control, kind)
+    table = pl.concat([pl.DataFrame(schema=UNITS), *(parts[control] for control in sorted(parts))])
+    return table.sort("task", maintain_order=True) if len(parts) > 1 else table
 
 
-def _finished(made: pl.DataFrame, who: pl.DataFrame, control: str, kind: str) -> pl.DataFrame:
-    said = made.join(who, on="annotation").with_columns(control=pl.lit(control), kind=pl.lit(kind))
-    missing = [
-        pl.lit(None, dtype).alias(name) for name, dtype in _COLUMNS.items() if name not in said.columns
-    ]
-    return said.with_columns(*missing).select(UNITS.names()).cast(UNITS)
+def _finished(made: pl.DataFrame, people: pl.DataFrame, control: str, kind: str) -> pl.DataFrame:
+    """The columns of `UNITS`; `made` has `who`, the row of each answer's annotation among people."""
+    who = people.select("task", "annotation", "annotator", "role")[made["who"]]
+    named = {"control": pl.lit(control), "kind": pl.lit(kind)}
+    missing = {
+        name: pl.lit(None, dtype)
+        for name, dtype in _COLUMNS.items()
+        if name not in {*made.columns, *who.columns}
+    }
+    return made.with_columns(who).with_columns(**missing | named).select(UNITS.names()).cast(UNITS)
 
 
 def keep_roles(table: pl.DataFrame, roles: Sequence[str]) -> pl.DataFrame:
@@ -125,30 +132,45 @@ def shapes_of(table: pl.DataFrame) -> Shapes:
 
 
 def _drawn(
-    regions: pl.DataFrame, answers: pl.DataFrame, kind: str, threshold: float, same_label: bool
+    regions: pl.DataFrame, task: pl.Series, kind: str, threshold: float, same_label: bool
 ) -> pl.DataFrame:
-    sized = regions.with_columns(pl.col(_PICTURE).max().over("task", pl.col("place").fill_null("")))
+    """A row for each unit and each annotation of its task, in the order of tasks, units and annotations.
+
+    Args:
+        regions: of one control; `who` is the place of each region's annotation in `task`.
+        task: of every annotation, ascending.
+    """
+    of_task = task.rle_id()
+    sized = regions.with_columns(
+        pl.col(_PICTURE).max().over("task", pl.col("place").fill_null("")), task=of_task[regions["who"]]
+    )
     # Sorted by what was drawn, so that neither names nor arrival decide a tie.
-    drawn = sized.sort("task", "place", *CONTENT, "label", "annotation", "region")
-    unit, alike = _aligned(drawn, kind, threshold, same_label)
-    numbered = drawn.with_columns(
-        unit=pl.Series(unit, dtype=pl.Int64), similarity=pl.Series(alike, dtype=pl.Float64).fill_nan(None)
-    ).with_columns(unit=pl.col("unit").rank("dense").over("task"))
-    everyone = answers.select("task", "annotation")
-    asked = numbered.select("task", "unit").unique().join(everyone, on="task")
-    nothing = everyone.join(drawn.select("task").unique(), on="task", how="anti")
-    nothing = nothing.with_columns(unit=pl.lit(1, asked.schema["unit"])).select("task", "unit", "annotation")
-    return (
-        pl.concat([asked, nothing])
-        .join(
-            numbered.select("task", "unit", "annotation", "label", "region", "similarity", *SHAPE),
-            on=["task", "unit", "annotation"],
-            how="left",
-        )
-        .with_columns(
-            label=pl.col("label").fill_null(ABSENT),
-            unit=pl.col("unit").cast(pl.String).str.zfill(3),
-        )
+    drawn = sized.sort("task", "place", *CONTENT, "label", "who", "region")
+    first, alike = _aligned(drawn, kind, threshold, same_label)
+    at, who = drawn["task"].to_numpy().astype(np.int64), drawn["who"].to_numpy().astype(np.int64)
+    people = np.bincount(of_task.to_numpy())
+    since = offsets_of(people)
+    begins = first == np.arange(len(first))
+    # Who all drew nothing agree on that: one unit says so.
+    things = np.maximum(np.bincount(at[begins], minlength=len(people)), 1)
+    rank = np.cumsum(begins) - 1
+    number = rank[first] - rank[np.searchsorted(at, at)]
+    rows = offsets_of(things * people)
+    place = place_in_row(rows)
+    of_row = np.repeat(np.arange(len(people)), things * people)
+    source = np.full(len(place), -1)
+    source[rows[at] + number * people[at] + who - since[at]] = np.arange(len(at))
+    names = pl.Series(
+        [f"{number:03}" for number in range(1, int(things.max(initial=0)) + 1)], dtype=pl.String
+    )
+    found = drawn.select("label", "region", *SHAPE).with_columns(
+        similarity=pl.Series(alike, dtype=pl.Float64).fill_nan(None)
+    )
+    taken = found.select(pl.all().gather(pl.Series(source).replace(-1, None)))
+    return taken.with_columns(
+        pl.col("label").fill_null(ABSENT),
+        unit=names[place // people[of_row]],
+        who=pl.Series(since[of_row] + place % people[of_row]),
     )
 
 
@@ -157,16 +179,12 @@ def _aligned(drawn: pl.DataFrame, kind: str, threshold: float, same_label: bool)
     group = drawn.select(pl.struct("task", "place").rle_id()).to_series().to_numpy().astype(np.int64)
     return align(
         group,
-        _codes(drawn["annotation"]),
+        drawn["who"].to_numpy().astype(np.int64),
         lambda i, j: how.similar(shapes.of(i), shapes.of(j)),
         threshold,
-        _codes(drawn["label"]) if same_label else None,
+        drawn["label"].rank("dense").to_numpy().astype(np.int64) if same_label else None,
         how.bounds(shapes) if how.bounds and len(drawn) else None,
     )
-
-
-def _codes(names: pl.Series) -> Ints:
-    return names.rank("dense").to_numpy().astype(np.int64)
 
 
 def _said(kind: str) -> pl.Expr:

@@ -75,9 +75,18 @@ def test_of_two_annotators_it_is_the_assignment_of_most_in_common(seed: int) -> 
     assert total(places, owner, joined(places, owner)[0]) == pytest.approx(best)
 
 
-def test_of_three_annotators_it_is_almost_always_the_best_of_all_ways_and_never_far_from_it() -> None:
+@pytest.mark.parametrize(("annotators", "things"), [(3, 2), (4, 2), (7, 1)])
+def test_of_up_to_eight_regions_it_is_the_best_of_all_ways(annotators: int, things: int) -> None:
+    for seed in range(30):
+        places, owner = intervals(seed, annotators, things)
+        best = max(total(places, owner, np.array(way)) for way in partitions(owner.tolist()))
+        assert total(places, owner, joined(places, owner)[0]) == pytest.approx(best)
+
+
+def test_of_more_it_is_almost_always_the_best_and_never_far_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alignment, "_SMALL", 1)
     shares = []
-    for seed in range(60):
+    for seed in range(40):
         places, owner = intervals(seed, 3, 3)
         best = max(total(places, owner, np.array(way)) for way in partitions(owner.tolist()))
         shares.append(total(places, owner, joined(places, owner)[0]) / best if best else 1.0)
