@@ -26,10 +26,10 @@ def write_atomic(path: Path, data: bytes) -> None:
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
                 raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # so that the new name itself survives
+        finally:
+            os.close(folder)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", "name another file") from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # so that the new name itself survives
-    finally:
-        os.close(folder)

@@ -3,24 +3,26 @@
 Rows are only ever appended. A row says what the tool held of one task or one annotation when we looked; a
 tombstone says that it is gone. The current view is the last row of each. Identity is (id, created at):
 tools give the id of something deleted to something new. The pull's cursor is a row of the same commit, so
-either both are there or neither is; an application transaction numbers the commits of each source, so
-that of two writers with the same idea of where they are one fails.
+either both are there or neither is; an application transaction numbers the commits, and a commit is refused
+if anybody made another since its writer looked: of two with the same idea of where they are one fails.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from urllib.parse import unquote
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError
 from polars.exceptions import PanicException, PolarsError
 
 from connector.adapters.objects import absolute_url
-from connector.errors import Conflict, Temporary, UsageError
+from connector.errors import AuthError, Conflict, ConnectorError, Temporary, UsageError
 from connector.model import Annotation, Ontology, Task, dump_json
 
 TASK, ANNOTATION, ONTOLOGY, CURSOR = "task", "annotation", "ontology", "cursor"
@@ -70,12 +72,14 @@ class _Kept:
     """What a writer knows of the store: read once, and true as long as nobody else writes for its source.
 
     Attributes:
+        version: the table's; None before there is one.
         pull: the number of the source's last commit.
         cursor: how far the pull has come with it.
         index: identity and hash of the last version of everything not deleted, in parts.
         ontology: the questions.
     """
 
+    version: int | None
     pull: int
     cursor: str | None
     index: list[pl.DataFrame]
@@ -98,6 +102,11 @@ class Store:
 
     def __post_init__(self) -> None:
         self.url = absolute_url(self.url)
+        if self.url.startswith("file:") and re.search(r"[][^|\\]|%[0-9A-Fa-f]{2}", unquote(self.url)):
+            raise UsageError(
+                f"no label store can be kept in {unquote(self.url)}: its path has one of [ ] ^ | \\ or %20",
+                "set store.url in connector.toml to another folder",
+            )
         self._kept: _Kept | None = None
 
     @property
@@ -117,7 +126,17 @@ class Store:
                 return None
             return DeltaTable(self.url, version=version, storage_options=self._storage_options)
         except (DeltaError, OSError) as error:
-            raise Temporary(f"the label store {self.url} cannot be read: {str(error)[:200]}") from error
+            raise self._trouble("read", error) from error
+
+    def _trouble(self, doing: str, error: Exception) -> ConnectorError:
+        # The libraries draw a chain of causes as a coloured tree; what matters stands at its end.
+        said = " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())
+        what = f"the label store {self.url} cannot be {doing}: {said[:400]}"
+        if self.url.startswith("file:"):
+            return UsageError(what, "check that folder; if a file in it is damaged, restore it from a copy")
+        if isinstance(error, PermissionError) or "403 Forbidden" in said or "401 Unauthorized" in said:
+            return AuthError(what, "check the storage's keys, and what they permit")
+        return Temporary(what)
 
     @property
     def version(self) -> int | None:
@@ -134,19 +153,25 @@ class Store:
         return self._scan(self._table(version))
 
     def _scan(self, table: DeltaTable | None) -> pl.LazyFrame:
-        if table is None:
+        # Not scan_delta: it looks for a folder `a b` under the name that it has in a URL, `a%20b`.
+        files = [unquote(file) for file in table.file_uris()] if table else []
+        if not files:
             return pl.LazyFrame(schema=SCHEMA)
-        return pl.scan_delta(table, storage_options=self._storage_options or None)
+        return pl.scan_parquet(files, glob=False, storage_options=self._storage_options or None)
 
     def _collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         try:
             return rows.collect()
         # A file that was cut off makes the reader panic, which is no Exception of Python's.
-        except (PolarsError, PanicException) as error:
-            raise UsageError(
-                f"a file of the label store {self.url} is damaged: {str(error)[:200]}",
-                "restore it from a copy, or move the store away and pull everything again",
+        except (PolarsError, PanicException, FileNotFoundError) as error:
+            raise self._damaged(
+                f"a file of the label store {self.url} is damaged: {str(error)[:200]}"
             ) from error
+        except OSError as error:
+            raise self._trouble("read", error) from error
+
+    def _damaged(self, what: str) -> UsageError:
+        return UsageError(what, "restore it from a copy, or move the store away and pull everything again")
 
     def current(self, record: str, version: int | None = None) -> pl.DataFrame:
         """What the tool holds as far as we know: the last version of each task or annotation not deleted.
@@ -186,8 +211,9 @@ class Store:
         return str(json.loads(found["content"][0])) if len(found) else None
 
     def last_pull(self) -> datetime | None:
-        """When the last pull of any source was kept."""
-        at: datetime | None = self._collect(self.rows().select(pl.col("pulled_at").max())).item()
+        """When the last pull was kept."""
+        last = pl.col("pulled_at").sort_by("pull").last()  # not the latest time: clocks are set back
+        at: datetime | None = self._collect(self.rows().select(last)).item()
         return at
 
     def append(
@@ -232,7 +258,7 @@ class Store:
         )
         if len(rows) or cursor != self.cursor_kept:
             self._commit(rows, cursor, at)
-        self._remember(touched, seen)
+        self._remember(touched, seen, ontology)
         one = pl.col("record") == ANNOTATION
         return Counts(len(fresh.filter(one)), len(changed.filter(one)), len(gone.filter(one)))
 
@@ -240,7 +266,6 @@ class Store:
         """The row of an ontology that is not the one we have."""
         if ontology is None or ontology == self._known_state().ontology:
             return pl.DataFrame(schema={"record": pl.String})
-        self._known_state().ontology = ontology
         row = {"record": ONTOLOGY, "id": "ontology", "hash": ontology.version, "deleted": False}
         return pl.DataFrame([{**row, "content": ontology.model_dump_json()}])
 
@@ -261,23 +286,26 @@ class Store:
         if self._kept is None:
             table = self._table()
             rows = self._scan(table)
-            self._refuse_a_strangers(rows)
+            pull = self._last_pull_number(table)
+            self._check(rows, pull)
             things = rows.filter(pl.col("record").is_in([TASK, ANNOTATION]))
-            live = _latest(things).filter(~pl.col("deleted"))
-            index = self._collect(live.select(*IDENTITY, "hash"))
-            self._kept = _Kept(
-                self._last_pull_number(table), self._cursor_in(rows), [index], self._ontology_in(rows)
-            )
+            index = self._collect(_latest(things).filter(~pl.col("deleted")).select(*IDENTITY, "hash"))
+            version = table.version() if table else None
+            self._kept = _Kept(version, pull, self._cursor_in(rows), [index], self._ontology_in(rows))
         return self._kept
 
-    def _refuse_a_strangers(self, rows: pl.LazyFrame) -> None:
-        sources = self._collect(rows.filter(pl.col("record") == CURSOR).select(pl.col("id").unique()))["id"]
-        others = sorted(set(sources) - {self.source})
+    def _check(self, rows: pl.LazyFrame, pull: int) -> None:
+        """That the store is our source's, and all its commits are there."""
+        cursors = self._collect(rows.filter(pl.col("record") == CURSOR).select("id"))["id"]
+        others = sorted(set(cursors) - {self.source})
         if others:
             raise UsageError(
                 f"the label store {self.url} holds the labels of {others[0]}, and this is {self.source}",
                 "give each project a store of its own: set store.url in connector.toml",
             )
+        # A log file that became empty reads as a commit of nothing, and the pull would go on behind it.
+        if len(cursors) != pull:
+            raise self._damaged(f"the label store {self.url} holds {len(cursors)} of {pull} commits")
 
     def _last_pull_number(self, table: DeltaTable | None) -> int:
         return (table.transaction_version(self.source) or 0) if table else 0
@@ -288,7 +316,7 @@ class Store:
             f"another process wrote to the label store {self.url} at the same time",
             "run one pull at a time; run this one again",
         )
-        if self._last_pull_number(table) != kept.pull:
+        if (table.version() if table else None) != kept.version:
             raise conflict
         pull = kept.pull + 1
         mark = pl.DataFrame(
@@ -304,19 +332,23 @@ class Store:
             .select(SCHEMA.names())
             .cast(SCHEMA)
         )
-        properties = CommitProperties(app_transactions=[Transaction(self.source, pull)])
+        # No retries: of two that make the table at once, the later would be added to it as a second commit.
+        properties = CommitProperties(app_transactions=[Transaction(self.source, pull)], max_commit_retries=0)
         try:
             write_deltalake(
                 table or self.url,
                 filled,
-                mode="append",
+                mode="append" if table else "error",
                 commit_properties=properties,
+                # Old logs are what old versions are read from; by default they go after a month.
+                post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
                 storage_options=self._storage_options or None,
             )
-        except CommitFailedError as error:
-            raise conflict from error
         except (DeltaError, OSError) as error:
-            raise Temporary(f"the label store {self.url} cannot be written: {str(error)[:200]}") from error
+            if self.version != kept.version:
+                raise conflict from error
+            raise self._trouble("written", error) from error
+        kept.version = 0 if kept.version is None else kept.version + 1
         kept.pull, kept.cursor = pull, cursor
 
     def _known(self, tasks: Sequence[str]) -> pl.DataFrame:
@@ -324,8 +356,9 @@ class Store:
         wanted = pl.DataFrame({"task": list(tasks)}, schema={"task": pl.String}).unique()
         return pl.concat(part.join(wanted, on="task", how="semi") for part in self._known_state().index)
 
-    def _remember(self, tasks: Sequence[str], seen: pl.DataFrame) -> None:
+    def _remember(self, tasks: Sequence[str], seen: pl.DataFrame, ontology: Ontology | None) -> None:
         kept = self._known_state()
+        kept.ontology = ontology or kept.ontology
         again = pl.DataFrame({"task": list(tasks)}, schema={"task": pl.String}).unique()
         others = [part.join(again, on="task", how="anti") for part in kept.index]
         kept.index = [*(part for part in others if len(part)), seen.select(*IDENTITY, "hash")]

@@ -7,8 +7,8 @@ W. (1955). The Hungarian method for the assignment problem. Naval Research Logis
 more it is the multidimensional one, which is NP-hard.
 
 Most objects are clear: everybody's region is like everybody else's there and like nothing else. These are
-found for all tasks at once. Of what is contested all ways are tried where it is small; where it is large, each
-annotation in turn is assigned anew, as well as can be, until nothing improves.
+found for all tasks at once. Of what is contested all ways are tried where it is small; where it is large,
+each annotation in turn is assigned anew, as well as can be, until nothing improves.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -59,9 +59,8 @@ PURE = {
 
 
 def room_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    name = ".".join(part for part in parts if part != "__init__") or "connector"
-    return name if name in LEVEL else name.split(".")[0]
+    parts = [part for part in path.relative_to(ROOT).with_suffix("").parts if part != "__init__"]
+    return known(parts) or (parts[0] if parts else "connector")
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -79,7 +78,11 @@ def room_named(module: str) -> str | None:
     """The room of a module of ours, or of a name in it."""
     if not module.startswith("connector."):
         return "connector" if module == "connector" else None
-    parts = module.removeprefix("connector.").split(".")
+    return known(module.removeprefix("connector.").split("."))
+
+
+def known(parts: Sequence[str]) -> str | None:
+    """The longest beginning of a module's name that has a floor."""
     return next((".".join(parts[:n]) for n in (2, 1) if ".".join(parts[:n]) in LEVEL), None)
 
 
