@@ -28,7 +28,7 @@ from obstore.store import from_url
 from connector.adapters.objects import Objects
 from connector.demo.server import S3
 from connector.errors import AuthError, Conflict, ConnectorError, UsageError
-from connector.model import Annotation, Task
+from connector.model import Annotation, Ontology, Task
 from connector.store import ANNOTATION, CURSOR, TASK, Counts, Store
 from tests.unit.test_files import without_privileges
 
@@ -116,6 +116,22 @@ def test_only_a_new_row_or_a_new_cursor_makes_a_commit(store: Store) -> None:
     assert not store.append([task(answer("cat"))], "2", after(60))
     assert (store.version, store.cursor(), store.last_pull()) == (1, "2", after(60))
     assert kept(store) == [("7", False)]
+
+
+def test_the_questions_are_kept_when_they_change_and_not_when_their_commit_failed(store: Store) -> None:
+    asked = [Ontology(controls=(), objects={"img": ("image", field)}) for field in ("a", "b")]
+    store.append([task()], "1", NOW, ontology=asked[0])
+    store.append([task()], "1", NOW, ontology=asked[0])
+    assert (store.version, store.ontology()) == (0, asked[0])
+    replace(store).append([task(id="2")], "2", NOW)
+    for _ in range(2):
+        with pytest.raises(Conflict):
+            store.append([], "1", NOW, ontology=asked[1])
+    assert replace(store).ontology() == asked[0]
+    late = replace(store)
+    late.append([], "2", NOW, ontology=asked[1])
+    assert [late.ontology(version) for version in range(3)] == [asked[0], asked[0], asked[1]]
+    assert late.current(TASK)["id"].to_list() == ["1", "2"]
 
 
 def test_a_clock_that_was_set_back_changes_nothing(store: Store) -> None:
