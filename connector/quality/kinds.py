@@ -31,7 +31,8 @@ BOX, ELLIPSE, POLYGON, MASK, KEYPOINT, LINE = "box", "ellipse", "polygon", "mask
 SPAN, HTML_SPAN, PARAGRAPH_SPAN, SEGMENT, TRACK = "span", "html-span", "paragraph-span", "segment", "track"
 
 POINT_SPREAD = 0.02
-"""How far two people's points for one thing lie apart, as a share of the root of the picture's area."""
+"""How far people's points for one thing scatter (a standard deviation), as a share of the root of the
+picture's area. `oks` takes twice that: two points are one thing up to 26 pixels apart in 640 x 480."""
 
 PARAGRAPH = 1e6
 """Longer than any paragraph, so that no offset reaches into the next."""
@@ -124,8 +125,8 @@ def _box_bounds(shapes: Shapes) -> Floats:
 
 
 def _point_similar(a: Shapes, b: Shapes) -> Floats:
-    area = a.pictures.prod(axis=1)
-    return similarity.oks(_points(a)[0], _points(b)[0], area, POINT_SPREAD)
+    side = np.sqrt(a.pictures.prod(axis=1))
+    return similarity.oks(_points(a)[0], _points(b)[0], side, 2 * POINT_SPREAD)
 
 
 def _span_similar(a: Shapes, b: Shapes) -> Floats:

@@ -11,12 +11,16 @@ import numpy as np
 import polars as pl
 
 from connector.quality.alignment import align
-from connector.quality.interval import Ints
-from connector.quality.kinds import BOX, CHOICE, DRAWN, ELLIPSE, KEYPOINT, LINE, MASK, POLYGON
+from connector.quality.interval import Floats, Ints
+from connector.quality.kinds import BOX, CHOICE, DRAWN, ELLIPSE, KEYPOINT, LINE, MASK, POLYGON, Shapes
 from connector.quality.parity.base import Side, counts, crossed, scored
+from connector.quality.similarity import oks
 
 THRESHOLD = 0.4
 """CVAT's default."""
+
+OKS_SIGMA = 0.09
+"""CVAT's default; COCO's constant k is twice that. A point alone has the whole picture as its scale."""
 
 
 def score(side: Side, both: pl.DataFrame, kind: str) -> pl.DataFrame | None:
@@ -58,22 +62,27 @@ def _sides(counted: pl.DataFrame) -> list[tuple[pl.Expr, pl.DataFrame]]:
 def _matched(side: Side, every: pl.DataFrame) -> tuple[Ints, Ints]:
     """Regions of one label are matched first, then the rest whatever the label."""
     assert side.shapes is not None
-    shapes, how = side.shapes, DRAWN[side.drawn]
+    shapes, similar = side.shapes, DRAWN[side.drawn].similar if side.drawn != KEYPOINT else _points_alike
     row, owner, group = (every[name].to_numpy().astype(np.int64) for name in ("row", "owner", "pair"))
     label = every["label"].rank("dense").to_numpy().astype(np.int64)
     unit, _ = align(
-        group, owner, lambda i, j: how.similar(shapes.of(row[i]), shapes.of(row[j])), THRESHOLD, label
+        group, owner, lambda i, j: similar(shapes.of(row[i]), shapes.of(row[j])), THRESHOLD, label
     )
     alone = np.flatnonzero(np.bincount(unit, minlength=len(unit))[unit] == 1)
     rest = row[alone]
     again, _ = align(
         group[alone],
         owner[alone],
-        lambda i, j: how.similar(shapes.of(rest[i]), shapes.of(rest[j])),
+        lambda i, j: similar(shapes.of(rest[i]), shapes.of(rest[j])),
         THRESHOLD,
     )
     unit[alone] = alone[again]
     return unit, label
+
+
+def _points_alike(a: Shapes, b: Shapes) -> Floats:
+    one, other = (side.rows(2) * side.pictures / 100 for side in (a, b))
+    return oks(one, other, np.sqrt(a.pictures.prod(axis=1)), 2 * OKS_SIGMA)
 
 
 def _tags(side: Side, both: pl.DataFrame) -> pl.DataFrame:

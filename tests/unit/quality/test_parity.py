@@ -190,6 +190,14 @@ def test_cvat_counts_right_over_right_mislabeled_missing_and_extra(seed: int) ->
     assert found.controls["c"].n == total
 
 
+def test_cvat_takes_the_picture_as_the_scale_of_a_point() -> None:
+    # exp(-d^2 / (2 A 0.18^2)) reaches 0.4 at d = 0.18 sqrt(2 A ln 2.5), 135 pixels in a picture of 640 x 480.
+    gold = [("x", (0.0, 0.0))]
+    for apart, expected in ((134, 1.0), (137, 0.0)):
+        said = {"gold": gold, "ann": [("x", (0.0, apart / 4.8))]}
+        assert score(kinds.KEYPOINT, CVAT, said, gold=True) == expected
+
+
 def test_what_a_tool_does_not_publish_is_unknown_and_says_so() -> None:
     said = {"ann": [("3", None)], "ben": [("4", None)]}
     for tool in TOOLS:

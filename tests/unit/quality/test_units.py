@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connector.quality import kinds
 from connector.quality.answers import ABSENT
 from connector.quality.kinds import BOX, CHOICE
 from connector.quality.table import ANSWERS, REGIONS, Labels
@@ -52,6 +55,39 @@ def test_boxes_below_the_threshold_are_different_objects() -> None:
     apart = boxes({("t", "a"): [CAR], ("t", "b"): [near(CAR, 8)]})
     assert told(units(apart)) == [{"a": "car", "b": ABSENT}, {"a": ABSENT, "b": "car"}]
     assert told(units(apart, {BOX: 0.2})) == [{"a": "car", "b": "car"}]
+
+
+# Percent of a picture of 640 x 480, one thing; the same, moved or cut a little; and what is another thing.
+ONE_OR_TWO: dict[str, tuple[list[float], list[float], list[float]]] = {
+    kinds.BOX: ([10, 10, 20, 20, 0], [12, 12, 20, 20, 0], [20, 20, 20, 20, 0]),
+    kinds.ELLIPSE: ([50, 50, 10, 20, 0], [51, 51, 10, 20, 30], [62, 50, 10, 20, 0]),
+    kinds.POLYGON: ([10, 10, 30, 10, 10, 30], [11, 11, 31, 11, 11, 31], [10, 30, 30, 10, 30, 30]),
+    kinds.MASK: ([100, 140], [105, 145], [130, 170]),
+    kinds.KEYPOINT: ([50, 50], [53, 52], [54, 54]),  # 21.5 pixels, and 32
+    kinds.LINE: ([10, 10, 90, 90], [90.5, 90, 10.5, 10], [13, 10, 93, 90]),
+    kinds.SPAN: ([10, 20], [11, 22], [15, 28]),
+    kinds.HTML_SPAN: ([10, 20], [11, 22], [15, 28]),
+    kinds.PARAGRAPH_SPAN: ([2, 10, 2, 20], [2, 11, 2, 22], [3, 10, 3, 20]),
+    kinds.SEGMENT: ([1, 5], [1.5, 5.5], [3, 8]),
+    kinds.TRACK: (
+        [1, 1, 10, 10, 20, 20, 0, 9, 0, 10, 10, 20, 20, 0],
+        [1, 1, 11, 11, 20, 20, 0, 8, 0, 11, 11, 20, 20, 0],
+        [1, 1, 10, 10, 20, 20, 0, 3, 0, 10, 10, 20, 20, 0],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", kinds.DRAWN)
+def test_what_is_one_thing_and_what_is_two(kind: str) -> None:
+    thing, almost, other = ONE_OR_TWO[kind]
+    for shape, many in ((thing, 1), (almost, 1), (other, 2)):
+        drawn = boxes({("t", "a"): [CAR], ("t", "b"): [CAR]})
+        shapes = pl.Series([thing, shape], dtype=pl.List(pl.Float64))
+        size = {"picture_width": pl.lit(640.0), "picture_height": pl.lit(480.0)}
+        regions = drawn.regions.with_columns(shape=shapes, **size)
+        table = units(replace(drawn, regions=regions, controls=dict.fromkeys(drawn.controls, kind)))
+        assert len(told(table)) == many
+        assert (table["similarity"] == 1).sum() == (2 if shape == thing else 0)
 
 
 def test_matching_takes_the_best_whole_and_not_the_best_first() -> None:
