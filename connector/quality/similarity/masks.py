@@ -135,18 +135,20 @@ def rasterize(polygons: Ragged, pictures: Ints) -> Ragged:
     row = row_of(offsets)
     following = np.arange(1, len(points) + 1)
     following[offsets[1:][np.diff(offsets) > 0] - 1] = offsets[:-1][np.diff(offsets) > 0]
-    (x0, y0), (x1, y1) = points.T, points[following].T
+    ends = points.T, points[following].T
+    falls = ends[0][1] < ends[1][1]
+    # From the upper end on, so that the polygons on both sides of an edge round alike.
+    (x0, y0), (x1, y1) = np.where(falls, *ends), np.where(falls, *ends[::-1])
     canvas = _Canvas(pictures)
     # The rows of pixels whose centres an edge passes, each once.
-    top, bottom = np.ceil(np.minimum(y0, y1) - 0.5), np.ceil(np.maximum(y0, y1) - 0.5)
-    top, bottom = (np.clip(side, 0, canvas.height[row]).astype(np.int64) for side in (top, bottom))
+    top, bottom = (np.clip(np.ceil(y - 0.5), 0, canvas.height[row]).astype(np.int64) for y in (y0, y1))
     passed = offsets_of(bottom - top)
     edge = row_of(passed)
     y = top[edge] + place_in_row(passed)
-    x = x0[edge] + (y + 0.5 - y0[edge]) * ((x1 - x0)[edge] / (y1 - y0)[edge])
+    x = x0[edge] + (y + 0.5 - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
     column = np.clip(np.ceil(x - 0.5), 0, canvas.width[row[edge]]).astype(np.int64)
     place, winding = levels(
-        canvas.start[row[edge]] + y * canvas.width[row[edge]] + column, np.where(y1 > y0, 1, -1)[edge]
+        canvas.start[row[edge]] + y * canvas.width[row[edge]] + column, np.where(falls, 1, -1)[edge]
     )
     return canvas.masks(intervals(place, winding != 0))
 

@@ -123,9 +123,11 @@ def decode_coco(counts: str | bytes | Sequence[int], width: int, height: int) ->
     if isinstance(counts, (str, bytes)):
         lengths = _decompressed(counts.encode() if isinstance(counts, str) else counts)
     else:
-        lengths = np.asarray(counts, dtype=np.int64).reshape(-1)
-    if len(lengths) and lengths.min() < 0:
-        raise ValueError(f"a COCO mask has a run of {lengths.min()} pixels")
+        lengths = _lengths(counts)
+    # A run longer than the picture is refused first: with such ones the sum could overflow.
+    wrong = lengths[(lengths < 0) | (lengths > width * height)]
+    if len(wrong):
+        raise ValueError(f"a COCO mask of {width} x {height} pixels has a run of {wrong[0]}")
     if lengths.sum() != width * height:
         raise ValueError(
             f"the COCO mask has {lengths.sum()} pixels, a picture of {width} x {height} has {width * height}"
@@ -163,9 +165,16 @@ def encode_coco(runs: Ints, width: int, height: int) -> str:
 
 def _bytes(rle: bytes | Sequence[int]) -> bytes:
     try:
-        return bytes(rle)
+        return bytes(iter(rle))  # of a number, `bytes` would make as many zeros
     except (TypeError, ValueError) as wrong:
         raise ValueError(f"a brush mask is a list of whole numbers from 0 to 255: {wrong}") from wrong
+
+
+def _lengths(counts: Sequence[int]) -> Ints:
+    lengths = np.asarray(counts)
+    if lengths.ndim != 1 or not (lengths.dtype.kind in "iu" or lengths.size == 0):
+        raise ValueError("a COCO mask is a list of whole numbers, or the compressed string of it")
+    return lengths.astype(np.int64)
 
 
 def _counts(runs: Ints, pixels: int) -> tuple[Ints, bool]:

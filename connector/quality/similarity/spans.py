@@ -23,6 +23,7 @@ from connector.quality.similarity.rows import (
     ratio,
     row_of,
     sums,
+    take,
 )
 from connector.quality.similarity.shapes import rotated_box_shared
 
@@ -63,7 +64,10 @@ def span_set_iou(a: Ragged, b: Ragged) -> Floats:
         (n,) in [0, 1]; two empty sets are alike.
     """
     both, either = overlap(a, b)
-    return ratio(both, either, equal_rows(a, b))
+    same = np.zeros(len(either))
+    bare = np.flatnonzero(either == 0)
+    same[bare] = equal_rows(_sorted(take(a, bare)), _sorted(take(b, bare)))
+    return ratio(both, either, same)
 
 
 def token_spans(spans: Ints, texts: Ints, tokens: Ragged) -> Ints:
@@ -149,6 +153,11 @@ def track_frames(tracks: Ragged, last: Ints) -> Ragged:
     share = step / (upto - frame)[key]
     boxes = before + change * share[:, None]
     return np.column_stack([frame[key] + step, boxes]), seen[offsets]
+
+
+def _sorted(sets: Ragged) -> Ragged:
+    values, offsets = sets
+    return values[np.lexsort((*values.T, row_of(offsets)))], offsets
 
 
 def _same_frames(a: Ragged, b: Ragged) -> tuple[Ints, Ints, Ints]:
