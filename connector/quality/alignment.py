@@ -23,7 +23,7 @@ from connector.quality.answers import Similar
 from connector.quality.interval import Floats, Ints
 from connector.quality.similarity import pairs_within
 
-PAIRS = 1 << 21
+PAIRS = 1 << 19
 """How many pairs of regions are held at once, unless one task alone has more."""
 
 _SMALL = 8

@@ -53,6 +53,8 @@ class Counts:
         return replace(kept, label=kept.label - (kept.label > number), labels=labels)
 
     def _only(self, entry: npt.NDArray[np.bool_]) -> Counts:
+        if entry.all():
+            return self
         old = self.unit[entry]
         start = np.flatnonzero(np.diff(old, prepend=-1))
         unit = np.zeros(len(old), dtype=np.int64)
@@ -106,16 +108,15 @@ def counts_of_codes(task: Ints, unit: Ints, label: Ints, labels: Sequence[str]) 
         labels: the names of the labels.
     """
     units, width = int(unit.max(initial=0)) + 1, max(len(labels), 1)
-    cell = (task * units + unit) * width + label
-    cells = int(cell.max(initial=-1)) + 1
-    if cells < 1 << 32:
-        cell = cell.astype(np.uint32)  # half the memory to move
-    if cells <= 4 * len(cell):
-        often = np.bincount(cell, minlength=cells)
-        given = np.flatnonzero(often)
-        n, given = often[given], given.astype(cell.dtype)
-    else:
-        given, n = _runs(np.sort(cell))
+    cells = (int(task.max(initial=0)) + 1) * units * width
+    # Half the memory to move, where that is enough.
+    size = np.uint32 if cells < 1 << 32 else np.int64
+    cell: npt.NDArray[Any] = task.astype(size)
+    for part, of in ((unit, units), (label, width)):
+        cell *= size(of)
+        cell += part.astype(size)
+    cell.sort()
+    given, n = _runs(cell)
     key = given // given.dtype.type(width)
     new = np.ones(len(key), dtype=bool)
     new[1:] = key[1:] != key[:-1]
@@ -142,5 +143,7 @@ def _runs(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Ints]:
 
 def by_group(group: Ints, label: Ints, weights: Floats | Ints, groups: int, labels: int) -> Floats:
     """(G, K) sums of weights by group and label."""
-    found = np.bincount(group * labels + label, weights, groups * labels).astype(np.float64, copy=False)
+    cell = group * labels
+    cell += label
+    found = np.bincount(cell, weights, groups * labels).astype(np.float64, copy=False)
     return found.reshape(groups, labels)

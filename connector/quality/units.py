@@ -25,6 +25,9 @@ WHOLE = "whole"
 
 UNIT = ["task", "control", "unit"]
 
+ANSWERS_AT_ONCE = 1 << 18
+"""The tasks of about so many annotations are worked on at once."""
+
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "task": pl.String,
     "control": pl.String,
@@ -71,15 +74,38 @@ def units(
     """
     least = {kind: drawn.threshold for kind, drawn in DRAWN.items()} | dict(thresholds or {})
     people = labels.answers.sort("task", "annotator", "annotation").with_row_index("who")
-    regions = labels.regions.join(people.select("annotation", "who"), on="annotation")
+    block = people.select(pl.col("who").min().over("task") // ANSWERS_AT_ONCE).to_series().to_numpy()
+    whose = labels.regions.select("annotation").join(
+        people.select("annotation", "who"), on="annotation", how="left", maintain_order="left"
+    )
+    who = whose["who"].to_numpy()
+    order = np.argsort(block[who], kind="stable")
+    made = [pl.DataFrame(schema=UNITS)]
+    for number in np.unique(block):
+        first, last = np.searchsorted(block, [number, number + 1])
+        rows = order[slice(*np.searchsorted(block[who[order]], [number, number + 1]))]
+        some = people[first:last].with_columns(pl.col("who") - first)
+        drawn = labels.regions[rows].with_columns(who=pl.Series(who[rows] - first))
+        made.append(_units(some, drawn, labels.controls, least, same_label))
+    return pl.concat(made)
+
+
+def _units(
+    people: pl.DataFrame,
+    regions: pl.DataFrame,
+    controls: Mapping[str, str],
+    least: Mapping[str, float],
+    same_label: bool,
+) -> pl.DataFrame:
+    """The same of some tasks; `who` numbers the rows of people, and tells whose a region is."""
     parts: dict[str, pl.DataFrame] = {}
-    for control, kind in labels.controls.items():
+    for control, kind in controls.items():
         if kind in DRAWN:
             drawn = regions.filter(pl.col("control") == control)
             made = _drawn(drawn, people["task"], kind, least[kind], same_label)
             parts[control] = _finished(made, people, control, kind)
     things = pl.concat([pl.DataFrame(schema=UNITS), *parts.values()])
-    for control, kind in labels.controls.items():
+    for control, kind in controls.items():
         if kind in DRAWN or kind not in MEASURED:
             continue
         given = regions.filter(pl.col("control") == control)
