@@ -237,7 +237,7 @@ def _track(rng: Random) -> Value:
 
 
 def _move_track(rng: Random, value: Value, noise: float) -> Value:
-    fixed = ("frame", "enabled", "rotation", "vertices")
+    fixed = ("frame", "enabled", "closed", "rotation", "vertices")
     return {
         "sequence": [
             {k: v if k in fixed else _near(rng, v, noise, 0.5) for k, v in key.items()}

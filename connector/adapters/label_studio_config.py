@@ -95,14 +95,14 @@ def _xml(source: str) -> ElementTree.Element:
         )
     try:
         return ElementTree.fromstring(source, ElementTree.XMLParser(target=_NoDoctype()))
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, UnicodeEncodeError) as error:
         raise UsageError(
             f"the labeling configuration is not XML: {error}", "mend it in the file or the tool"
         ) from error
 
 
 def _walk(tag: ElementTree.Element, place: _Place, found: _Found) -> None:
-    if place.depth > MAX_DEPTH:
+    if place.depth >= MAX_DEPTH:
         raise UsageError(f"the labeling configuration is deeper than {MAX_DEPTH} tags", "make it flatter")
     kind = tag.tag.lower()
     # The editor does not mind the case of attributes.

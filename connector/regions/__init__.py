@@ -171,9 +171,9 @@ def dump_result(regions: Iterable[Region]) -> str:
 
 def _model_of(raw: Mapping[str, Any]) -> type[Region]:
     type_, value = raw.get("type"), raw.get("value")
+    if type_ in _BY_PLACE:
+        return drawn_as(raw, value if isinstance(value, dict) else {})
     if isinstance(value, dict):
-        if type_ in _BY_PLACE:
-            return drawn_as(raw, value)
         choices = value.get("choices")
         if type_ == "choices" and isinstance(choices, list) and choices and isinstance(choices[0], list):
             return Taxonomy
@@ -191,7 +191,7 @@ def _refused(raw: Mapping[str, Any], error: ValidationError) -> BadRecord:
         return BadRecord(f"{where}: {field} is missing")
     if first["type"] == "value_error":
         return BadRecord(f"{where}: {field} {first['msg'].removeprefix('Value error, ')}")
-    expected = first["msg"] if first["type"] == "expected" else _PLAIN.get(first["type"], first["msg"])
+    expected = _PLAIN.get(first["type"], first["msg"].removeprefix("Input should be "))
     return BadRecord(f"{where}: {field} must be {expected}, found {_shown(first['input'])}")
 
 
@@ -239,13 +239,13 @@ class Gathered:
         areas: what was drawn.
         answers: those about the whole object.
         relations: between areas, by their ids.
-        others: regions that are not read.
+        others: regions that are not read, and answers about them.
     """
 
     areas: tuple[Area, ...]
     answers: tuple[Answer, ...]
     relations: tuple[Relation, ...]
-    others: tuple[Other, ...]
+    others: tuple[Region, ...]
 
 
 def gather(regions: Iterable[Region]) -> Gathered:
@@ -259,7 +259,7 @@ def gather(regions: Iterable[Region]) -> Gathered:
     loose: list[Drawn] = []
     answers: list[Answer] = []
     relations: list[Relation] = []
-    others: list[Other] = []
+    others: list[Region] = []
     for region in regions:
         if isinstance(region, Drawn):
             (loose if region.id is None else shared.setdefault(str(region.id), [])).append(region)
@@ -269,18 +269,26 @@ def gather(regions: Iterable[Region]) -> Gathered:
             relations.append(region)
         elif isinstance(region, Other):
             others.append(region)
-    about = {id: [one for one in answers if str(one.id) == id] for id in {str(a.id) for a in answers}}
+    unread = {str(one.id) for one in others if one.id is not None}
+    about: dict[str, list[Answer]] = {}
+    whole: list[Answer] = []
+    for answer in answers:
+        if answer.id is not None:
+            about.setdefault(str(answer.id), []).append(answer)
+        if answer.parent is None or answer.parent in shared:
+            if answer.id is None or str(answer.id) not in shared:
+                whole.append(answer)
+        elif answer.parent in unread:
+            others.append(answer)
+        else:
+            raise answer.refuse("the region that it is about is not there")
     areas = [_area(id, drawn, about.get(id, [])) for id, drawn in shared.items()]
     areas += [_area("", [one], []) for one in loose]
-    for answer in answers:
-        if answer.parent is not None and answer.parent not in shared:
-            raise answer.refuse("the region that it is about is not there")
     for relation in relations:
         for end in relation.ends:
-            if end not in shared and end not in about:
+            if end not in shared and end not in about and end not in unread:
                 raise relation.refuse(f"the relation leads to region {end!r}, which is not there")
-    whole = tuple(answer for answer in answers if str(answer.id) not in shared)
-    return Gathered(tuple(areas), whole, tuple(relations), tuple(others))
+    return Gathered(tuple(areas), tuple(whole), tuple(relations), tuple(others))
 
 
 def _area(id: str, drawn: list[Drawn], answers: list[Answer]) -> Area:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
@@ -114,21 +115,28 @@ class Date(Answer):
     def answer(self, control: Control | None = None) -> str:
         text = self.value.datetime
         limits = control.limits if control else {}
+        only = limits.get("only", "date,time")
+        form = "" if only == "time" else limits.get("format", "")  # the editor leaves a time as it is
         try:
-            if limits.get("format") and limits.get("only") != "time":
-                moment = datetime.strptime(text, limits["format"])  # noqa: DTZ007 - the editor keeps no zone
-                return moment.isoformat() if "time" in limits.get("only", "time") else str(moment.date())
+            if form:
+                moment = datetime.strptime(text, _python_form(form))  # noqa: DTZ007 - the editor keeps no zone
+                return moment.isoformat() if "time" in only else str(moment.date())
             return (
                 str(date.fromisoformat(text)) if len(text) == 10 else datetime.fromisoformat(text).isoformat()
             )
-        except ValueError as error:
-            if limits.get("format"):
-                raise self.refuse(f"the date {text!r} is not of the form {limits['format']!r}") from error
+        except (ValueError, re.error) as error:  # the latter for a form that has a part twice
+            if form:
+                raise self.refuse(f"the date {text!r} is not of the form {form!r}") from error
             return text
 
 
+def _python_form(form: str) -> str:
+    """The editor's form of a date as Python writes it, which reads numbers with and without padding."""
+    return re.sub("%[-_0]", "%", form).replace("%e", "%d")
+
+
 class _TextValue(Part):
-    text: Text | list[Text]
+    text: Annotated[Text | list[Text], Expect("text or a list of texts")]
 
 
 class TextAnswer(Answer):

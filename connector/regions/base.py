@@ -31,17 +31,27 @@ class Expect:
         )
 
 
+class _NoInt:
+    """Keeps an integer that is too large from coming back as a float, which strictness alone allows."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.chain_schema([core_schema.is_instance_schema(float), handler(source)])
+
+
 _Int = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)]  # larger ones have no place in a column
 _Float = Annotated[float, Strict(), AllowInfNan(False)]
-Number = Annotated[_Int | _Float, Expect("a finite number")]
+Number = Annotated[_Int | Annotated[_Float, _NoInt()], Expect("a finite number")]
 Size = Annotated[
-    Annotated[_Int, Field(ge=0)] | Annotated[_Float, Field(ge=0)], Expect("a finite number from 0 on")
+    Annotated[_Int, Field(ge=0)] | Annotated[_Float, Field(ge=0), _NoInt()],
+    Expect("a finite number from 0 on"),
 ]
-Pixels = Annotated[Annotated[_Int, Field(gt=0)] | Annotated[_Float, Field(gt=0)], Expect("a number over 0")]
-Count = Annotated[int, Strict(), Field(ge=0), Expect("a whole number from 0 on")]
+Pixels = Annotated[
+    Annotated[_Int, Field(gt=0)] | Annotated[_Float, Field(gt=0), _NoInt()], Expect("a number over 0")
+]
+Count = Annotated[_Int, Field(ge=0), Expect("a whole number from 0 on")]
 Id = Annotated[Annotated[str, Strict()] | _Int, Expect("text or a whole number")]
 Index = Annotated[
-    Annotated[str, Strict(), Field(pattern=r"^\d+$")] | Annotated[_Int, Field(ge=0)],
+    Annotated[str, Strict(), Field(pattern=r"^\d{1,18}$")] | Annotated[_Int, Field(ge=0)],
     Expect("the number of a paragraph"),
 ]
 Name = Annotated[str, Strict(), Field(min_length=1), Expect("text")]
@@ -75,9 +85,22 @@ class Region(Part):
 
     id: Id | None = None
     type: Name
-    control: str = Field(default="", alias="from_name")
-    target: str = Field(default="", alias="to_name")
-    item: Count | None = Field(default=None, alias="item_index")
+    # Called as the tool calls them: by another name, a field of the tool of that name would be taken for it.
+    from_name: Annotated[str, Expect("text")] = ""
+    to_name: Annotated[str, Expect("text")] = ""
+    item_index: Count | None = None
+
+    @property
+    def control(self) -> str:
+        return self.from_name
+
+    @property
+    def target(self) -> str:
+        return self.to_name
+
+    @property
+    def item(self) -> int | None:
+        return self.item_index
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -125,6 +148,6 @@ class Relation(Region):
 class Answered(Region):
     """A region that answers a control about an object."""
 
-    control: Name = Field(alias="from_name")
-    target: Name = Field(alias="to_name")
+    from_name: Name
+    to_name: Name
     value: Part

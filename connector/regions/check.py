@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,7 +82,7 @@ def _check_limits(region: Answer, control: Control) -> None:
     if isinstance(region, Rating):
         low, high = "0", limits.get("maxrating", "5")
     if isinstance(region, Rating | Numeric):
-        inside = float(low or "-inf") <= found <= float(high or "inf")
+        inside = not (found < _bound(low) or found > _bound(high))
     elif isinstance(region, Date):
         # A bound may be a year or a day; `current` is whatever year it was then.
         high = None if high == "current" else high
@@ -95,6 +94,14 @@ def _check_limits(region: Answer, control: Control) -> None:
         raise region.refuse(f"the answer must be {bounds}, found {found}")
     if isinstance(region, Ranking):
         _check_buckets(region, control)
+
+
+def _bound(text: str | None) -> float:
+    """A bound that is no number bounds nothing, as in the editor: nothing is less or more than NaN."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return float("nan")
 
 
 def _check_buckets(region: Ranking, control: Control) -> None:
@@ -117,7 +124,8 @@ def _check_end(region: Drawn, ontology: Ontology, data: Mapping[str, Any]) -> No
         for place, offset in ((int(value.start), value.startOffset), (int(value.end), value.endOffset)):
             if place >= len(shown):
                 raise region.refuse(f"there is no paragraph {place}, only {len(shown)} from 0 on")
-            length = units(str(shown[place].get(attributes.get("textkey", "text"), "")))
+            said = shown[place] if isinstance(shown[place], Mapping) else {}
+            length = units(str(said.get(attributes.get("textkey", "text"), "")))
             if offset > length:
                 raise region.refuse(f"it reaches {offset} in paragraph {place}, which ends at {length}")
 
@@ -168,7 +176,7 @@ def _check_runs(mask: Mask) -> None:
 def _check_png(mask: Bitmask) -> None:
     try:
         png = base64.b64decode(mask.png, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise mask.refuse(f"the picture is not base64: {error}") from error
     # PNG specification, 5.2 and 11.2.2: a signature, then the header chunk with width and height.
     if png[:8] != b"\x89PNG\r\n\x1a\n" or png[12:16] != b"IHDR" or len(png) < 24:

@@ -40,8 +40,7 @@ class Drawn(Answered):
     @property
     def labels(self) -> tuple[str, ...]:
         for name in (self.type, "labels", "hypertextlabels", "htmllabels"):
-            found = getattr(self.value, name, None)
-            if isinstance(found, list):
+            if name in type(self.value).model_fields and (found := getattr(self.value, name)) is not None:
                 return tuple(found)
         return ()
 
@@ -305,8 +304,8 @@ class AudioSegment(Drawn):
 
 
 class _SeriesValue(_Plain):
-    start: Number | Name
-    end: Number | Name
+    start: Annotated[Number | Name, Expect("a finite number or text")]
+    end: Annotated[Number | Name, Expect("a finite number or text")]
     instant: bool | None = None
     timeserieslabels: Names = None
 
