@@ -238,7 +238,7 @@ class _Tables:
         self, answer: Answer, parent: str | None, controls: dict[str, str]
     ) -> Iterator[tuple[Any, ...]]:
         _same_kind(controls, answer)
-        id, place = str(answer.id or answer.control), _place(answer)
+        id, place = str(answer.control if answer.id is None else answer.id), _place(answer)
         control = self.ontology.control(answer.control) if self.ontology else None
         for label in answers_as_text(answer, control):
             yield answer.control, id, parent, place, _label(label), None, None, None
