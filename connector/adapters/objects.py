@@ -45,6 +45,16 @@ class Object:
     modified: datetime
     etag: str | None
 
+    @property
+    def version(self) -> str:
+        """Another one when the content is another: the ETag, else size and time."""
+        return self.etag or f"{self.size}-{self.modified.isoformat()}"
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The same for the same content under another name; None where nothing tells."""
+        return f"{self.etag}/{self.size}" if self.etag else None
+
 
 @dataclass(frozen=True)
 class Objects:
