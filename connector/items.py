@@ -23,6 +23,9 @@ from connector.model import Item, digest
 
 CHECK_BYTES = 16
 
+ROWS_AT_ONCE = 50_000
+"""So many rows of a Parquet manifest are in memory at once."""
+
 # The first bytes of what browsers show. RIFF and ftyp carry their kind behind a length.
 _IMAGE_STARTS = (
     b"\x89PNG\r\n\x1a\n",
@@ -224,18 +227,46 @@ def _rows(path: Path, rejects: list[Reject]) -> Iterator[tuple[int, dict[str, An
     if not path.is_file():
         raise UsageError(f"there is no manifest {path}", "name a CSV, JSON, JSONL or Parquet file")
     if path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             for row in reader:
                 yield reader.line_num, {k: v for k, v in row.items() if k and v not in (None, "")}
     elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             yield from _json_lines(path, file, rejects)
+    elif path.suffix == ".json":
+        yield from _json_list(path, rejects)
     elif path.suffix == ".parquet":
-        for number, row in enumerate(pl.read_parquet(path).iter_rows(named=True), 1):
-            yield number, row
+        yield from _parquet(path)
     else:
         raise UsageError(f"{path} is no manifest we read", "name a .csv, .json, .jsonl or .parquet file")
+
+
+def _json_list(path: Path, rejects: list[Reject]) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}", "mend the file") from error
+    if not isinstance(rows, list):
+        raise UsageError(f"{path} must hold a list of JSON objects", "mend the file, or name it .jsonl")
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            rejects.append(Reject(f"{path}:{number}", "this is not a JSON object"))
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    table = pl.scan_parquet(path)
+    try:
+        length = table.select(pl.len()).collect().item()
+    except pl.exceptions.PolarsError as error:
+        raise UsageError(f"{path} is not Parquet: {error}", "mend the file") from error
+    for start in range(0, length, ROWS_AT_ONCE):
+        # Through JSON, so that times and nested values are what a task's data can hold.
+        lines = table.slice(start, ROWS_AT_ONCE).collect().write_ndjson().splitlines()
+        for number, line in enumerate(lines, start + 1):
+            yield number, json.loads(line)
 
 
 def _json_lines(

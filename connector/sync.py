@@ -186,7 +186,7 @@ class _Push:
                     done.known += 1
             self._send(all_of_it=False)
             self.progress(len(batch))
-        unseen = self.tasks.join(pl.concat(seen), on="key", how="anti")
+        unseen = self.tasks.join(pl.concat(seen), on="key", how="anti").sort("key")
         gone = unseen.filter(pl.Series([self.source.holds(key) for key in unseen["key"]], dtype=pl.Boolean))
         gone = self._moved(elsewhere, gone)
         self._send(all_of_it=True)

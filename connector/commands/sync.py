@@ -6,19 +6,18 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from connector.commands.session import Command, Session, pass_session
-from connector.errors import EXIT_GATE, Reject
+from connector.errors import EXIT_GATE, ConnectorError, Reject
 
 if TYPE_CHECKING:
-    from connector.items import Source
+    from connector.store import Store
     from connector.sync import Effects, Pulled, Pushed
-
-LEDGER = "connector-sync.sqlite"
 
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,11 +74,14 @@ def push(session: Session, /, dry_run: bool, **given: Any) -> int | None:
         connector push --manifest pictures.csv
         connector push --on-change update --on-delete remove-unlabeled
     """
-    rejects: list[Reject] = []
-    _, pushed = _round(session, given, rejects, dry_run)
+    if dry_run:
+        with session.progress("push") as progress:
+            pushed = session.line.dry_push(given["manifest"], _effects(given), progress)
+    else:
+        _, pushed = _round(session, given)
     _say_pushed(session, pushed, dry_run)
     session.answer({**_as_json(pushed), "dry_run": dry_run, "source": _source_of(session, given)})
-    return session.rejected(rejects)
+    return session.rejected(pushed.rejects)
 
 
 @click.command(cls=Command)
@@ -114,44 +116,46 @@ def pull(session: Session) -> None:
 )
 @pass_session
 def sync(session: Session, /, watch: bool, interval: float, **given: Any) -> int | None:
-    """Push and pull: afterwards bucket, tool and store agree.
+    """Push and pull, once or as long as it runs.
 
-    With --watch it goes on. A round that fails is tried again after longer and longer pauses; after five
-    failures the tool is only asked whether it answers, until it does.
+    Afterwards bucket, tool and store agree. With --watch it goes on. A round that fails is tried again after
+    longer and longer pauses; after five failures the tool is only asked whether it answers, until it does.
 
     \b
     Example:
         connector sync
         connector sync --watch --interval 300
     """
-    rejects: list[Reject] = []
     if watch:
         return _watch(session, given, interval)
-    pulled, pushed = _round(session, given, rejects)
+    pulled, pushed = _round(session, given)
     _say_pushed(session, pushed, dry_run=False)
     _say_pulled(session, pulled)
     session.answer({"push": _as_json(pushed), "pull": asdict(pulled), "source": _source_of(session, given)})
-    return session.rejected(rejects)
+    return session.rejected(pushed.rejects)
 
 
 def _watch(session: Session, given: Mapping[str, Any], interval: float) -> int:
-    from connector.watch import Watch, stopped_by_signals
+    from connector.watch import stopped_by_signals, watch
 
     totals = {"new": 0, "rejected": 0}
+    stores: list[Store] = []
 
     def one() -> None:
-        rejects: list[Reject] = []
-        pulled, pushed = _round(session, given, rejects)
+        # What a store knows of itself is good as long as nothing fails: a million tasks are not read anew.
+        store = stores.pop() if stores else session.line.store()
+        pulled, pushed = _round(session, given, store)
+        stores.append(store)
         totals["new"] += pushed.new
-        totals["rejected"] += len(rejects)
+        totals["rejected"] += len(pushed.rejects)
         if pushed.new or pushed.changed or pushed.gone or pulled.annotations:
             _say_pushed(session, pushed, dry_run=False)
             _say_pulled(session, pulled)
 
     tool, stop = session.line.tool(), threading.Event()
-    with closing(_ledger(session)) as ledger, stopped_by_signals(stop):
+    with stopped_by_signals(stop):
         session.note(f"watching; a round every {interval:g} s, SIGTERM or Ctrl-C ends it")
-        rounds = Watch(one, tool.count_tasks, interval, ledger, session.note).run(stop)
+        rounds = watch(one, tool.count_tasks, interval, stop, session.note)
     session.say(f"{rounds} rounds, {totals['new']} new tasks")
     session.answer({"rounds": rounds, **totals, "source": _source_of(session, given)})
     return 0
@@ -180,7 +184,7 @@ def reconcile(session: Session, manifest: Path | None, out: Path | None) -> int 
 
     rejects: list[Reject] = []
     tool, store = session.line.tool(), session.line.store()
-    source = _source(session, manifest, rejects, check_images=False)
+    source = session.line.items(rejects, manifest)
     with session.progress("reconcile") as progress:
         found = compare(tool, store, source, progress)
     by_kind = dict(found.differences["what"].value_counts(sort=True).iter_rows())
@@ -207,41 +211,16 @@ def reconcile(session: Session, manifest: Path | None, out: Path | None) -> int 
 # What they have in common.
 
 
-def _round(
-    session: Session, given: Mapping[str, Any], rejects: list[Reject], dry_run: bool = False
-) -> tuple[Pulled, Pushed]:
-    from connector import sync as line
-
-    tool, store, raw = session.line.tool(dry_run), session.line.store(), session.line.raw()
-    source = _source(session, given["manifest"], rejects)
-    line.connect(tool, raw.url, raw.options)
-    with closing(_ledger(session, dry_run)) as ledger, session.progress("sync") as progress:
-        if dry_run:
-            effects, progressed = _effects(given), progress
-            return line.Pulled(), line.push(
-                tool, store, source, rejects, ledger, effects, progressed, up_to_date=False
-            )
-        return line.sync(tool, store, source, rejects, ledger, _effects(given), progress)
-
-
-def _source(
-    session: Session, manifest: Path | None, rejects: list[Reject], check_images: bool = True
-) -> Source:
-    from connector.items import BucketItems, ManifestItems
-    from connector.sync import image_fields
-
-    raw = session.line.raw()
-    if manifest:
-        return ManifestItems(manifest, raw, session.config.raw.field, rejects)
-    images = image_fields(session.line.tool()) if check_images else frozenset[str]()
-    return BucketItems(raw, session.config.raw, rejects, images)
-
-
-def _ledger(session: Session, dry_run: bool = False) -> Any:
-    from connector.ledger import Ledger
-
-    path = Path(":memory:") if dry_run else session.config.folder / LEDGER
-    return Ledger(path, session.line.project)
+def _round(session: Session, given: Mapping[str, Any], store: Store | None = None) -> tuple[Pulled, Pushed]:
+    """One sync, noted in the ledger, from which `connector status` tells."""
+    with closing(session.line.ledger()) as ledger, session.progress("sync") as progress:
+        try:
+            done = session.line.sync(ledger, given["manifest"], _effects(given), progress, store)
+        except ConnectorError as error:
+            ledger.note(datetime.now(UTC), error.what)
+            raise
+        ledger.note(datetime.now(UTC), None)
+        return done
 
 
 def _effects(given: Mapping[str, Any]) -> Effects:
