@@ -44,6 +44,7 @@ overlap = {overlap}            # how many people label each task, each blind to 
 
 # [tool.options]
 # files_root = "/"       # the server's LOCAL_FILES_DOCUMENT_ROOT, where pictures lie in a folder
+# timeout = "120"        # seconds to wait for an answer of a slow server
 
 [raw]
 url = {raw}  # s3://bucket/prefix, gs://…, az://…, file:///folder or a folder
@@ -59,6 +60,7 @@ field = {field}           # the field of a task's data that shows the object
 
 [store]
 url = {store}           # the label store: a folder, or s3://bucket/prefix
+# copies = ["labels.parquet"]          # written anew after every sync: .parquet, .jsonl or .json
 
 [quality]
 gold_limit = 0.8       # an annotator passes when the whole interval of the golden score lies above
@@ -135,9 +137,10 @@ class Raw(_Section):
 
 
 class StoreSettings(_Section):
-    """The label store."""
+    """The label store, and the files that are written anew after every sync that changed it."""
 
     url: str = "labels"
+    copies: list[str] = []
     endpoint: str | None = None
     region: str | None = None
 

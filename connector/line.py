@@ -13,6 +13,7 @@ from connector.adapters.dry_run import DryRun
 from connector.adapters.objects import Objects
 from connector.config import Config, load, token
 from connector.errors import Reject
+from connector.export import Exported, export
 from connector.items import BucketItems, ManifestItems, Source
 from connector.labels import Loaded, read_store
 from connector.ledger import Ledger
@@ -110,6 +111,21 @@ class Line:
             return both_ways.push(
                 tool, self.store(), source, rejects, ledger, effects, progress, up_to_date=False
             )
+
+    def export(self, target: str, version: int | None = None, dry_run: bool = False) -> Exported:
+        """Write the labels into one file, here or in a bucket.
+
+        Args:
+            target: a path, or a URL; it ends with .parquet, .jsonl or .json.
+            version: of the store; the newest by default.
+        """
+        place = Objects(self.config.place(target), self.config.storage_options(self.config.store))
+        return export(self.store(), place, version, dry_run)
+
+    def export_copies(self) -> None:
+        """Write the copies that the configuration names."""
+        for target in self.config.store.copies:
+            self.export(target)
 
     def labels(self, version: int | None = None) -> Loaded:
         """The labels in the store, as of a version; by default the newest."""

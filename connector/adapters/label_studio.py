@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -34,7 +35,7 @@ from connector.errors import (
     UsageError,
 )
 from connector.model import Annotation, Annotator, Item, Ontology, Prediction, Task, dump_json
-from connector.retry import patient
+from connector.retry import READ_SECONDS, patient
 
 if TYPE_CHECKING:
     pass
@@ -126,6 +127,7 @@ class LabelStudio:
         token: an access token of either kind (personal, or legacy).
         project: the project's id.
         files_root: the server's LOCAL_FILES_DOCUMENT_ROOT, for pictures that lie in a folder.
+        timeout: seconds to wait for an answer.
         page_size: how many tasks are read at once.
     """
 
@@ -143,12 +145,18 @@ class LabelStudio:
     )
 
     def __init__(
-        self, url: str, token: str, project: int, files_root: str = "/", page_size: int = PAGE_SIZE
+        self,
+        url: str,
+        token: str,
+        project: int,
+        files_root: str = "/",
+        page_size: int = PAGE_SIZE,
+        timeout: float | str = READ_SECONDS,
     ) -> None:
         self.project = project
         self._page_size = page_size
         self._files_root = files_root
-        self._server = Server(url, token)
+        self._server = Server(url, token, _seconds(timeout))
         self._keys: dict[str, str] = {}
         self._names: dict[int, str] = {}
 
@@ -765,6 +773,18 @@ def create_project(server: Server, title: str, config: str, overlap: int = 1) ->
 def _key(task: Mapping[str, Any]) -> str:
     """The item's key; a task that somebody else made is named by what it was made from."""
     return str(task["data"].get(KEY_FIELD) or f"task:{task['id']}")
+
+
+def _seconds(text: float | str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < math.inf:
+        raise UsageError(
+            f"tool.options.timeout must be seconds over 0, found {text!r}", "mend connector.toml"
+        )
+    return seconds
 
 
 def _stranger(key: str) -> str:

@@ -139,8 +139,8 @@ class Objects:
                 bytes(obstore.get_range(self._store, path, start=0, end=min(length, size))) if size else b""
             )
 
-    def write(self, path: str, data: bytes) -> str:
-        """Store an object, replacing one of that path; returns its key."""
+    def write(self, path: str, data: bytes | Path) -> str:
+        """Store an object, or a file as one, replacing one of that path; returns its key."""
         with _Ours(f"{self.url}/{path}"):
             obstore.put(self._store, path, data)
         return self._key(path)

@@ -16,6 +16,7 @@ from connector.commands.session import Command, Session, pass_session
 from connector.errors import EXIT_GATE, ConnectorError, Reject
 
 if TYPE_CHECKING:
+    from connector.predictions import Predicted
     from connector.store import Store
     from connector.sync import Effects, Pulled, Pushed
 
@@ -56,9 +57,17 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(cls=Command)
 @source_options
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path),
+    help="A .jsonl file of a model's answers to show: key or task, result, model_version, perhaps score.",
+)
+@click.option("--keep-others", is_flag=True, help="Leave the predictions of other models on these tasks.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @pass_session
-def push(session: Session, /, dry_run: bool, **given: Any) -> int | None:
+def push(
+    session: Session, /, predictions: Path | None, keep_others: bool, dry_run: bool, **given: Any
+) -> int | None:
     """Make a task of every object of the bucket.
 
     Each object, or row of a manifest, becomes a task once, by its key, however often this runs. The tool is
@@ -73,6 +82,7 @@ def push(session: Session, /, dry_run: bool, **given: Any) -> int | None:
         connector push --dry-run
         connector push --manifest pictures.csv
         connector push --on-change update --on-delete remove-unlabeled
+        connector push --predictions model-7.jsonl
     """
     if dry_run:
         with session.progress("push") as progress:
@@ -80,8 +90,27 @@ def push(session: Session, /, dry_run: bool, **given: Any) -> int | None:
     else:
         _, pushed = _round(session, given)
     _say_pushed(session, pushed, dry_run)
-    session.answer({**_as_json(pushed), "dry_run": dry_run, "source": _source_of(session, given)})
+    found = {**_as_json(pushed), "dry_run": dry_run}
+    if predictions:
+        shown = _show_predictions(session, predictions, keep_others, dry_run)
+        found["predictions"] = {**asdict(shown), "rejects": len(shown.rejects)}
+        pushed.rejects.extend(shown.rejects)
+    session.answer({**found, "source": _source_of(session, given)})
     return session.rejected(pushed.rejects)
+
+
+def _show_predictions(session: Session, file: Path, keep_others: bool, dry_run: bool) -> Predicted:
+    from connector.predictions import push_predictions
+    from connector.sync import pull as pull_all
+
+    tool, store = session.line.tool(dry_run), session.line.store()
+    with session.progress("predictions") as progress:
+        shown = push_predictions(tool, store, file, keep_others, progress)
+    if not dry_run:
+        pull_all(tool, store)
+    would = "would be " if dry_run else ""
+    session.say(f"{shown.found} predictions: {shown.stored} {would}stored, {shown.replaced} {would}replaced")
+    return shown
 
 
 @click.command(cls=Command)
@@ -220,7 +249,9 @@ def _round(session: Session, given: Mapping[str, Any], store: Store | None = Non
             ledger.note(datetime.now(UTC), error.what)
             raise
         ledger.note(datetime.now(UTC), None)
-        return done
+    if done[0].annotations or done[1].new:
+        session.line.export_copies()
+    return done
 
 
 def _effects(given: Mapping[str, Any]) -> Effects:

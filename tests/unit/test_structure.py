@@ -27,7 +27,7 @@ FLOORS = [
     ["store", "journal", "adapters.label_studio", "adapters.memory", "adapters.dry_run", "adapters.contract"],
     ["adapters"],
     ["items", "ledger"],
-    ["labels", "sync", "ontology", "review", "reconcile", "watch"],
+    ["labels", "sync", "ontology", "review", "reconcile", "watch", "export", "predictions"],
     ["corrections"],
     ["line", "report.data", "report.draw", "report", "report.content"],
     ["connector"],
