@@ -76,11 +76,13 @@ class Ledger:
         with self._ours():
             self._db.execute("DELETE FROM batch WHERE rowid = ?", (number,))
 
-    def begun(self) -> list[tuple[int, list[str]]]:
-        """The batches of which nobody knows what became of them: number and keys."""
+    def begun(self) -> list[tuple[int, list[str], datetime]]:
+        """The batches of which nobody knows what became of them: number, keys, and since when."""
         with self._ours():
-            rows = self._db.execute("SELECT rowid, keys FROM batch WHERE source = ?", (self._source,))
-            return [(number, json.loads(keys)) for number, keys in rows.fetchall()]
+            rows = self._db.execute("SELECT rowid, keys, at FROM batch WHERE source = ?", (self._source,))
+            return [
+                (number, json.loads(keys), datetime.fromisoformat(at)) for number, keys, at in rows.fetchall()
+            ]
 
     def note(self, at: datetime, error: str | None) -> None:
         """Note how a round went."""

@@ -316,20 +316,23 @@ def image_fields(tool: LabelingTool) -> frozenset[str]:
 def settle(tool: LabelingTool, ledger: Ledger) -> None:
     """Wait for what was sent before a crash: the tool may still be working on it.
 
-    A batch that is not there after a while never came.
+    A batch that is not there a while after it was sent never came.
     """
     begun = ledger.begun()
     if not begun:
         return
-    keys = [key for _, batch in begun for key in batch]
+    keys = [key for _, batch, _ in begun for key in batch]
+    since = (datetime.now(UTC) - max(at for *_, at in begun)).total_seconds()
+    # Clocks are set back: a batch of the future was not sent a negative time ago.
+    left = LONGEST_WAIT_SECONDS - since if since > 0 else LONGEST_WAIT_SECONDS
     waiting = Retrying(
         retry=retry_if_result(lambda arrived: len(arrived) < len(keys)),
         wait=wait_exponential(multiplier=0.5, max=5),
-        stop=stop_after_delay(LONGEST_WAIT_SECONDS),
+        stop=stop_after_delay(max(left, 0)),
         retry_error_callback=lambda _: None,
     )
     waiting(tool.tasks_of, keys)
-    for number, _ in begun:
+    for number, *_ in begun:
         ledger.end(number)
 
 

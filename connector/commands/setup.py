@@ -162,7 +162,7 @@ def status(session: Session, no_bucket: bool) -> None:
     found = standing(line.tool(), store)
     with closing(line.ledger()) as ledger:
         rounds = ledger.rounds()
-        found["on_their_way"] = sum(len(keys) for _, keys in ledger.begun())
+        found["on_their_way"] = sum(len(keys) for _, keys, _ in ledger.begun())
     found["last_errors"] = [asdict(one) for one in rounds if one.error]
     seen = max(filter(None, [found["last_pull"], *(r.at for r in rounds if not r.error)]), default=None)
     found["lag_seconds"] = (now - seen).total_seconds() if seen else None

@@ -21,9 +21,9 @@ def test_a_batch_stands_there_until_it_is_ended(tmp_path: Path) -> None:
         first = ledger.begin(["a", "ü 'b'"], NOW)
         second = ledger.begin(["c"], NOW)
     with closing(Ledger(tmp_path / "l.sqlite", "one")) as ledger:
-        assert ledger.begun() == [(first, ["a", "ü 'b'"]), (second, ["c"])]
+        assert ledger.begun() == [(first, ["a", "ü 'b'"], NOW), (second, ["c"], NOW)]
         ledger.end(first)
-        assert ledger.begun() == [(second, ["c"])]
+        assert ledger.begun() == [(second, ["c"], NOW)]
     with closing(Ledger(tmp_path / "l.sqlite", "another project")) as ledger:
         assert ledger.begun() == []
 
@@ -45,7 +45,7 @@ for n in range(10**6):
     process.kill()
     process.communicate()
     with closing(Ledger(tmp_path / "l.sqlite", "one")) as ledger:
-        begun = [int(keys[0]) for _, keys in ledger.begun()]
+        begun = [int(keys[0]) for _, keys, _ in ledger.begun()]
     assert len(begun) in (1, 2)
     assert begun[-1] >= int(told[-1])
 
@@ -66,7 +66,7 @@ def test_two_at_once_may_write(tmp_path: Path) -> None:
     ):
         one.begin(["a"], NOW)
         two.begin(["b"], NOW)
-        assert [keys for _, keys in one.begun()] == [["a"], ["b"]]
+        assert [keys for _, keys, _ in one.begun()] == [["a"], ["b"]]
 
 
 @pytest.mark.parametrize("name", ["no/folder.sqlite", "text.sqlite"])

@@ -87,7 +87,7 @@ def test_a_push_that_breaks_off_anywhere_and_is_run_again_makes_each_task_once(
     with pytest.raises(Temporary):
         synced(tool, given(*keys), tmp_path)
     with closing(Ledger(tmp_path / "sync.sqlite", "test")) as ledger:
-        assert [batch for _, batch in ledger.begun()] == [keys[3 * (call - 1) : 3 * call]]
+        assert [batch for _, batch, _ in ledger.begun()] == [keys[3 * (call - 1) : 3 * call]]
     _, done = synced(tool, given(*keys), tmp_path)
     assert keys_of(tool) == keys
     assert done.new + done.known == done.found == 8
@@ -101,7 +101,7 @@ def test_what_was_on_its_way_when_we_died_is_waited_for_and_not_sent_again(
 ) -> None:
     tool, keys = MemoryTool(), ["a", "b"]
     with closing(Ledger(tmp_path / "sync.sqlite", "test")) as ledger:
-        ledger.begin(keys, NOW)
+        ledger.begin(keys, datetime.now(UTC))
     asked = []
 
     def tasks_of(of: Sequence[str]) -> Mapping[str, Sequence[str]]:
