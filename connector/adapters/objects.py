@@ -253,8 +253,8 @@ class Objects:
                 return None
             raise
 
-    def write(self, path: str, data: bytes) -> str:
-        """Store an object, replacing one of that path; returns its key."""
+    def write(self, path: str, data: bytes | Path) -> str:
+        """Store an object, or a file as one, replacing one of that path; returns its key."""
         with Ours(self._key(path)):
             obstore.put(self._store, path, data)
         return self._key(path)
