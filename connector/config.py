@@ -188,13 +188,18 @@ class Config(BaseSettings):
         """A URL as it is; a path from the folder of the configuration."""
         return url if "://" in url else str((self.folder / url).resolve())
 
-    def storage_options(self, section: Raw | StoreSettings) -> dict[str, str]:
+    def storage_options(self, section: Raw | StoreSettings, place: str | None = None) -> dict[str, str]:
         """What obstore needs to open the section's bucket; the keys come from the environment.
 
         S3's are told in full, since the labeling tool gets them, too. Of Google's and Azure's obstore reads
         GOOGLE_… and AZURE_… by itself.
+
+        Args:
+            place: another one to open, with the section's endpoint where it is of the same kind.
         """
-        scheme = section.url.partition("://")[0]
+        scheme = (place or section.url).partition("://")[0]
+        if scheme != section.url.partition("://")[0]:
+            section = StoreSettings()
         given = _STORAGES[scheme](section) if scheme in _STORAGES else {}
         return {name: value for name, value in given.items() if value}
 

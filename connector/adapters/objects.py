@@ -131,7 +131,7 @@ class Objects:
     def _store(self) -> ObjectStore:
         # Looked at every time: of a folder that is gone the library says that it is empty.
         if self.url.startswith("file:") and not (folder := _folder(self.url)).is_dir():
-            raise UsageError(f"there is no folder {folder}", "mend raw.url in connector.toml")
+            raise UsageError(f"there is no folder {folder}", "make it, or mend its name")
         return self._opened
 
     @cached_property
@@ -168,16 +168,27 @@ class Objects:
             return True  # who may list may not always read
 
     def _meta(self, path: str) -> ObjectMeta:
-        return _checked(obstore.head(self._store, path), self._key(path))
+        return _checked(obstore.head(self._store, path), self.key_of(path))
 
     def _object(self, meta: ObjectMeta) -> Object:
         etag = (meta["e_tag"] or "").removeprefix("W/").strip('"')  # Azure quotes it in answers, not in lists
         return Object(
-            self._key(meta["path"]), meta["path"], meta["size"], meta["last_modified"], etag or None
+            self.key_of(meta["path"]), meta["path"], meta["size"], meta["last_modified"], etag or None
         )
 
-    def _key(self, path: str) -> str:
-        return f"{self.url.rstrip('/')}/{quote(path) if self.url.startswith('file:') else path}"
+    @property
+    def _beginning(self) -> str:
+        """What all keys begin with: the URL and one slash."""
+        scheme, place = self.url.split("://", 1)
+        return f"{scheme}://{place.rstrip('/')}/"
+
+    def holds(self, key: str) -> bool:
+        """Whether an object of that key would lie below our URL."""
+        return key.startswith(self._beginning)
+
+    def key_of(self, path: str) -> str:
+        """The key of an object at a path below our URL, whether there is one or not."""
+        return self._beginning + (quote(path) if self.url.startswith("file:") else path)
 
     def path_of(self, key: str) -> str:
         """The path below our URL of an object named by its key.
@@ -185,19 +196,18 @@ class Objects:
         Raises:
             UsageError: if the object is not below our URL.
         """
-        prefix = self.url.rstrip("/") + "/"
-        if not key.startswith(prefix):
+        if not self.holds(key):
             raise UsageError(
                 f"{key} does not lie below {self.url}", "mend the key, or raw.url in connector.toml"
             )
-        path = key.removeprefix(prefix)
+        path = key.removeprefix(self._beginning)
         return unquote(path) if self.url.startswith("file:") else path
 
     def read(self, path: str) -> bytes:
         """The bytes of an object."""
-        with Ours(self._key(path)):
+        with Ours(self.key_of(path)):
             answer = obstore.get(self._store, path)
-            _checked(answer.meta, self._key(path))
+            _checked(answer.meta, self.key_of(path))
             return bytes(answer.bytes())
 
     def open(self, path: str) -> io.BufferedReader:
@@ -211,13 +221,13 @@ class Objects:
         Raises:
             Conflict: while it is read, if the object was replaced meanwhile.
         """
-        with Ours(self._key(path)):
+        with Ours(self.key_of(path)):
             store, meta = self._store, self._meta(path)
-        return io.BufferedReader(_Remote(store, self._key(path), path, meta))
+        return io.BufferedReader(_Remote(store, self.key_of(path), path, meta))
 
     def head(self, path: str, length: int) -> bytes:
         """The first bytes of an object, at most `length`; of an empty one, none."""
-        with Ours(self._key(path)):
+        with Ours(self.key_of(path)):
             try:
                 return bytes(obstore.get_range(self._store, path, start=0, length=length))
             except BaseError as error:
@@ -226,17 +236,22 @@ class Objects:
                     raise
                 return b""
 
-    def heads(self, objects: Iterable[Object], length: int) -> Iterator[tuple[Object, bytes | None]]:
-        """The first bytes of many objects, in their order, several asked for at once.
+    def contents(
+        self, objects: Iterable[Object], length: int | None = None
+    ) -> Iterator[tuple[Object, bytes | None]]:
+        """The bytes of many objects, in their order, several asked for at once.
+
+        Args:
+            length: only the first bytes of each, at most so many.
 
         Returns:
-            With each object its first bytes, at most `length`, or None if it is gone since it was listed.
+            With each object its bytes, or None if it is gone since it was listed.
         """
         under_way: deque[tuple[Object, Future[bytes | None]]] = deque()
         pool = ThreadPoolExecutor(AT_ONCE)
         try:
             for one in objects:
-                under_way.append((one, pool.submit(self._head_or_none, one.path, length)))
+                under_way.append((one, pool.submit(self._content, one.path, length)))
                 if len(under_way) == 2 * AT_ONCE:
                     first, answer = under_way.popleft()
                     yield first, answer.result()
@@ -245,9 +260,9 @@ class Objects:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _head_or_none(self, path: str, length: int) -> bytes | None:
+    def _content(self, path: str, length: int | None) -> bytes | None:
         try:
-            return self.head(path, length)
+            return self.read(path) if length is None else self.head(path, length)
         except UsageError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return None
@@ -255,9 +270,9 @@ class Objects:
 
     def write(self, path: str, data: bytes | Path) -> str:
         """Store an object, or a file as one, replacing one of that path; returns its key."""
-        with Ours(self._key(path)):
+        with Ours(self.key_of(path)):
             obstore.put(self._store, path, data)
-        return self._key(path)
+        return self.key_of(path)
 
     def write_new(self, path: str, data: bytes) -> str:
         """Store an object where there is none; returns its key. Of two who try at once, one does.
@@ -265,13 +280,13 @@ class Objects:
         Raises:
             Conflict: if there is one. After an answer that was lost it may be ours: look.
         """
-        with Ours(self._key(path)):
+        with Ours(self.key_of(path)):
             obstore.put(self._store, path, data, mode="create")
-        return self._key(path)
+        return self.key_of(path)
 
     def delete(self, path: str) -> None:
         """Delete an object. One that is not there is deleted already."""
-        with Ours(self._key(path)):
+        with Ours(self.key_of(path)):
             try:
                 obstore.delete(self._store, path)
             except FileNotFoundError:
@@ -346,6 +361,27 @@ def absolute_url(place: str) -> str:
     return place
 
 
+def placed(place: str, options: Mapping[str, str]) -> tuple[Objects, str]:
+    """The folder that one object lies in, and the object's path there.
+
+    >>> folder, path = placed("s3://bucket/lists/may 1.csv", {})
+    >>> folder.url, path
+    ('s3://bucket/lists', 'may 1.csv')
+
+    Args:
+        place: the object's URL, or a plain path.
+
+    Raises:
+        UsageError: if it names no object.
+    """
+    url = absolute_url(place)
+    above, _, name = url.rpartition("/")
+    if not name or above.endswith(":/"):
+        raise UsageError(f"{place!r} names no object", "write the whole name, folder/name")
+    folder = Objects(above, options)
+    return folder, folder.path_of(url)
+
+
 def delta_options(url: str, options: Mapping[str, str]) -> dict[str, str]:
     """What deltalake and polars need to open the place that `Objects` opens with these options."""
     if url.partition("://")[0] not in _CLOUDS:
@@ -365,7 +401,7 @@ def _endpoint(options: Mapping[str, str]) -> str:
 
 
 def _folder(url: str) -> Path:
-    return Path(unquote(url.removeprefix("file://")))
+    return Path(unquote(url.removeprefix("file://")) or "/")
 
 
 def _open(url: str, options: Mapping[str, str]) -> ObjectStore:

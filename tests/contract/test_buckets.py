@@ -120,7 +120,7 @@ class BucketContract:
             assert (listed[path].key, listed[path].size) == (key, len(path.encode()))
             assert key.startswith(f"{bucket.url}/")
             assert bucket.path_of(key) == path
-        assert [data for _, data in bucket.heads(listed.values(), 3)] == [
+        assert [data for _, data in bucket.contents(listed.values(), 3)] == [
             path.encode()[:3] for path in listed
         ]
 
@@ -177,21 +177,24 @@ class BucketContract:
         assert seen[changed].size == len(b"and another")
         assert set(seen) - {"zzz"} == {changed, *others}
 
-    def test_the_heads_of_many_come_in_order_and_what_is_gone_is_told(self, bucket: Objects) -> None:
+    @pytest.mark.parametrize("length", [3, None])
+    def test_the_contents_of_many_come_in_order_and_what_is_gone_is_told(
+        self, bucket: Objects, length: int | None
+    ) -> None:
         for n in range(100):
             bucket.write(f"{n:03}", b"%03d and more" % n if n != 50 else b"")
         listed = list(bucket.list())
         bucket.delete("070")
-        heads = list(bucket.heads(iter(listed), 3))
-        assert [one for one, _ in heads] == listed
-        expected = {f"{n:03}": b"%03d" % n for n in range(100)} | {"050": b"", "070": None}
-        assert {one.path: data for one, data in heads} == expected
+        contents = list(bucket.contents(iter(listed), length))
+        assert [one for one, _ in contents] == listed
+        expected = {f"{n:03}": (b"%03d and more" % n)[:length] for n in range(100)}
+        assert {one.path: data for one, data in contents} == {**expected, "050": b"", "070": None}
 
-    def test_heads_that_cannot_be_asked_for_are_an_error(self, bucket: Objects) -> None:
+    def test_contents_that_cannot_be_asked_for_are_an_error(self, bucket: Objects) -> None:
         bucket.write("a", b"x")
         [one] = bucket.list()
         with pytest.raises(UsageError, match="rename"):
-            list(bucket.heads([one, replace(one, path="a//b")], 3))
+            list(bucket.contents([one, replace(one, path="a//b")], 3))
 
     def test_a_second_object_of_a_path_replaces_the_first_and_has_another_version(
         self, bucket: Objects
@@ -220,7 +223,7 @@ class BucketContract:
 
     def test_an_object_is_written_only_where_there_is_none(self, bucket: Objects) -> None:
         key = bucket.write_new("a", b"first")
-        assert key == bucket._key("a")
+        assert key == bucket.key_of("a")
         with pytest.raises(Conflict, match="is there already"):
             bucket.write_new("a", b"second")
         assert bucket.read("a") == b"first"
@@ -261,7 +264,7 @@ class BucketContract:
         for ask in asked:
             with pytest.raises(UsageError) as caught:
                 ask()
-            assert bucket._key(path) in caught.value.what
+            assert bucket.key_of(path) in caught.value.what
             assert caught.value.hint
         assert [one.path for one in bucket.list()] == ["a"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from obstore.exceptions import GenericError
 
-from connector.adapters.objects import Object, Objects, absolute_url, delta_options
+from connector.adapters.objects import Object, Objects, absolute_url, delta_options, placed
 from connector.adapters.objects_failures import Ours
 from connector.errors import AuthError, Conflict, ConnectorError, Temporary, UsageError
 
@@ -43,6 +43,22 @@ def test_a_url_that_names_no_bucket_is_refused(url: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         Objects(url)
     assert caught.value.hint
+
+
+def test_an_object_is_placed_in_its_folder_whatever_it_is_called(tmp_path: Path) -> None:
+    folder, path = placed(str(tmp_path / "ä b#1 100%.csv"), {})
+    assert (folder.url, path) == (tmp_path.as_uri(), "ä b#1 100%.csv")
+    folder.write(path, b"x")
+    assert (tmp_path / path).read_bytes() == b"x"
+    folder, path = placed("s3://bucket/a%20b", {"region": "r"})
+    assert (folder, path) == (Objects("s3://bucket", {"region": "r"}), "a%20b")
+    root, path = placed("/etc/hostname", {})
+    assert root.key_of(path) == "file:///etc/hostname"
+    root, path = placed("/at-the-root.csv", {})
+    assert (root.key_of(path), path) == ("file:///at-the-root.csv", "at-the-root.csv")
+    for nothing in ("s3://bucket", "s3://bucket/", "memory://name"):
+        with pytest.raises(UsageError, match="names no object"):
+            placed(nothing, {})
 
 
 def test_an_option_that_nobody_knows_is_refused() -> None:
