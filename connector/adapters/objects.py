@@ -39,8 +39,9 @@ HANDED_OVER = 200
 at once, so that none waits for the page behind its own."""
 
 BLOCK_BYTES = 8 * 2**20
-"""A large object is read in such blocks. Each is a request of its own: one long answer would be cut off by
-the library's time-outs, which count from its beginning."""
+"""A large object is read and written in such blocks. Each is a request of its own: one long answer would be
+cut off by the library's time-outs, which count from its beginning. Amazon's own tools write in the same, and
+so the same content has the same ETag."""
 
 AT_ONCE = 16
 """So many requests are on their way when many objects are looked into."""
@@ -271,7 +272,7 @@ class Objects:
     def write(self, path: str, data: bytes | Path) -> str:
         """Store an object, or a file as one, replacing one of that path; returns its key."""
         with Ours(self.key_of(path)):
-            obstore.put(self._store, path, data)
+            obstore.put(self._store, path, data, chunk_size=BLOCK_BYTES)
         return self.key_of(path)
 
     def write_new(self, path: str, data: bytes) -> str:
