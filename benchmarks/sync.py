@@ -10,7 +10,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -91,8 +91,8 @@ class Pictures:
     def holds(self, key: str) -> bool:  # noqa: ARG002
         return False
 
-    def item(self, listed: Listed, tool: LabelingTool) -> Item:  # noqa: ARG002
-        return Item(key=listed.key, data=dict(listed.parts))
+    def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:  # noqa: ARG002
+        return (Item(key=one.key, data=dict(one.parts)) for one in listed)
 
 
 def push_round(server: Running, nth: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from connector.adapters.objects import Objects
+from connector.adapters.objects import Objects, placed
 from connector.errors import UsageError
 from connector.model import Task
 from connector.store import ANNOTATION, TASK, Store
@@ -43,7 +43,7 @@ def export(store: Store, target: Objects, version: int | None = None, dry_run: b
     version = store.version if version is None else version
     if version is None:
         raise UsageError(f"the label store {store.url} is empty", "run `connector pull`")
-    folder, _, name = target.url.rpartition("/")
+    folder, name = placed(target.url, target.options)
     suffix = PurePosixPath(name).suffix
     if suffix not in FORMS:
         raise UsageError(
@@ -56,7 +56,7 @@ def export(store: Store, target: Objects, version: int | None = None, dry_run: b
         else:
             tasks, annotations = _json(store, version, file, one_list=suffix == ".json")
         if not dry_run:
-            Objects(folder, target.options).write(name, file)
+            folder.write(name, file)
     return Exported(target.url, version, tasks, annotations)
 
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from io import TextIOWrapper
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, Protocol
 
 import polars as pl
 
@@ -67,12 +71,8 @@ class Source(Protocol):
         """Whether an item of this key would be listed here; then, if it is not, it is gone."""
         ...
 
-    def item(self, listed: Listed, tool: LabelingTool) -> Item:
-        """The item as the tool takes it.
-
-        Raises:
-            BadRecord: if it cannot be shown.
-        """
+    def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:
+        """The items as the tool takes them; what cannot be shown is left out, and noted in the rejects."""
         ...
 
 
@@ -142,29 +142,57 @@ class BucketItems:
             else:
                 yield self._listed(key, objects)
 
-    @staticmethod
-    def _listed(key: str, objects: Mapping[str, Object]) -> Listed:
-        versions = {name: one.version for name, one in objects.items()}
+    def _listed(self, key: str, objects: Mapping[str, Object]) -> Listed:
+        versions = {name: self._version(key, name, one) for name, one in objects.items()}
         version = digest(versions) if len(versions) > 1 else next(iter(versions.values()))
         return Listed(key, version, all(one.fingerprint for one in objects.values()), objects)
 
-    def holds(self, key: str) -> bool:
-        return key.startswith(self.objects.url.rstrip("/") + "/")
+    def _version(self, key: str, name: str, one: Object) -> str:
+        """Of the content; and of the place, where a task shows it and the key leaves some of it unsaid."""
+        if self._rules[name].content != "url" or one.path in key or one.key in key:
+            return one.version
+        return f"{one.version} {one.path.replace(key, '')}"
 
-    def item(self, listed: Listed, tool: LabelingTool) -> Item:
+    def holds(self, key: str) -> bool:
+        return self.objects.holds(key)
+
+    def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:
+        looked_into = self._looked_into(listed)
+        for one in listed:
+            try:
+                yield self._item(one, looked_into, tool)
+            except BadRecord as error:
+                self.rejects.append(Reject(one.key, error.what))
+
+    def _looked_into(self, listed: Sequence[Listed]) -> dict[str, bytes | None]:
+        """By the objects' keys: the first bytes of pictures, and all of what is shown as text or data."""
+        parts = [(name, one) for item in listed for name, one in item.parts.items()]
+        whole = [one for name, one in parts if self._rules[name].content != "url"]
+        pictures = [
+            one for name, one in parts if self._rules[name].content == "url" and name in self.image_fields
+        ]
+        found = chain(self.objects.contents(whole), self.objects.contents(pictures, CHECK_BYTES))
+        return {one.key: content for one, content in found}
+
+    def _item(self, listed: Listed, looked_into: Mapping[str, bytes | None], tool: LabelingTool) -> Item:
         made = Item(key=listed.key, version=listed.version)
         for name, one in listed.parts.items():
-            made = self._with(made, name, one, tool)
+            if one.key not in looked_into:
+                made = tool.data_for(made, name, one.key)
+            elif (content := looked_into[one.key]) is None:
+                raise BadRecord(f"{one.key} is gone since it was listed")
+            else:
+                made = self._with(made, name, one, content, tool)
         return made
 
-    def _with(self, item: Item, name: str, one: Object, tool: LabelingTool) -> Item:
+    def _with(self, item: Item, name: str, one: Object, found: bytes, tool: LabelingTool) -> Item:
         content = self._rules[name].content
         if content == "url":
-            if name in self.image_fields and not is_image(self.objects.head(one.path, CHECK_BYTES)):
+            if not is_image(found):
                 raise BadRecord(f"{one.key} is not a picture that a browser shows")
             return tool.data_for(item, name, one.key)
         try:
-            text = self.objects.read(one.path).decode()
+            text = found.decode()
             data = {name: text} if content == "text" else json.loads(text)
         except ValueError as error:
             raise BadRecord(
@@ -177,22 +205,29 @@ class BucketItems:
 
 @dataclass(frozen=True)
 class ManifestItems:
-    """Rows of a CSV, JSON, JSONL or Parquet file, here or in a bucket.
+    """Rows of a CSV, JSON, JSONL or Parquet file, in a folder or in a bucket.
 
     Column `key` names the item. A column named like the field that is shown holds the object's URL, or its
     path below the bucket's; without it the key is taken for that. Column `version` tells of changed content;
     without it the row itself does. All other columns become the task's data.
+
+    Args:
+        folder: where the file lies.
+        path: its path there.
+        raw: the bucket that paths in it start from.
+        rejects: what cannot become an item is added here.
     """
 
-    file: Path
+    folder: Objects
+    path: str
     raw: Objects
     field: str
     rejects: list[Reject]
 
     def __iter__(self) -> Iterator[Listed]:
         seen: set[str] = set()
-        for number, row in _rows(self.file, self.rejects):
-            where = f"{self.file}:{number}"
+        for number, row in _rows(self.folder, self.path, self.rejects):
+            where = f"{self.folder.key_of(self.path)}:{number}"
             key = str(row.get("key") or "").strip()
             if not key:
                 self.rejects.append(Reject(where, "the row has no key: fill the column `key`"))
@@ -209,11 +244,12 @@ class ManifestItems:
         """A manifest may list a part: what it leaves out need not be gone."""
         return False
 
-    def item(self, listed: Listed, tool: LabelingTool) -> Item:
-        data = {name: value for name, value in listed.parts.items() if name != "key"}
-        shown = str(data.get(self.field) or listed.key)
-        url = shown if "://" in shown else f"{self.raw.url.rstrip('/')}/{shown.lstrip('/')}"
-        return tool.data_for(Item(key=listed.key, data=data, version=listed.version), self.field, url)
+    def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:
+        for one in listed:
+            data = {name: value for name, value in one.parts.items() if name != "key"}
+            shown = str(data.get(self.field) or one.key)
+            url = shown if "://" in shown else self.raw.key_of(shown.lstrip("/"))
+            yield tool.data_for(Item(key=one.key, data=data, version=one.version), self.field, url)
 
 
 def is_image(start: bytes) -> bool:
@@ -223,64 +259,72 @@ def is_image(start: bytes) -> bool:
     return (start[:4] == b"RIFF" and start[8:12] == b"WEBP") or start[4:8] == b"ftyp"
 
 
-def _rows(path: Path, rejects: list[Reject]) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
-        raise UsageError(f"there is no manifest {path}", "name a CSV, JSON, JSONL or Parquet file")
-    if path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            for row in reader:
-                yield reader.line_num, {k: v for k, v in row.items() if k and v not in (None, "")}
-    elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8-sig") as file:
-            yield from _json_lines(path, file, rejects)
-    elif path.suffix == ".json":
-        yield from _json_list(path, rejects)
-    elif path.suffix == ".parquet":
-        yield from _parquet(path)
-    else:
-        raise UsageError(f"{path} is no manifest we read", "name a .csv, .json, .jsonl or .parquet file")
+Row = tuple[int, dict[str, Any]]
+"""A row of a manifest and its number."""
 
 
-def _json_list(path: Path, rejects: list[Reject]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(folder: Objects, path: str, rejects: list[Reject]) -> Iterator[Row]:
+    form, place = PurePosixPath(path).suffix, folder.key_of(path)
+    if form not in _FORMS:
+        raise UsageError(f"{place} is no manifest we read", f"name a file that ends with {', '.join(_FORMS)}")
+    with folder.open(path) as file:
+        try:
+            yield from _FORMS[form](file, place, rejects)
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{place} is not UTF-8 text: {error}", "save it as UTF-8") from error
+
+
+def _csv(file: BinaryIO, place: str, rejects: list[Reject]) -> Iterator[Row]:  # noqa: ARG001
+    reader = csv.DictReader(TextIOWrapper(file, "utf-8-sig", newline=""))
+    for row in reader:
+        yield reader.line_num, {k: v for k, v in row.items() if k and v not in (None, "")}
+
+
+def _json(file: BinaryIO, place: str, rejects: list[Reject]) -> Iterator[Row]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}", "mend the file") from error
+        rows = json.load(TextIOWrapper(file, "utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{place} is not JSON: {error}", "mend the file") from error
     if not isinstance(rows, list):
-        raise UsageError(f"{path} must hold a list of JSON objects", "mend the file, or name it .jsonl")
+        raise UsageError(f"{place} must hold a list of JSON objects", "mend the file, or name it .jsonl")
     for number, row in enumerate(rows, 1):
         if isinstance(row, dict):
             yield number, row
         else:
-            rejects.append(Reject(f"{path}:{number}", "this is not a JSON object"))
+            rejects.append(Reject(f"{place}:{number}", "this is not a JSON object"))
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    table = pl.scan_parquet(path)
-    try:
-        length = table.select(pl.len()).collect().item()
-    except pl.exceptions.PolarsError as error:
-        raise UsageError(f"{path} is not Parquet: {error}", "mend the file") from error
-    for start in range(0, length, ROWS_AT_ONCE):
-        # Through JSON, so that times and nested values are what a task's data can hold.
-        lines = table.slice(start, ROWS_AT_ONCE).collect().write_ndjson().splitlines()
-        for number, line in enumerate(lines, start + 1):
-            yield number, json.loads(line)
-
-
-def _json_lines(
-    path: Path, lines: Iterator[str], rejects: list[Reject]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(lines, 1):
+def _json_lines(file: BinaryIO, place: str, rejects: list[Reject]) -> Iterator[Row]:
+    for number, line in enumerate(TextIOWrapper(file, "utf-8-sig"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError as error:
-            rejects.append(Reject(f"{path}:{number}", f"the line is not JSON: {error}"))
+            rejects.append(Reject(f"{place}:{number}", f"the line is not JSON: {error}"))
             continue
         if isinstance(row, dict):
             yield number, row
         else:
-            rejects.append(Reject(f"{path}:{number}", "the line is not a JSON object"))
+            rejects.append(Reject(f"{place}:{number}", "the line is not a JSON object"))
+
+
+def _parquet(file: BinaryIO, place: str, rejects: list[Reject]) -> Iterator[Row]:  # noqa: ARG001
+    # From a copy on disk: polars would hold all of an open file in memory.
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as copy:
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        table = pl.scan_parquet(copy.name)
+        try:
+            length = table.select(pl.len()).collect().item()
+        except pl.exceptions.PolarsError as error:
+            raise UsageError(f"{place} is not Parquet: {error}", "mend the file") from error
+        for start in range(0, length, ROWS_AT_ONCE):
+            # Through JSON, so that times and nested values are what a task's data can hold. Texts may hold
+            # signs that `splitlines` takes for the end of a line.
+            lines = table.slice(start, ROWS_AT_ONCE).collect().write_ndjson().rstrip("\n").split("\n")
+            for number, line in enumerate(lines, start + 1):
+                yield number, json.loads(line)
+
+
+_FORMS = {".csv": _csv, ".json": _json, ".jsonl": _json_lines, ".parquet": _parquet}

@@ -10,7 +10,7 @@ from connector import sync as both_ways
 from connector.adapters import open_tool
 from connector.adapters.base import Bucket, LabelingTool
 from connector.adapters.dry_run import DryRun
-from connector.adapters.objects import Objects
+from connector.adapters.objects import Objects, placed
 from connector.config import Config, load, token
 from connector.errors import Reject
 from connector.export import Exported, export
@@ -58,17 +58,20 @@ class Line:
         return Bucket(raw.url, raw.options)
 
     def items(
-        self, rejects: list[Reject], manifest: Path | None = None, image_fields: frozenset[str] = frozenset()
+        self, rejects: list[Reject], manifest: str | None = None, image_fields: frozenset[str] = frozenset()
     ) -> Source:
         """What should be in the tool: the objects of the bucket, or the rows of a manifest.
 
         Args:
             rejects: what is no item is added here.
+            manifest: a path from the current folder, or a URL.
             image_fields: fields that are shown as pictures: what is none is refused.
         """
+        settings = self.config.raw
         if manifest:
-            return ManifestItems(manifest, self.raw(), self.config.raw.field, rejects)
-        return BucketItems(self.raw(), self.config.raw, rejects, image_fields)
+            folder, name = placed(manifest, self.config.storage_options(settings, manifest))
+            return ManifestItems(folder, name, self.raw(), settings.field, rejects)
+        return BucketItems(self.raw(), settings, rejects, image_fields)
 
     def ledger(self, scratch: bool = False) -> Ledger:
         """What syncs have begun and not ended; for a dry run, one that is forgotten."""
@@ -81,7 +84,7 @@ class Line:
     def sync(
         self,
         ledger: Ledger,
-        manifest: Path | None = None,
+        manifest: str | None = None,
         effects: Effects | None = None,
         progress: Progress = lambda _: None,
         store: Store | None = None,
@@ -101,7 +104,7 @@ class Line:
 
     def dry_push(
         self,
-        manifest: Path | None = None,
+        manifest: str | None = None,
         effects: Effects | None = None,
         progress: Progress = lambda _: None,
     ) -> Pushed:
@@ -120,8 +123,9 @@ class Line:
             target: a path, or a URL; it ends with .parquet, .jsonl or .json.
             version: of the store; the newest by default.
         """
-        place = Objects(self.config.place(target), self.config.storage_options(self.config.store))
-        return export(self.store(), place, version, dry_run)
+        place = self.config.place(target)
+        options = self.config.storage_options(self.config.store, place)
+        return export(self.store(), Objects(place, options), version, dry_run)
 
     def export_copies(self) -> None:
         """Write the copies that the configuration names."""

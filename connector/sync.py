@@ -201,15 +201,8 @@ class _Push:
         size = self.tool.capabilities.import_batch
         whole = len(self.waiting) if all_of_it else len(self.waiting) // size * size
         for batch in batches(self.waiting[:whole], size):
-            self._send_batch([item for listed in batch if (item := self._ready(listed))])
+            self._send_batch(list(self.source.items(batch, self.tool)))
         del self.waiting[:whole]
-
-    def _ready(self, listed: Listed) -> Item | None:
-        try:
-            return self.source.item(listed, self.tool)
-        except BadRecord as error:
-            self.rejects.append(Reject(listed.key, error.what))
-            return None
 
     def _send_batch(self, batch: list[Item]) -> None:
         """Send a batch. The tool takes all of it or none: a refused one is halved to find the culprit."""
@@ -242,13 +235,20 @@ class _Push:
                 self.done.changed += 1
                 self.waiting.append(replace(listed, key=key))
             return pl.DataFrame({"key": [key]})
-        self.done.changed += 1
         if self.effects.on_change is OnChange.FLAG:
             self.flagged[CHANGED_QUEUE].append(task)
-        elif item := self._ready(listed):
-            self.tool.update_item(task, item)
+            self.done.changed += 1
+        elif self._update(task, listed):
             self.done.updated += 1
+            self.done.changed += 1
         return pl.DataFrame(schema={"key": pl.String})
+
+    def _update(self, task: str, listed: Listed) -> bool:
+        """Let a task show what the item is now; returns whether that can be shown."""
+        ready = list(self.source.items([listed], self.tool))
+        for item in ready:
+            self.tool.update_item(task, item)
+        return bool(ready)
 
     def _moved(self, elsewhere: Sequence[Listed], gone: pl.DataFrame) -> pl.DataFrame:
         """Let tasks follow what moved: one key is gone, one has come, and their content is the same.
@@ -261,10 +261,9 @@ class _Push:
         task_of = dict(gone.select("version", "task").iter_rows())
         followed = []
         for listed in elsewhere:
-            if came[listed.version] == went[listed.version] == 1 and (item := self._ready(listed)):
-                self.tool.update_item(task_of[listed.version], item)
+            if came[listed.version] == went[listed.version] == 1:
                 followed.append(task_of[listed.version])
-                self.done.moved += 1
+                self.done.moved += self._update(followed[-1], listed)
             else:
                 self.waiting.append(listed)
         return gone.filter(~pl.col("task").is_in(followed))

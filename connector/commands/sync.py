@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from connector.sync import Effects, Pulled, Pushed
 
 
+manifest_option = click.option(
+    "--manifest",
+    help="A .csv, .json, .jsonl or .parquet file, here or in a bucket, with a column `key`: its rows, not "
+    "all objects.",
+)
+
+
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--manifest, and what changes of the raw data do."""
     for option in (
@@ -45,11 +52,7 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="What becomes of a task whose raw data has other content now.",
         ),
-        click.option(
-            "--manifest",
-            type=click.Path(path_type=Path),
-            help="A .csv, .json, .jsonl or .parquet file with a column `key`: its rows, not all objects.",
-        ),
+        manifest_option,
     ):
         command = option(command)
     return command
@@ -191,16 +194,12 @@ def _watch(session: Session, given: Mapping[str, Any], interval: float) -> int:
 
 
 @click.command(cls=Command)
-@click.option(
-    "--manifest",
-    type=click.Path(path_type=Path),
-    help="A .csv, .json, .jsonl or .parquet file with a column `key`: its rows, not all objects.",
-)
+@manifest_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write the differences: .csv, .parquet or .jsonl."
 )
 @pass_session
-def reconcile(session: Session, manifest: Path | None, out: Path | None) -> int | None:
+def reconcile(session: Session, manifest: str | None, out: Path | None) -> int | None:
     """Prove that bucket, tool and store agree, item by item.
 
     Everything is read and nothing is changed. What differs is listed, and the exit code is 3.
@@ -261,8 +260,7 @@ def _effects(given: Mapping[str, Any]) -> Effects:
 
 
 def _source_of(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
-    manifest = given["manifest"]
-    return session.source(bucket=session.line.raw().url, manifest=str(manifest) if manifest else None)
+    return session.source(bucket=session.line.raw().url, manifest=given["manifest"])
 
 
 def _as_json(pushed: Pushed) -> dict[str, Any]:

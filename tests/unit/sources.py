@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,19 +21,20 @@ from connector.store import Store
 class Given:
     """Items by key, each with the version of its content. Keys that start with `raw/` are in a bucket."""
 
-    items: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Listed]:
-        for key, version in self.items.items():
+        for key, version in self.versions.items():
             yield Listed(key, version, bool(version), {})
 
     def holds(self, key: str) -> bool:
         return key.startswith("raw/")
 
-    def item(self, listed: Listed, tool: LabelingTool) -> Item:
-        data = {**self.data, "content": listed.version}
-        return tool.data_for(Item(key=listed.key, data=data, version=listed.version), "image", listed.key)
+    def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:
+        for one in listed:
+            data = {**self.data, "content": one.version}
+            yield tool.data_for(Item(key=one.key, data=data, version=one.version), "image", one.key)
 
 
 def given(*keys: str, version: str = "") -> Given:

@@ -63,6 +63,11 @@ def test_json_lines_are_the_same_tasks(store: Store, tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == json.loads((tmp_path / "out.json").read_text())
 
 
+def test_a_file_may_have_any_name(store: Store, tmp_path: Path) -> None:
+    export(store, Objects(str(tmp_path / "ä 100% #1.json")))
+    assert (tmp_path / "ä 100% #1.json").is_file()
+
+
 def test_a_table_has_a_row_for_each_annotation_and_each_bare_task(store: Store, tmp_path: Path) -> None:
     export(store, Objects(str(tmp_path / "out.parquet")))
     table = pl.read_parquet(tmp_path / "out.parquet")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,9 +16,9 @@ import pytest
 
 from connector import items
 from connector.adapters.memory import MemoryTool
-from connector.adapters.objects import Objects
+from connector.adapters.objects import Object, Objects
 from connector.config import parse
-from connector.errors import BadRecord, Reject, UsageError
+from connector.errors import Reject, UsageError
 from connector.items import BucketItems, ManifestItems, Source
 from connector.model import Item
 
@@ -35,7 +39,7 @@ def bucket(
 
 def ready(source: Source) -> dict[str, dict[str, Any]]:
     """The data of every item, by key."""
-    made = [source.item(listed, TOOL) for listed in source]
+    made = list(source.items(list(source), TOOL))
     assert all(one.version for one in made)
     return {one.key: one.data for one in made}
 
@@ -112,31 +116,89 @@ def test_an_item_changes_with_any_of_its_objects_and_two_for_one_field_are_refus
 
 
 @pytest.mark.parametrize(
+    ("settings", "changed"),
+    [
+        ('key = "{url}"', False),
+        ('key = "{path}"', False),
+        ('key = "{folder}{stem}"', False),
+        ('key = "{stem}"', True),
+        ('key = "{stem}"\ncontent = "text"', False),
+    ],
+)
+def test_an_object_that_moved_is_known_again_or_changed_where_its_key_stays(
+    tmp_path: Path, settings: str, changed: bool
+) -> None:
+    source = bucket(tmp_path, {"a/1.png": PNG}, settings)
+    [before] = source
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "1.png").rename(tmp_path / "b" / "1.png")
+    [after] = source
+    assert (before.key != after.key) is ("stem}" not in settings or "folder" in settings)
+    assert (before.version != after.version) is changed
+    assert after.tells_content
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [("text", "not UTF-8 text"), ("json", "not JSON")],
 )
 def test_what_cannot_be_shown_is_refused_when_it_is_made_ready(
     tmp_path: Path, content: str, said: str
 ) -> None:
-    source = bucket(tmp_path, {"a.bin": b"\xff\xfe{"}, f'content = "{content}"')
-    [listed] = source
-    with pytest.raises(BadRecord, match=said):
-        source.item(listed, TOOL)
+    source = bucket(tmp_path, {"a.bin": b"\xff\xfe{", "b.bin": b"{}"}, f'content = "{content}"')
+    assert [key[-5:] for key in ready(source)] == ["b.bin"]
+    assert [(r.where[-5:], said in r.why) for r in source.rejects] == [("a.bin", True)]
 
 
 def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
     source = bucket(tmp_path, {"a.json": b"[1]"}, 'content = "json"')
-    [listed] = source
-    with pytest.raises(BadRecord, match="one JSON object"):
-        source.item(listed, TOOL)
+    assert ready(source) == {}
+    assert "one JSON object" in source.rejects[0].why
 
 
 def test_what_is_shown_as_a_picture_must_be_one(tmp_path: Path) -> None:
     source = bucket(tmp_path, {"a.png": PNG, "c.txt": b"hello"}, images=("image",))
-    picture, text = sorted(source, key=lambda listed: listed.key)
-    assert source.item(picture, TOOL).key.endswith("a.png")
-    with pytest.raises(BadRecord, match=r"c\.txt is not a picture"):
-        source.item(text, TOOL)
+    assert [key[-5:] for key in ready(source)] == ["a.png"]
+    assert "c.txt is not a picture" in source.rejects[0].why
+
+
+@pytest.mark.parametrize("content", ["url", "text"])
+def test_what_is_gone_before_it_is_looked_into_is_no_item(tmp_path: Path, content: str) -> None:
+    source = bucket(tmp_path, {"a.png": PNG[1:], "b.png": PNG[1:]}, f'content = "{content}"', ("image",))
+    listed = sorted(source, key=lambda one: one.key)
+    source.objects.delete("a.png")
+    source.objects.write("b.png", b"BM, a picture")
+    assert [one.key[-5:] for one in source.items(listed, TOOL)] == ["b.png"]
+    assert "is gone since it was listed" in source.rejects[0].why
+
+
+def test_many_pictures_are_looked_into_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = bucket(tmp_path, {f"{n}.png": PNG for n in range(8)}, images=("image",))
+    together, head = threading.Barrier(4, timeout=10), Objects.head
+
+    def met(objects: Objects, path: str, length: int) -> bytes:
+        together.wait()  # breaks unless three others are asked for meanwhile
+        return head(objects, path, length)
+
+    monkeypatch.setattr(Objects, "head", met)
+    assert len(ready(source)) == 8
+
+
+def test_the_objects_of_a_bucket_are_listed_as_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = bucket(tmp_path, {f"{n}.png": PNG for n in range(3)})
+    given: list[Object] = []
+
+    def counted(objects: Objects) -> Iterator[Object]:
+        for one in real(objects):
+            given.append(one)
+            yield one
+
+    real = Objects.list
+    monkeypatch.setattr(Objects, "list", counted)
+    next(iter(source))
+    assert len(given) == 1
 
 
 @pytest.mark.parametrize(
@@ -158,15 +220,21 @@ def test_pictures_are_known_by_their_first_bytes(start: bytes, shown: bool) -> N
 # Manifests.
 
 
-def manifest(path: Path, content: str | bytes) -> tuple[list[Item], list[Reject]]:
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    source = ManifestItems(path, Objects("memory://raw"), "image", [])
-    return [source.item(listed, TOOL) for listed in source], source.rejects
+@pytest.fixture(params=["folder", "bucket"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    """Where a manifest lies."""
+    return Objects(str(tmp_path) if request.param == "folder" else f"memory://{tmp_path.name}/lists")
 
 
-def test_a_manifest_names_what_it_shows_by_url_by_path_or_by_key(tmp_path: Path) -> None:
+def manifest(folder: Objects, name: str, content: str | bytes) -> tuple[list[Item], list[Reject]]:
+    folder.write(name, content.encode() if isinstance(content, str) else content)
+    source = ManifestItems(folder, name, Objects("memory://raw"), "image", [])
+    return list(source.items(list(source), TOOL)), source.rejects
+
+
+def test_a_manifest_names_what_it_shows_by_url_by_path_or_by_key(folder: Objects) -> None:
     text = "\ufeffkey,image,site\na,s3://x/a.png,\nb,b.png,Linz\nc.png,,\n"
-    found, rejects = manifest(tmp_path / "m.csv", text)
+    found, rejects = manifest(folder, "m.csv", text)
     assert [(i.key, i.data["image"]) for i in found] == [
         ("a", "s3://x/a.png"),
         ("b", "memory://raw/b.png"),
@@ -177,55 +245,76 @@ def test_a_manifest_names_what_it_shows_by_url_by_path_or_by_key(tmp_path: Path)
     assert rejects == []
 
 
-def test_a_manifest_of_json_lines_keeps_types_and_names_torn_lines(tmp_path: Path) -> None:
-    found, rejects = manifest(tmp_path / "m.jsonl", '{"key": "007", "n": 3}\n{"key": "b"\n[1]\n\n{"n": 1}\n')
+def test_a_manifest_of_json_lines_keeps_types_and_names_torn_lines(folder: Objects) -> None:
+    found, rejects = manifest(folder, "m.jsonl", '{"key": "007", "n": 3}\n{"key": "b"\n[1]\n\n{"n": 1}\n')
     assert [(i.key, i.data["n"]) for i in found] == [("007", 3)]
     assert [r.where.rsplit(":", 1)[1] for r in rejects] == ["2", "3", "5"]
 
 
-def test_a_manifest_may_be_one_json_list(tmp_path: Path) -> None:
-    found, rejects = manifest(tmp_path / "m.json", '[{"key": "a", "n": [1]}, 7, {"key": "a"}]')
+def test_a_manifest_may_be_one_json_list(folder: Objects) -> None:
+    found, rejects = manifest(folder, "m.json", '[{"key": "a", "n": [1]}, 7, {"key": "a"}]')
     assert [(i.key, i.data["n"]) for i in found] == [("a", [1])]
     assert [r.where.rsplit(":", 1)[1] for r in rejects] == ["2", "3"]
 
 
-def test_a_manifest_in_parquet_holds_what_a_task_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_in_parquet_holds_what_a_task_can(
+    folder: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(items, "ROWS_AT_ONCE", 3)
     table = pl.DataFrame(
         {
             "key": [f"{n:03}" for n in range(8)],
             "taken": [datetime(2026, 3, 1, n, tzinfo=UTC) for n in range(8)],
             "size": [[n, n + 1] for n in range(8)],
+            "note": ["two\nlines,\u2028a third\x85"] * 8,
             "empty": pl.Series([None] * 8, dtype=pl.String),
         }
     )
-    table.write_parquet(tmp_path / "m.parquet")
-    found, _ = manifest(tmp_path / "m.parquet", (tmp_path / "m.parquet").read_bytes())
+    table.write_parquet(file := io.BytesIO())
+    found, _ = manifest(folder, "m.parquet", file.getvalue())
     assert [i.key for i in found] == table["key"].to_list()
     assert found[7].data["size"] == [7, 8]
+    assert found[7].data["note"] == table["note"][7]
     assert found[7].data["taken"].startswith("2026-03-01")
     assert "empty" not in found[7].data
     json.dumps([i.data for i in found])
 
 
-def test_a_row_changes_with_its_content_or_as_its_version_says(tmp_path: Path) -> None:
+def test_a_row_changes_with_its_content_or_as_its_version_says(folder: Objects) -> None:
     def versions(text: str) -> list[str]:
-        return [item.version for item in manifest(tmp_path / "m.csv", text)[0]]
+        return [item.version for item in manifest(folder, "m.csv", text)[0]]
 
     assert versions("key,site\na,Linz\nb,Wels\n") == versions("site,key\nLinz,a\nWels,b\n")
     assert versions("key,site\na,Linz\n") != versions("key,site\na,Wels\n")
     assert versions("key,site,version\na,Linz,7\nb,Wels,7\n") == ["7", "7"]
 
 
-@pytest.mark.parametrize("name", ["absent.csv", "m.txt", "torn.json", "object.json", "torn.parquet"])
-def test_a_manifest_that_cannot_be_read_is_a_usage_error(tmp_path: Path, name: str) -> None:
-    for file, text in (
-        ("m.txt", "key\na\n"),
-        ("torn.json", "[{"),
-        ("object.json", "{}"),
-        ("torn.parquet", "PAR1"),
-    ):
-        (tmp_path / file).write_text(text)
-    with pytest.raises(UsageError, match=name.replace(".", r"\.")) as caught:
-        list(ManifestItems(tmp_path / name, Objects("memory://raw"), "image", []))
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("absent.csv", None, "is not there"),
+        ("m.txt", b"key\na\n", "is no manifest we read"),
+        ("torn.json", b"[{", "is not JSON"),
+        ("object.json", b"{}", "must hold a list"),
+        ("torn.parquet", b"PAR1", "is not Parquet"),
+        ("latin.csv", "key\nä".encode("latin-1"), "is not UTF-8"),
+        ("latin.jsonl", b'{"key": "\xff"}', "is not UTF-8"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_a_usage_error(
+    folder: Objects, name: str, content: bytes | None, said: str
+) -> None:
+    if content is not None:
+        folder.write(name, content)
+    with pytest.raises(UsageError, match=f"{re.escape(folder.key_of(name))} {said}") as caught:
+        list(ManifestItems(folder, name, Objects("memory://raw"), "image", []))
     assert caught.value.hint
+
+
+def test_the_objects_of_a_manifest_are_named_as_a_listing_names_them(tmp_path: Path) -> None:
+    raw = Objects(str(tmp_path))
+    key = raw.write("ä b#1 100%.png", PNG)
+    raw.write("m.csv", "key\nä b#1 100%.png\n".encode())
+    source = ManifestItems(raw, "m.csv", raw, "image", [])
+    [item] = source.items(list(source), TOOL)
+    assert item.data["image"] == key

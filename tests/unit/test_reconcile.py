@@ -43,7 +43,7 @@ def test_each_difference_is_listed_by_its_name(tmp_path: Path) -> None:
     contract.write(tool, by_key["raw/answered"], "", contract.choice("cat"))
     tool.project.keep(tool.read_task(by_key["raw/same"].id).model_copy(update={"overlap": 9}))
     [late] = tool.add_items([Item(key="made by hand", data={})])
-    now = {key: "1" for key in source.items if key not in ("raw/gone", "raw/deleted")}
+    now = {key: "1" for key in source.versions if key not in ("raw/gone", "raw/deleted")}
     found = reconcile(
         tool, Store(str(tmp_path / "labels")), Given({**now, "raw/changed": "2", "raw/new": "1"})
     )

@@ -22,8 +22,10 @@ from connector.adapters.base import LabelingTool
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.dry_run import DryRun
 from connector.adapters.memory import CAPABILITIES, Faults, MemoryTool, Project
+from connector.adapters.objects import Objects
+from connector.config import Raw
 from connector.errors import Conflict, Reject, Temporary, UsageError
-from connector.items import Listed
+from connector.items import BucketItems, Listed
 from connector.ledger import Ledger
 from connector.model import Item, Task, dump_json
 from connector.store import ANNOTATION, IDENTITY, PREDICTION, TASK, Store
@@ -31,6 +33,7 @@ from connector.sync import Effects, OnChange, OnDelete
 from tests.unit.sources import Given, given, synced
 
 contract = LabelingToolContract()
+PNG = b"\x89PNG\r\n\x1a\n..."
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -148,10 +151,10 @@ def test_a_key_that_other_people_pushed_meanwhile_is_not_pushed_again(tmp_path: 
     theirs = MemoryTool(tool.project)
 
     class Late(Given):
-        def item(self, listed: Listed, tool: LabelingTool) -> Item:
-            contract_item = super().item(listed, tool)
-            list(theirs.add_items([contract_item]))
-            return contract_item
+        def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:
+            ready = list(super().items(listed, tool))
+            list(theirs.add_items(ready))
+            return iter(ready)
 
     _, done = synced(tool, Late({"a": "", "b": "", "c": ""}), tmp_path)
     assert keys_of(tool) == ["a", "b", "c"]
@@ -267,6 +270,39 @@ def test_a_task_follows_what_moved_with_its_labels(tmp_path: Path) -> None:
     assert (done.moved, done.new, done.known, done.gone) == (1, 2, 1, 2)
     now = tool.read_task(old.id)
     assert (now.key, now.annotations, now.data["image"]) == ("raw/new/a", old.annotations, "raw/new/a")
+
+
+def test_the_task_of_a_file_that_was_renamed_follows_it(tmp_path: Path) -> None:
+    tool, raw = MemoryTool(new_project()), tmp_path / "raw"
+    raw.mkdir()
+    for name in ("a", "b"):
+        (raw / f"{name}.png").write_bytes(PNG)
+    source = BucketItems(Objects(str(raw)), Raw(), [], frozenset({"image"}))
+    synced(tool, source, tmp_path)
+    old = labeled(tool, source.objects.key_of("a.png"))
+    (raw / "a.png").rename(raw / "ä c.png")
+    _, done = synced(tool, source, tmp_path)
+    assert (done.moved, done.known, done.new, done.gone) == (1, 1, 0, 0)
+    now, key = tool.read_task(old.id), source.objects.key_of("ä c.png")
+    assert (now.key, now.data["image"], now.annotations) == (key, key, old.annotations)
+
+
+def test_what_cannot_be_shown_any_more_is_told_once_and_its_task_stays(tmp_path: Path) -> None:
+    tool, raw, rejects = MemoryTool(new_project()), tmp_path / "raw", list[Reject]()
+    raw.mkdir()
+    for name in ("a", "b"):
+        (raw / f"{name}.txt").write_bytes(PNG)
+    synced(tool, BucketItems(Objects(str(raw)), Raw(), []), tmp_path)
+    before = dict(tool.project.tasks)
+    (raw / "a.txt").write_text("no picture")
+    (raw / "b.txt").write_text("nor this")
+    (raw / "b.txt").rename(raw / "c.txt")
+    source = BucketItems(Objects(str(raw)), Raw(), rejects, frozenset({"image"}))
+    update = Effects(OnChange.UPDATE, OnDelete.KEEP)
+    _, done = synced(tool, source, tmp_path, update, rejects)
+    assert sorted(reject.where[-5:] for reject in rejects) == ["a.txt", "c.txt"]
+    assert (done.found, done.changed, done.updated, done.gone) == (2, 0, 0, 1)
+    assert tool.project.tasks == before
 
 
 def test_without_a_version_nothing_is_said_to_have_changed(tmp_path: Path) -> None:
