@@ -13,7 +13,7 @@ from connector.adapters.dry_run import DryRun
 from connector.adapters.objects import Objects
 from connector.config import Config, load, token
 from connector.labels import Loaded, read_store
-from connector.store import Store
+from connector.store import Store, Version
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Line:
         """Bring what people labeled into the store."""
         return sync.pull(self.tool(), self.store(), progress)
 
-    def labels(self, version: int | None = None) -> Loaded:
-        """The labels in the store, as of a version; by default the newest."""
+    def labels(self, version: Version | None = None) -> Loaded:
+        """The labels in the store, as of a version or snapshot; by default the newest."""
         return read_store(self.store(), self.config.roles, version)
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "quality": ("quality:quality", "How good the labels are."),
     "review": ("review:review", "An expert looks at a sample; the rest is inferred."),
     "correct": ("correct:correct", "Write corrections back, and take them back."),
+    "store": ("store:store", "The label store: its versions, and its care."),
     "report": ("report:report", "Write the report, one HTML file."),
 }
 """The commands in the order of the line: where each is, and its one line of help."""
