@@ -10,17 +10,20 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import requests
 
 from connector import sync
-from connector.adapters.base import batches
+from connector.adapters.base import LabelingTool, batches
 from connector.adapters.label_studio import LabelStudio, create_project
 from connector.adapters.label_studio_server import Server
 from connector.demo.pictures import LABEL_CONFIG, Box, result
 from connector.demo.server import Running, label_studio
+from connector.items import Listed
+from connector.ledger import Ledger
 from connector.model import Item
 from connector.store import Store
 
@@ -79,16 +82,30 @@ def items() -> list[Item]:
     ]
 
 
+class Pictures:
+    """The same items as a source."""
+
+    def __iter__(self) -> Iterator[Listed]:
+        return (Listed(item.key, "", tells_content=False, parts=item.data) for item in items())
+
+    def holds(self, key: str) -> bool:  # noqa: ARG002
+        return False
+
+    def item(self, listed: Listed, tool: LabelingTool) -> Item:  # noqa: ARG002
+        return Item(key=listed.key, data=dict(listed.parts))
+
+
 def push_round(server: Running, nth: int) -> dict[str, float]:
     ours, bare = new_project(server), new_project(server)
-    rejects: list[sync.Reject] = []
-    return in_turn(
-        {
-            "connector": lambda: sync.push(tool_of(server, ours), iter(items()), rejects),
-            "bare HTTP loop": lambda: bare_push(server, bare),
-        },
-        nth,
-    )
+    with tempfile.TemporaryDirectory() as folder, closing(Ledger(Path(folder) / "ledger", "push")) as ledger:
+        store = Store(f"{folder}/labels")
+        return in_turn(
+            {
+                "connector": lambda: sync.push(tool_of(server, ours), store, Pictures(), [], ledger),
+                "bare HTTP loop": lambda: bare_push(server, bare),
+            },
+            nth,
+        )
 
 
 def bare_push(server: Running, project: int) -> None:
@@ -153,7 +170,8 @@ def bare_pull(server: Running, project: int) -> None:
                 "page_size": 1000,
                 "fields": "all",
                 "include": "id,data,overlap,created_at,updated_at,"
-                "annotations,result,completed_by,was_cancelled,ground_truth,lead_time",
+                "annotations,result,completed_by,was_cancelled,ground_truth,lead_time,"
+                "predictions,model_version,score",
                 "resolve_uri": "false",
                 "query": json.dumps(query),
             },

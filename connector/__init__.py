@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from connector.journal import Journal
     from connector.labels import read_file, read_store, with_gold
     from connector.line import Line, open_line
-    from connector.model import Annotation, Annotator, Control, Item, Ontology, Region, Role, Task
+    from connector.model import Annotation, Annotator, Control, Item, Ontology, Role, Task
     from connector.quality.agreement import agreement
     from connector.quality.annotators import annotators
     from connector.quality.consensus import consensus
     from connector.quality.golden import golden
     from connector.quality.table import Labels
     from connector.quality.units import units
+    from connector.regions import Region, parse_result
     from connector.review import draw_sample, estimate
     from connector.store import Store
     from connector.sync import pull, push
@@ -45,7 +46,8 @@ _HOMES = {
     "journal": ["Journal"],
     "labels": ["read_file", "read_store", "with_gold"],
     "line": ["Line", "open_line"],
-    "model": ["Annotation", "Annotator", "Control", "Item", "Ontology", "Region", "Role", "Task"],
+    "model": ["Annotation", "Annotator", "Control", "Item", "Ontology", "Role", "Task"],
+    "regions": ["Region", "parse_result"],
     "quality.agreement": ["agreement"],
     "quality.annotators": ["annotators"],
     "quality.consensus": ["consensus"],
@@ -82,6 +84,7 @@ __all__ = [
     "estimate",
     "golden",
     "open_line",
+    "parse_result",
     "plan",
     "pull",
     "push",

@@ -10,10 +10,11 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,6 +26,8 @@ from connector.errors import AuthError, UsageError
 from connector.model import Role
 
 FILE = "connector.toml"
+KEY_PARTS = ("url", "path", "folder", "name", "stem", "suffix")
+"""What a key can be made of."""
 TOKEN = "LABEL_STUDIO_API_KEY"
 PREFIX, WITHIN = "CONNECTOR_", "__"
 KEYRING_SERVICE = "labeling-connector"
@@ -41,14 +44,23 @@ overlap = {overlap}            # how many people label each task, each blind to 
 
 # [tool.options]
 # files_root = "/"       # the server's LOCAL_FILES_DOCUMENT_ROOT, where pictures lie in a folder
+# timeout = "120"        # seconds to wait for an answer of a slow server
 
 [raw]
 url = {raw}  # s3://bucket/prefix, gs://…, az://…, file:///folder or a folder
 field = {field}           # the field of a task's data that shows the object
 # endpoint = "http://localhost:9000"   # for S3-compatible servers
+# include = ["*.jpg", "*.png"]         # of the paths below the url; by default all
+# key = "{{folder}}{{stem}}"               # what names an item: url, path, folder, name, stem, suffix
+# [raw.fields.video]                   # several objects an item: those of one key
+# match = ["*.mp4"]
+# [raw.fields.transcript]
+# match = ["*.txt"]
+# content = "text"                     # url, text or json
 
 [store]
 url = {store}           # the label store: a folder, or s3://bucket/prefix
+# copies = ["labels.parquet"]          # written anew after every sync: .parquet, .jsonl or .json
 
 [quality]
 gold_limit = 0.8       # an annotator passes when the whole interval of the golden score lies above
@@ -76,19 +88,59 @@ class Tool(_Section):
     options: dict[str, str] = {}
 
 
+class FieldRule(_Section):
+    """Which objects fill a field of a task's data, and how.
+
+    `match` are globs of the path below the bucket's URL, of which `*` also takes slashes. `content` is `url`
+    (the field shows the object), `text` (it holds the object's text) or `json` (the object is the data).
+    """
+
+    match: list[str] = Field(min_length=1)
+    content: Literal["url", "text", "json"] = "url"
+    optional: bool = False
+
+    def matches(self, path: str) -> bool:
+        """Whether an object of that path fills the field."""
+        return any(fnmatchcase(path, glob) for glob in self.match)
+
+
 class Raw(_Section):
-    """The bucket of raw data, and the field of a task that shows an object of it."""
+    """The bucket of raw data, and how its objects become items.
+
+    Without `fields` every object is an item, shown in `field`. With them an item has an object for each
+    field: those whose `key` comes out the same.
+    """
 
     url: str = "raw"
     field: str = Field(default="image", min_length=1)
+    content: Literal["url", "text", "json"] = "url"
+    include: list[str] = []
+    exclude: list[str] = []
+    key: str | None = None
+    fields: dict[str, FieldRule] = {}
     endpoint: str | None = None
     region: str | None = None
 
+    @field_validator("key")
+    @classmethod
+    def _known_parts(cls, key: str | None) -> str | None:
+        try:
+            (key or "").format_map(dict.fromkeys(KEY_PARTS, ""))
+        except (ValueError, LookupError, AttributeError) as error:
+            raise ValueError(f"a key is made of parts in braces: {', '.join(KEY_PARTS)}") from error
+        return key
+
+    @property
+    def key_template(self) -> str:
+        """How a key is made of an object's name."""
+        return self.key or ("{folder}{stem}" if self.fields else "{url}")
+
 
 class StoreSettings(_Section):
-    """The label store."""
+    """The label store, and the files that are written anew after every sync that changed it."""
 
     url: str = "labels"
+    copies: list[str] = []
     endpoint: str | None = None
     region: str | None = None
 

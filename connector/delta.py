@@ -182,7 +182,7 @@ class Table:
             AuthError, Temporary: as `open`.
         """
         with self._ours("read"):
-            return rows.collect(engine=__import__("os").environ.get("ENG","auto"))
+            return rows.collect()
 
     @property
     def _bucket_options(self) -> dict[str, str]:

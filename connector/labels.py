@@ -47,7 +47,7 @@ from connector.regions import (
     gather,
     parse_result,
 )
-from connector.store import ANNOTATION, TASK, Store, Version
+from connector.store import ANNOTATION, PREDICTION, TASK, Store, Version
 
 GOLD = "gold"
 """The annotator of a gold file that names none."""
@@ -85,6 +85,8 @@ _TASKS = pl.Schema({"task": pl.String, "key": pl.String, "data": pl.String, "ove
 def read_store(store: Store, roles: Mapping[str, Role], version: Version | None = None) -> Loaded:
     """The store's current labels. Skipped tasks are no answers; ground truth is gold, whoever gave it.
 
+    A prediction is an answer of its model, in the role of one.
+
     Args:
         roles: of annotators who are no ordinary persons.
         version: as of that version of the store; the newest by default.
@@ -105,6 +107,11 @@ def read_store(store: Store, roles: Mapping[str, Role], version: Version | None 
         role = Role.GOLD if row["ground_truth"] else roles.get(row["annotator"], Role.PERSON)
         where = f"annotation {row['id']} of task {row['task']}"
         head = (row["task"], row["id"], row["annotator"], role.value, row["seconds"], row["created_at"])
+        tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
+    for row in store.current(PREDICTION, version).iter_rows(named=True):
+        where, role = f"prediction {row['id']} of task {row['task']}", Role.MODEL
+        id = f"prediction/{row['id']}"  # annotations have the same numbers
+        head = (row["task"], id, row["annotator"], role.value, None, row["created_at"])
         tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
     return tables.done({"store": store.url, "version": number}, tasks)
 

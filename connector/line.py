@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from connector import sync
+from connector import sync as both_ways
 from connector.adapters import open_tool
 from connector.adapters.base import Bucket, LabelingTool
 from connector.adapters.dry_run import DryRun
 from connector.adapters.objects import Objects
 from connector.config import Config, load, token
+from connector.errors import Reject
+from connector.export import Exported, export
+from connector.items import BucketItems, ManifestItems, Source
 from connector.labels import Loaded, read_store
+from connector.ledger import Ledger
 from connector.store import Store, Version
+from connector.sync import Effects, Progress, Pulled, Pushed
+
+LEDGER = "connector-sync.sqlite"
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,76 @@ class Line:
         raw = self.raw()
         return Bucket(raw.url, raw.options)
 
-    def pull(self, progress: Callable[[int], None] = lambda _: None) -> sync.Pulled:
+    def items(
+        self, rejects: list[Reject], manifest: Path | None = None, image_fields: frozenset[str] = frozenset()
+    ) -> Source:
+        """What should be in the tool: the objects of the bucket, or the rows of a manifest.
+
+        Args:
+            rejects: what is no item is added here.
+            image_fields: fields that are shown as pictures: what is none is refused.
+        """
+        if manifest:
+            return ManifestItems(manifest, self.raw(), self.config.raw.field, rejects)
+        return BucketItems(self.raw(), self.config.raw, rejects, image_fields)
+
+    def ledger(self, scratch: bool = False) -> Ledger:
+        """What syncs have begun and not ended; for a dry run, one that is forgotten."""
+        return Ledger(Path(":memory:") if scratch else self.config.folder / LEDGER, self.project)
+
+    def pull(self, progress: Progress = lambda _: None) -> Pulled:
         """Bring what people labeled into the store."""
-        return sync.pull(self.tool(), self.store(), progress)
+        return both_ways.pull(self.tool(), self.store(), progress)
+
+    def sync(
+        self,
+        ledger: Ledger,
+        manifest: Path | None = None,
+        effects: Effects | None = None,
+        progress: Progress = lambda _: None,
+        store: Store | None = None,
+    ) -> tuple[Pulled, Pushed]:
+        """Push and pull: afterwards bucket, tool and store agree.
+
+        Args:
+            ledger: where a batch stands before it is sent; see `ledger`.
+            manifest: its rows instead of all objects of the bucket.
+            effects: what changes of the raw data do to tasks.
+            store: ours, where it is open already.
+        """
+        tool, raw, rejects = self.tool(), self.raw(), list[Reject]()
+        source = self.items(rejects, manifest, both_ways.image_fields(tool))
+        both_ways.connect(tool, raw.url, raw.options)
+        return both_ways.sync(tool, store or self.store(), source, rejects, ledger, effects, progress)
+
+    def dry_push(
+        self,
+        manifest: Path | None = None,
+        effects: Effects | None = None,
+        progress: Progress = lambda _: None,
+    ) -> Pushed:
+        """What a sync would push. Nothing is written."""
+        tool, rejects = self.tool(dry_run=True), list[Reject]()
+        source = self.items(rejects, manifest, both_ways.image_fields(tool))
+        with closing(self.ledger(scratch=True)) as ledger:
+            return both_ways.push(
+                tool, self.store(), source, rejects, ledger, effects, progress, up_to_date=False
+            )
+
+    def export(self, target: str, version: int | None = None, dry_run: bool = False) -> Exported:
+        """Write the labels into one file, here or in a bucket.
+
+        Args:
+            target: a path, or a URL; it ends with .parquet, .jsonl or .json.
+            version: of the store; the newest by default.
+        """
+        place = Objects(self.config.place(target), self.config.storage_options(self.config.store))
+        return export(self.store(), place, version, dry_run)
+
+    def export_copies(self) -> None:
+        """Write the copies that the configuration names."""
+        for target in self.config.store.copies:
+            self.export(target)
 
     def labels(self, version: Version | None = None) -> Loaded:
         """The labels in the store, as of a version or snapshot; by default the newest."""

@@ -1,15 +1,14 @@
 """What the line carries: items, tasks, annotations, regions, ontology, annotators.
 
 An annotation keeps its result as the JSON text the tool gave, so nothing is lost on the way there and
-back; regions are a reading of that text. The format of a result is Label Studio's: a list of regions,
-each with `from_name`, `to_name`, `type` and `value`.
+back; the room `regions` reads it. Its format is Label Studio's: a list of regions, each with `from_name`,
+`to_name`, `type` and `value`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -45,45 +44,13 @@ class _Record(BaseModel):
 class Item(_Record):
     """A piece of raw data in the bucket.
 
-    `key` names it for good (the object's URI, or the user's own id); `data` is what the tool shows.
+    `key` names it for good (the object's URI, or the user's own id); `data` is what the tool shows;
+    `version` changes when the content does, and is empty where nobody can tell.
     """
 
     key: str = Field(min_length=1)
     data: dict[str, Any] = {}
-
-
-class Region(_Record):
-    """One drawn or chosen piece of an annotation, as a reading of the tool's own JSON.
-
-    `raw` is that JSON, whole; the other fields are taken out of it.
-    """
-
-    id: str
-    control: str
-    target: str
-    kind: str
-    value: dict[str, Any]
-    raw: dict[str, Any]
-
-    @classmethod
-    def parse(cls, raw: object) -> Region:
-        """Read one region of a result.
-
-        Raises:
-            BadRecord: if a field that names the region is missing or of the wrong type.
-        """
-        if not isinstance(raw, Mapping):
-            raise BadRecord(f"a region must be a JSON object, found {type(raw).__name__}")
-        fields: dict[str, str] = {}
-        for ours, theirs in (("control", "from_name"), ("target", "to_name"), ("kind", "type")):
-            found = raw.get(theirs)
-            if not isinstance(found, str) or not found:
-                raise BadRecord(f"region {raw.get('id')!r}: {theirs!r} must be a name, found {found!r}")
-            fields[ours] = found
-        value = raw.get("value")
-        if not isinstance(value, Mapping):
-            raise BadRecord(f"region {raw.get('id')!r}: 'value' must be a JSON object, found {value!r}")
-        return cls(id=str(raw.get("id") or ""), value=dict(value), raw=dict(raw), **fields)
+    version: str = ""
 
 
 def dump_json(value: Any) -> str:
@@ -101,7 +68,8 @@ def dump_json(value: Any) -> str:
         raise BadRecord(f"this cannot be written as JSON: {error}") from error
 
 
-def _hash(value: Any) -> str:
+def digest(value: Any) -> str:
+    """A short name for a JSON value: equal values, equal names."""
     return hashlib.blake2b(dump_json(value).encode(), digest_size=8).hexdigest()
 
 
@@ -123,22 +91,10 @@ class Annotation(_Record):
     updated_at: Instant | None = None
 
     @property
-    def regions(self) -> tuple[Region, ...]:
-        """The result, read.
-
-        Raises:
-            BadRecord: if the result is not a list of regions.
-        """
-        raw = json.loads(self.result)
-        if not isinstance(raw, list):
-            raise BadRecord(f"annotation {self.id}: a result must be a list, found {type(raw).__name__}")
-        return tuple(Region.parse(one) for one in raw)
-
-    @property
     def content(self) -> str:
         """A hash of what the annotator said: equal content, equal hash. Who said it counts; when does not."""
         said = (self.annotator, self.result, self.cancelled, self.ground_truth)
-        return _hash(said)
+        return digest(said)
 
     @property
     def revision(self) -> str:
@@ -151,30 +107,35 @@ class Annotation(_Record):
         return f"{at}/{self.content}"
 
 
+class Prediction(_Record):
+    """A model's answer for one task, to be shown to a person. `id` is None before the tool has given one."""
+
+    id: str | None = None
+    task_id: str
+    result: str
+    model_version: str = Field(min_length=1)
+    score: float | None = None
+    created_at: Instant | None = None
+    updated_at: Instant | None = None
+
+
 class Task(_Record):
-    """An item inside the labeling tool, with all its current annotations."""
+    """An item inside the labeling tool, with all its current annotations and predictions."""
 
     id: str
     key: str
     data: dict[str, Any] = {}
+    version: str = ""
     overlap: int = 1
     created_at: Instant | None = None
     updated_at: Instant | None = None
     annotations: tuple[Annotation, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
 
     @property
     def revision(self) -> str:
         """What the tool holds of all its annotations, in one word; it does not depend on their order."""
-        return _hash(sorted([str(a.id), a.revision] for a in self.annotations))
-
-
-class Prediction(_Record):
-    """A model's answer for one task, to be shown to a person."""
-
-    task_id: str
-    result: str
-    model_version: str = Field(min_length=1)
-    score: float | None = Field(default=None, ge=0, le=1)
+        return digest(sorted([str(a.id), a.revision] for a in self.annotations))
 
 
 class Annotator(_Record):
@@ -275,7 +236,7 @@ class Ontology(_Record):
         """A hash of what can be answered: equal ontologies, equal version, whatever the layout and looks."""
         looks = {"options": {"__all__": {"attributes"}}}
         controls = sorted(self.controls, key=lambda c: c.name)
-        return _hash([[control.model_dump(exclude=looks) for control in controls], self.objects])
+        return digest([[control.model_dump(exclude=looks) for control in controls], self.objects])
 
     def control(self, name: str) -> Control | None:
         """The control of that name, if there is one; of one that is repeated, the repetition."""

@@ -6,16 +6,23 @@ request that creates something is never wrapped in this: the caller looks first 
 
 from __future__ import annotations
 
+import random
+import threading
+from collections.abc import Callable
+
 from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
+    sleep_using_event,
     stop_after_attempt,
     stop_after_delay,
+    stop_when_event_set,
+    wait_exponential_jitter,
     wait_random_exponential,
 )
 
-from connector.errors import Temporary
+from connector.errors import Conflict, Temporary
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 120.0
@@ -39,6 +46,12 @@ def _wait(state: RetryCallState) -> float:
     return float(_backoff(state)) if asked is None else min(float(asked), LONGEST_WAIT_SECONDS)
 
 
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
+"""Between rounds of a watch that failed."""
+
+JITTER = 0.1
+"""Share of an interval by which rounds are moved, so that many lines do not knock at once."""
+
 patient = Retrying(
     retry=retry_if_exception_type(Temporary),
     wait=_wait,
@@ -46,3 +59,24 @@ patient = Retrying(
     reraise=True,
 )
 """Calls a function again while it raises `Temporary`: five times at most, two minutes at most."""
+
+
+def persistent(stop: threading.Event, failed: Callable[[RetryCallState], None]) -> Retrying:
+    """Tries until it goes well or `stop` is set, with longer and longer pauses.
+
+    Args:
+        failed: told of every failure, and of the pause that follows.
+    """
+    return Retrying(
+        retry=retry_if_exception_type((Temporary, Conflict)),
+        wait=wait_exponential_jitter(max=LONGEST_PAUSE_SECONDS, min=SHORTEST_PAUSE_SECONDS),
+        stop=stop_when_event_set(stop),
+        sleep=sleep_using_event(stop),
+        before_sleep=failed,
+        retry_error_callback=lambda _: None,
+    )
+
+
+def jittered(seconds: float) -> float:
+    """About so many seconds."""
+    return seconds * random.uniform(1 - JITTER, 1 + JITTER)

@@ -27,13 +27,13 @@ from connector.delta import Commit, Compacted, Seen, Table, Vacuumed
 from connector.errors import UsageError
 from connector.index import IDENTITY, Index
 from connector.lease import Lease
-from connector.model import Annotation, Ontology, Task, dump_json
+from connector.model import Annotation, Ontology, Prediction, Task, digest, dump_json
 from connector.retry import LEASE_SECONDS
 
-TASK, ANNOTATION = "task", "annotation"
+TASK, ANNOTATION, PREDICTION = "task", "annotation", "prediction"
 ONTOLOGY, CURSOR, SNAPSHOT = "ontology", "cursor", "snapshot"
 
-THINGS = [TASK, ANNOTATION]
+THINGS = [TASK, ANNOTATION, PREDICTION]
 """The records of what the tool holds."""
 
 Version = int | str
@@ -48,18 +48,20 @@ LEAST_DAYS = 7.0
 _TIME: pl.DataType = pl.Datetime("us", "UTC")
 
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
-    "record": pl.String,  # task, annotation, ontology, cursor or snapshot
+    "record": pl.String,  # task, annotation, prediction, ontology, cursor or snapshot
     "task": pl.String,
     "id": pl.String,  # the annotation's, or the task's
     "created_at": _TIME,
     "updated_at": _TIME,
     "key": pl.String,  # the item's, of a task
-    "annotator": pl.String,
+    "version": pl.String,  # of what the task shows
+    "annotator": pl.String,  # of a prediction, the version of the model
+    "score": pl.Float64,  # of a prediction
     "seconds": pl.Float64,
     "cancelled": pl.Boolean,
     "ground_truth": pl.Boolean,
     "overlap": pl.Int64,
-    "content": pl.String,  # the annotation's result, the task's data, the ontology, the cursor, …: JSON
+    "content": pl.String,  # a result, the task's data, the ontology, the cursor, …: JSON
     "hash": pl.String,
     "deleted": pl.Boolean,
     "pull": pl.Int64,  # the number of the commit; later rows win
@@ -200,21 +202,24 @@ class Store:
         return self._table.collect(rows)
 
     def tasks(self, version: Version | None = None) -> Iterator[Task]:
-        """The current tasks with all their current annotations, in the order of their ids."""
-        answers = self.current(ANNOTATION, version)
-        of_task = answers.partition_by("task", as_dict=True, maintain_order=True)
+        """The current tasks with all that is current on them, in the order of their ids."""
+        answers, predictions = (
+            self.current(record, version).partition_by("task", as_dict=True, maintain_order=True)
+            for record in (ANNOTATION, PREDICTION)
+        )
+        nothing = pl.DataFrame()
         for row in self.current(TASK, version).iter_rows(named=True):
-            found = of_task.get((row["task"],))
+            said, guessed = (found.get((row["task"],), nothing) for found in (answers, predictions))
             yield Task(
                 id=row["task"],
                 key=row["key"],
+                version=row["version"] or "",
                 data=json.loads(row["content"]),
                 overlap=row["overlap"],
                 created_at=row["created_at"],
                 updated_at=row["updated_at"],
-                annotations=tuple(
-                    map(annotation_of, found.iter_rows(named=True)) if found is not None else ()
-                ),
+                annotations=tuple(map(annotation_of, said.iter_rows(named=True))),
+                predictions=tuple(map(prediction_of, guessed.iter_rows(named=True))),
             )
 
     def cursor(self) -> str | None:
@@ -276,7 +281,7 @@ class Store:
             Conflict: if somebody else wrote since this writer looked.
             Temporary: if somebody else has the lease.
         """
-        seen = _frame(tasks)
+        seen = rows_of(tasks)
         touched = [t.id for t in tasks] + list(deleted_tasks)
         known = self._index().of(touched).cast({"record": pl.String})
         joined = seen.join(known.rename({"hash": "old"}), on=IDENTITY, how="left", nulls_equal=True)
@@ -312,7 +317,7 @@ class Store:
         return pl.DataFrame([{**row, "content": ontology.model_dump_json()}])
 
     def count(self, record: str) -> int:
-        """How many tasks or annotations the tool holds as far as this process knows."""
+        """How many tasks, annotations or predictions the tool holds as far as we know."""
         return self._index().count(record)
 
     @property
@@ -525,11 +530,17 @@ def _indexed(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(pl.col("record").cast(pl.Enum(THINGS)), *IDENTITY[1:], short)
 
 
-def _frame(tasks: Sequence[Task]) -> pl.DataFrame:
+def rows_of(tasks: Sequence[Task]) -> pl.DataFrame:
     # The same task may come twice on a page; the later reading counts.
     latest = {task.id: task for task in tasks}
     rows = [
-        row for task in latest.values() for row in (_task_row(task), *map(_annotation_row, task.annotations))
+        row
+        for task in latest.values()
+        for row in (
+            _task_row(task),
+            *map(_annotation_row, task.annotations),
+            *map(_prediction_row, task.predictions),
+        )
     ]
     return pl.DataFrame(
         rows, schema={name: SCHEMA[name] for name in SCHEMA if name not in ("pull", "pulled_at")}
@@ -545,9 +556,10 @@ def _task_row(task: Task) -> dict[str, object]:
         "created_at": task.created_at,
         "updated_at": task.updated_at,
         "key": task.key,
+        "version": task.version,
         "overlap": task.overlap,
         "content": content,
-        "hash": f"{task.overlap}/{task.key}/{content}",
+        "hash": digest([task.overlap, task.key, task.version, content]),
         "deleted": False,
     }
 
@@ -567,6 +579,36 @@ def _annotation_row(annotation: Annotation) -> dict[str, object]:
         "hash": annotation.revision,
         "deleted": False,
     }
+
+
+def _prediction_row(prediction: Prediction) -> dict[str, object]:
+    return {
+        "record": PREDICTION,
+        "task": prediction.task_id,
+        "id": prediction.id,
+        "created_at": prediction.created_at,
+        "updated_at": prediction.updated_at,
+        "annotator": prediction.model_version,
+        "score": prediction.score,
+        "content": prediction.result,
+        "hash": digest([prediction.model_version, prediction.score, prediction.result]),
+        "deleted": False,
+    }
+
+
+def prediction_of(row: Mapping[str, object]) -> Prediction:
+    """The prediction of a row of the store."""
+    return Prediction.model_validate(
+        {
+            "id": row["id"],
+            "task_id": row["task"],
+            "result": row["content"],
+            "model_version": row["annotator"],
+            "score": row["score"],
+            "created_at": row["created_at"],
+            "updated_at": row["updated_at"],
+        }
+    )
 
 
 def annotation_of(row: Mapping[str, object]) -> Annotation:

@@ -1,48 +1,94 @@
-"""Push, pull: the only code that moves items, tasks and annotations between bucket, tool and store."""
+"""Push, pull, sync: the only code that moves items, tasks and annotations between bucket, tool and store."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from enum import StrEnum
 from typing import Any
 
 import polars as pl
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from connector.adapters.base import Bucket, LabelingTool, batches
-from connector.adapters.objects import Object, Objects
-from connector.errors import BadRecord, Reject, UsageError
-from connector.model import Item
-from connector.store import ANNOTATION, TASK, Counts, Store
+from connector.adapters.base import Bucket, Known, LabelingTool, batches
+from connector.errors import BadRecord, Conflict, Reject
+from connector.items import Listed, Source
+from connector.ledger import Ledger
+from connector.model import Item, Task
+from connector.retry import LONGEST_WAIT_SECONDS
+from connector.store import ANNOTATION, PREDICTION, TASK, Counts, Store
 
 Progress = Callable[[int], None]
 """Called with how many more are done."""
 
-CHECK_BYTES = 16
+COMPARED_AT_ONCE = 10_000
+"""So many items of a listing are compared with the store at once."""
 
-# The first bytes of what browsers show. RIFF and ftyp carry their kind behind a length.
-_IMAGE_STARTS = (
-    b"\x89PNG\r\n\x1a\n",
-    b"\xff\xd8\xff",
-    b"GIF8",
-    b"BM",
-    b"II*\x00",
-    b"MM\x00*",
-    b"<svg",
-    b"<?xml",
-)
+CHANGED_QUEUE, GONE_QUEUE = "raw data changed", "raw data gone"
+"""The lists of tasks in the tool for a person to look at."""
+
+
+class OnChange(StrEnum):
+    """What becomes of a task whose raw data has other content than when it was made."""
+
+    NEW_TASK = "new-task"
+    """Another task for the new content; the old one stays, with its labels."""
+
+    UPDATE = "update"
+    """The task shows the new content; its labels stay, whatever they were about."""
+
+    FLAG = "flag"
+    """Nothing but that people find it in a list in the tool."""
+
+
+class OnDelete(StrEnum):
+    """What becomes of a task whose raw data is gone."""
+
+    KEEP = "keep"
+    FLAG = "flag"
+    REMOVE_UNLABELED = "remove-unlabeled"
+    """Deleted if nobody has answered it; else listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What changes of the raw data do to tasks.
+
+    Attributes:
+        most_removed: if more than this share of the tasks would be deleted, nothing is: then it is the
+            listing that is more likely wrong.
+    """
+
+    on_change: OnChange = OnChange.FLAG
+    on_delete: OnDelete = OnDelete.FLAG
+    most_removed: float = 0.1
 
 
 @dataclass
 class Pushed:
-    """What a push did. `found` = `new` + `known` + rejects."""
+    """What a push did. `found` = `new` + `known` + `changed` + `moved` + rejects.
+
+    Attributes:
+        changed: items with other content than their task was made for.
+        moved: items whose content was known under a key that is gone; their task follows.
+        gone: tasks whose item is not there any more.
+        updated, removed: tasks that show the new content, that were deleted.
+        doubles: tasks that two pushes at once had made of one item, deleted again.
+        queues: where people find the tasks to look at.
+    """
 
     found: int = 0
     new: int = 0
     known: int = 0
+    changed: int = 0
+    moved: int = 0
+    gone: int = 0
+    updated: int = 0
+    removed: int = 0
+    doubles: int = 0
+    queues: dict[str, str] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
 
 
@@ -55,150 +101,285 @@ class Pulled:
     annotations: Counts = field(default_factory=Counts)
     version: int | None = None
 
-
-def is_image(start: bytes) -> bool:
-    """Whether bytes begin as a picture that browsers show does."""
-    if start.startswith(_IMAGE_STARTS):
-        return True
-    return (start[:4] == b"RIFF" and start[8:12] == b"WEBP") or start[4:8] == b"ftyp"
-
-
-def items_of_bucket(
-    objects: Objects, tool: LabelingTool, field: str, rejects: list[Reject], check_images: bool
-) -> Iterator[Item]:
-    """An item for every object, keyed by its URL; where pictures are shown, what is none is rejected."""
-    for found in objects.list():
-        why = _broken(objects, found, check_images)
-        if why:
-            rejects.append(Reject(found.key, why))
-        else:
-            yield tool.data_for(Item(key=found.key), field, found.key)
+    def __add__(self, other: Pulled) -> Pulled:
+        return Pulled(
+            self.tasks + other.tasks,
+            self.deleted_tasks + other.deleted_tasks,
+            self.annotations + other.annotations,
+            other.version,
+        )
 
 
-def _broken(objects: Objects, found: Object, check_images: bool) -> str:
-    if not found.size:
-        return "the object is empty"
-    if check_images and not is_image(objects.head(found.path, CHECK_BYTES)):
-        return "this is not a picture that a browser shows"
-    return ""
-
-
-def items_of_manifest(
-    path: Path, tool: LabelingTool, field: str, raw: Objects, rejects: list[Reject]
-) -> Iterator[Item]:
-    """An item for every row of a CSV, JSONL or Parquet file.
-
-    Column `key` names the item. A column named like the field that is shown holds the object's URL, or its
-    path below the bucket's; without it the key is taken for that. All columns become the task's data.
-    """
-    seen: set[str] = set()
-    for number, row in _rows(path, rejects):
-        where = f"{path}:{number}"
-        key = str(row.get("key") or "").strip()
-        if not key:
-            rejects.append(Reject(where, "the row has no key: fill the column `key`"))
-        elif key in seen:
-            rejects.append(Reject(where, f"the key {key} stands in an earlier row: keys name one item each"))
-        else:
-            seen.add(key)
-            shown = str(row.get(field) or key)
-            url = shown if "://" in shown else f"{raw.url.rstrip('/')}/{shown.lstrip('/')}"
-            data = {name: value for name, value in row.items() if name != "key" and value is not None}
-            yield tool.data_for(Item(key=key, data=data), field, url)
-
-
-def _rows(path: Path, rejects: list[Reject]) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
-        raise UsageError(f"there is no manifest {path}", "name a CSV, JSONL or Parquet file")
-    if path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            for row in reader:
-                yield reader.line_num, {k: v for k, v in row.items() if k and v not in (None, "")}
-    elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as file:
-            yield from _json_lines(path, file, rejects)
-    elif path.suffix == ".parquet":
-        for number, row in enumerate(pl.read_parquet(path).iter_rows(named=True), 1):
-            yield number, row
-    else:
-        raise UsageError(f"{path} is no manifest we read", "name a .csv, .jsonl or .parquet file")
-
-
-def _json_lines(
-    path: Path, lines: Iterator[str], rejects: list[Reject]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            rejects.append(Reject(f"{path}:{number}", f"the line is not JSON: {error}"))
-            continue
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            rejects.append(Reject(f"{path}:{number}", "the line is not a JSON object"))
+# Push.
 
 
 def push(
     tool: LabelingTool,
-    items: Iterator[Item],
+    store: Store,
+    source: Source,
     rejects: list[Reject],
+    ledger: Ledger,
+    effects: Effects | None = None,
     progress: Progress = lambda _: None,
+    up_to_date: bool = True,
 ) -> Pushed:
-    """Make every item a task, each exactly once by its key, however often this runs.
+    """Make every item a task, each exactly once by its key, however often this runs or breaks off.
+
+    Pull first, and pull again afterwards: the store tells what the tool holds.
 
     Args:
-        items: what should be in the tool.
-        rejects: what was not taken already; refused items are added.
+        source: what should be in the tool.
+        rejects: what `source` did not take; refused items are added.
+        ledger: where a batch stands before it is sent.
+        effects: what changes of the raw data do.
         progress: told of every batch.
-
-    Returns:
-        How many were new and how many the tool had.
+        up_to_date: whether the store is what the tool holds; else the tool is asked for its keys.
     """
-    done, refused = Pushed(rejects=rejects), 0
-    known = set(tool.known_keys())
-    for batch in batches(items, tool.capabilities.import_batch):
-        new = list({item.key: item for item in batch if item.key not in known}.values())
-        taken = list(_sent(tool, new, rejects))
-        known.update(item.key for item in taken)
-        done.found += len(batch)
-        done.new += len(taken)
-        refused += len(new) - len(taken)
-        progress(len(batch))
-    done.found += len(rejects) - refused
-    done.known = done.found - done.new - len(rejects)
-    return done
+    tasks = store.current(TASK).select("key", "task", "version").unique("key", keep="first")
+    if not up_to_date:
+        keys = pl.DataFrame(
+            list(tool.known_keys().items()), schema={"key": pl.String, "task": pl.String}, orient="row"
+        )
+        tasks = keys.join(tasks, on=["key", "task"], how="left")
+    known = Known(dict(tasks.select("key", "task").iter_rows()), store.cursor_kept)
+    return _Push(tool, tasks, known, source, rejects, ledger, effects or Effects(), progress).run()
 
 
-def _sent(tool: LabelingTool, batch: list[Item], rejects: list[Reject]) -> Iterator[Item]:
-    """Send a batch. The tool takes it whole or not at all: a refused one is halved to find the culprit."""
-    if not batch:
-        return
-    try:
-        for _ in tool.add_items(batch):
-            pass
-        yield from batch
-    except BadRecord as error:
-        if len(batch) == 1:
-            rejects.append(Reject(batch[0].key, error.what))
+@dataclass
+class _Push:
+    """One push.
+
+    Attributes:
+        tasks: key, task, version of what the tool holds.
+        waiting: new items, until there are enough for a batch.
+        flagged: by the list in the tool, the tasks for a person to look at.
+    """
+
+    tool: LabelingTool
+    tasks: pl.DataFrame
+    known: Known
+    source: Source
+    rejects: list[Reject]
+    ledger: Ledger
+    effects: Effects
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.done = Pushed(rejects=self.rejects)
+        self.waiting: list[Listed] = []
+        self.flagged: dict[str, list[str]] = {CHANGED_QUEUE: [], GONE_QUEUE: []}
+
+    def run(self) -> Pushed:
+        done, seen, elsewhere = self.done, [pl.DataFrame(schema={"key": pl.String})], list[Listed]()
+        versions = set(self.tasks["version"]) - {None, ""}
+        for batch in batches(self.source, COMPARED_AT_ONCE):
+            compared = _compared(batch, self.tasks)
+            seen.append(compared.select("key"))
+            for listed, task, version in zip(batch, compared["task"], compared["version"], strict=True):
+                if task is None:
+                    # Its content may be known under a key that turns out to be gone.
+                    held = listed.tells_content and listed.version in versions
+                    (elsewhere if held else self.waiting).append(listed)
+                elif version and listed.version and version != listed.version:
+                    seen.append(self._changed(task, listed))
+                else:
+                    done.known += 1
+            self._send(all_of_it=False)
+            self.progress(len(batch))
+        unseen = self.tasks.join(pl.concat(seen), on="key", how="anti").sort("key")
+        gone = unseen.filter(pl.Series([self.source.holds(key) for key in unseen["key"]], dtype=pl.Boolean))
+        gone = self._moved(elsewhere, gone)
+        self._send(all_of_it=True)
+        self._gone(gone)
+        self._flag()
+        done.found = done.new + done.known + done.changed + done.moved + len(self.rejects)
+        return done
+
+    # new items
+
+    def _send(self, all_of_it: bool) -> None:
+        size = self.tool.capabilities.import_batch
+        whole = len(self.waiting) if all_of_it else len(self.waiting) // size * size
+        for batch in batches(self.waiting[:whole], size):
+            self._send_batch([item for listed in batch if (item := self._ready(listed))])
+        del self.waiting[:whole]
+
+    def _ready(self, listed: Listed) -> Item | None:
+        try:
+            return self.source.item(listed, self.tool)
+        except BadRecord as error:
+            self.rejects.append(Reject(listed.key, error.what))
+            return None
+
+    def _send_batch(self, batch: list[Item]) -> None:
+        """Send a batch. The tool takes all of it or none: a refused one is halved to find the culprit."""
+        if not batch:
             return
-        middle = len(batch) // 2
-        yield from _sent(tool, batch[:middle], rejects)
-        yield from _sent(tool, batch[middle:], rejects)
+        number = self.ledger.begin([item.key for item in batch], datetime.now(UTC))
+        try:
+            for _ in self.tool.add_items(batch, self.known):
+                self.done.new += 1
+        except BadRecord as error:
+            self.ledger.end(number)
+            if len(batch) == 1:
+                self.rejects.append(Reject(batch[0].key, error.what))
+                return
+            middle = len(batch) // 2
+            self._send_batch(batch[:middle])
+            self._send_batch(batch[middle:])
+        else:
+            self.ledger.end(number)
+
+    # items that are not what they were
+
+    def _changed(self, task: str, listed: Listed) -> pl.DataFrame:
+        """Do what is asked for where an item's content changed; returns the key of another task for it."""
+        key = f"{listed.key}#{listed.version}"
+        if self.effects.on_change is OnChange.NEW_TASK:
+            if key in self.known.keys:
+                self.done.known += 1
+            else:
+                self.done.changed += 1
+                self.waiting.append(replace(listed, key=key))
+            return pl.DataFrame({"key": [key]})
+        self.done.changed += 1
+        if self.effects.on_change is OnChange.FLAG:
+            self.flagged[CHANGED_QUEUE].append(task)
+        elif item := self._ready(listed):
+            self.tool.update_item(task, item)
+            self.done.updated += 1
+        return pl.DataFrame(schema={"key": pl.String})
+
+    def _moved(self, elsewhere: Sequence[Listed], gone: pl.DataFrame) -> pl.DataFrame:
+        """Let tasks follow what moved: one key is gone, one has come, and their content is the same.
+
+        Returns:
+            What is gone for good.
+        """
+        came = Counter(listed.version for listed in elsewhere)
+        went = Counter(gone["version"])
+        task_of = dict(gone.select("version", "task").iter_rows())
+        followed = []
+        for listed in elsewhere:
+            if came[listed.version] == went[listed.version] == 1 and (item := self._ready(listed)):
+                self.tool.update_item(task_of[listed.version], item)
+                followed.append(task_of[listed.version])
+                self.done.moved += 1
+            else:
+                self.waiting.append(listed)
+        return gone.filter(~pl.col("task").is_in(followed))
+
+    def _gone(self, gone: pl.DataFrame) -> None:
+        self.done.gone = len(gone)
+        if self.effects.on_delete is OnDelete.FLAG:
+            self.flagged[GONE_QUEUE] += gone["task"].to_list()
+        elif self.effects.on_delete is OnDelete.REMOVE_UNLABELED:
+            if len(gone) > max(1, self.effects.most_removed * len(self.tasks)):
+                why = f"the raw data of {len(gone)} of {len(self.tasks)} tasks is gone; none was deleted"
+                self.rejects.append(Reject("the listing", why))
+                self.flagged[GONE_QUEUE] += gone["task"].to_list()
+                return
+            for task in self.tool.read_tasks(gone["task"].to_list()):
+                if task.annotations:
+                    self.flagged[GONE_QUEUE].append(task.id)
+                    continue
+                try:
+                    self.tool.delete_task(task)
+                    self.done.removed += 1
+                except Conflict:
+                    self.flagged[GONE_QUEUE].append(task.id)
+
+    def _flag(self) -> None:
+        if self.tool.capabilities.review_queue:
+            for name, tasks in self.flagged.items():
+                if tasks:
+                    self.done.queues[name] = self.tool.review_queue(name, tasks)
 
 
-def shows_images(tool: LabelingTool, field: str) -> bool:
-    """Whether the tool shows this field of a task's data as a picture."""
-    return ("image", field) in tool.read_ontology().objects.values()
+def _compared(batch: Sequence[Listed], tasks: pl.DataFrame) -> pl.DataFrame:
+    """The task and its version of each item of a batch; null where there is none."""
+    keys = pl.DataFrame({"key": [listed.key for listed in batch]}, schema={"key": pl.String})
+    return keys.join(tasks, on="key", how="left", maintain_order="left")
 
 
 def connect(tool: LabelingTool, url: str, options: Mapping[str, str]) -> None:
     """Connect the tool to the bucket that the items come from, so that it can show them."""
     if tool.capabilities.connect_bucket and not url.startswith("memory:"):
         tool.connect_bucket(Bucket(url, options))
+
+
+def image_fields(tool: LabelingTool) -> frozenset[str]:
+    """The fields of a task's data that the tool shows as pictures."""
+    return frozenset(field for kind, field in tool.read_ontology().objects.values() if kind == "image")
+
+
+def settle(tool: LabelingTool, ledger: Ledger) -> None:
+    """Wait for what was sent before a crash: the tool may still be working on it.
+
+    A batch that is not there after a while never came.
+    """
+    begun = ledger.begun()
+    if not begun:
+        return
+    keys = [key for _, batch in begun for key in batch]
+    waiting = Retrying(
+        retry=retry_if_result(lambda arrived: len(arrived) < len(keys)),
+        wait=wait_exponential(multiplier=0.5, max=5),
+        stop=stop_after_delay(LONGEST_WAIT_SECONDS),
+        retry_error_callback=lambda _: None,
+    )
+    waiting(tool.tasks_of, keys)
+    for number, _ in begun:
+        ledger.end(number)
+
+
+def undouble(tool: LabelingTool, store: Store, rejects: list[Reject]) -> int:
+    """Delete the later task where two pushes at the same moment made two of one item; returns how many.
+
+    The store must be what the tool holds. Of two that people have answered none is deleted, but named.
+    """
+    tasks = store.current(TASK)
+    twice = tasks.filter(pl.col("key").is_duplicated())
+    answered = set(store.current(ANNOTATION)["task"]) if len(twice) else set()
+    deleted = 0
+    for (key,), each in twice.sort("created_at").group_by("key", maintain_order=True):
+        ids = each["task"].to_list()
+        kept = next((id for id in ids if id in answered), ids[0])
+        for task in tool.read_tasks([id for id in ids if id != kept]):
+            if task.annotations:
+                why = f"there are two tasks for it, {kept} and {task.id}, and people answered both"
+                rejects.append(Reject(str(key), why))
+            else:
+                tool.delete_task(task)
+                deleted += 1
+    return deleted
+
+
+def sync(
+    tool: LabelingTool,
+    store: Store,
+    source: Source,
+    rejects: list[Reject],
+    ledger: Ledger,
+    effects: Effects | None = None,
+    progress: Progress = lambda _: None,
+) -> tuple[Pulled, Pushed]:
+    """Pull, push, and pull what the push made: afterwards bucket, tool and store agree.
+
+    Args: as of `push`.
+    """
+    settle(tool, ledger)
+    pulled = pull(tool, store, progress)
+    pushed = push(tool, store, source, rejects, ledger, effects, progress)
+    if pushed.new or pushed.updated or pushed.moved or pushed.removed:
+        pulled += pull(tool, store)
+        pushed.doubles = undouble(tool, store, rejects)
+        if pushed.doubles:
+            pulled += pull(tool, store)
+    return pulled, pushed
+
+
+# Pull.
 
 
 def pull(tool: LabelingTool, store: Store, progress: Progress = lambda _: None) -> Pulled:
@@ -211,27 +392,43 @@ def pull(tool: LabelingTool, store: Store, progress: Progress = lambda _: None) 
         What changed. Interrupted anywhere, the next pull goes on where the last page was kept.
     """
     done, ontology = Pulled(), tool.read_ontology()
+
+    def keep(tasks: Sequence[Task], cursor: str, gone: Sequence[str] = ()) -> None:
+        done.annotations += store.append(tasks, cursor, datetime.now(UTC), gone, ontology)
+        done.tasks += len(tasks)
+        done.deleted_tasks += len(gone)
+        progress(len(tasks))
+
     for page in tool.changed_tasks(store.cursor_kept):
-        done.annotations += store.append(page.tasks, page.cursor, datetime.now(UTC), ontology=ontology)
-        done.tasks += len(page.tasks)
-        progress(len(page.tasks))
-    gone, cursor = _deleted_tasks(tool, store), store.cursor_kept or ""
+        keep(page.tasks, page.cursor)
+    cursor = store.cursor_kept or ""
+    gone = _deleted_tasks(tool, store)
     if gone or cursor:
-        done.annotations += store.append([], cursor, datetime.now(UTC), gone, ontology)
-        done.deleted_tasks = len(gone)
+        keep([], cursor, gone)
+    for tasks in batches(_silently_changed(tool, store), tool.capabilities.import_batch):
+        keep(tasks, cursor)
     done.version = store.version
     return done
 
 
 def _deleted_tasks(tool: LabelingTool, store: Store) -> list[str]:
     """Tasks that we have and the tool has not. Nothing is lost to us, so equal counts mean equal sets."""
-    if store.version is None:
-        return []
-    ours = store.current(TASK)["task"]
-    if len(ours) == tool.count_tasks():
+    if store.count(TASK) == tool.count_tasks():
         return []
     theirs = set(tool.task_ids())
-    return [task for task in ours if task not in theirs]
+    return [task for task in store.current(TASK)["task"] if task not in theirs]
+
+
+def _silently_changed(tool: LabelingTool, store: Store) -> Iterator[Task]:
+    """Tasks whose predictions changed without the tool calling the tasks changed; again by their count."""
+    if not tool.capabilities.predictions or store.count(PREDICTION) == tool.count_predictions():
+        return
+    seen = set()
+    for task in tool.tasks_with_predictions():
+        seen.add(task.id)
+        yield task
+    bare = set(store.current(PREDICTION)["task"]) - seen
+    yield from tool.read_tasks(sorted(bare))
 
 
 def standing(tool: LabelingTool, store: Store) -> dict[str, Any]:

@@ -77,6 +77,19 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What a store holds of the tool, so that it need not be asked for.
+
+    Attributes:
+        keys: the task id of every key.
+        cursor: how far the pull had come; what is newer is looked up.
+    """
+
+    keys: Mapping[str, str]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Webhook:
     """A registration at the tool: where it knocks when something changed."""
 
@@ -150,19 +163,42 @@ class LabelingTool(Protocol):
         """Show each task to so many people, each blind to the others."""
         ...
 
-    def add_items(self, items: Iterable[Item]) -> Iterator[Task]:
+    def add_items(self, items: Iterable[Item], known: Known | None = None) -> Iterator[Task]:
         """Make a task of each item; an item whose key has one already gives that one.
 
         Looks first, sends once, and looks again where an answer did not come. Tasks come back without
         their annotations, in the order of the items, batch by batch: what was yielded is in the tool.
+
+        Args:
+            known: what need not be looked up, since the caller has pulled it.
 
         Raises:
             BadRecord: naming the key, if the tool refuses an item; its batch is not sent.
         """
         ...
 
+    def tasks_of(self, keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """The ids of the tasks that these keys have, the oldest first; a key without one is left out."""
+        ...
+
     def known_keys(self) -> Mapping[str, str]:
         """The task id of every key the tool has."""
+        ...
+
+    def update_item(self, task_id: str, item: Item) -> None:
+        """Replace what a task shows, and its key and version; its annotations stay. Twice is once.
+
+        Raises:
+            Conflict: if the task is gone.
+        """
+        ...
+
+    def delete_task(self, task: Task) -> None:
+        """Delete a task that still holds what it held; one that is gone is deleted already.
+
+        Raises:
+            Conflict: if its annotations are others than those of `task`.
+        """
         ...
 
     def data_for(self, item: Item, field: str, url: str) -> Item:
@@ -170,7 +206,7 @@ class LabelingTool(Protocol):
         ...
 
     def changed_tasks(self, since: str | None) -> Iterator[Page]:
-        """Tasks changed since a cursor, each with ALL its current annotations.
+        """Tasks changed since a cursor, each with ALL its current annotations and predictions.
 
         None is missed; some may come twice. Stopping after any page and going on from its cursor loses
         nothing. Nothing changed: no page, or a page that holds what is known already.
@@ -221,8 +257,28 @@ class LabelingTool(Protocol):
         """
         ...
 
+    def read_tasks(self, ids: Sequence[str]) -> Iterator[Task]:
+        """Those of these tasks that are there, each with all its annotations and predictions."""
+        ...
+
+    def count_predictions(self) -> int:
+        """How many predictions there are; cheap."""
+        ...
+
+    def tasks_with_predictions(self) -> Iterator[Task]:
+        """All tasks that have a prediction: some tools store them without calling the task changed."""
+        ...
+
     def write_predictions(self, predictions: Iterable[Prediction]) -> int:
-        """Show a model's answers to people; returns how many were stored."""
+        """Show a model's answers to people; returns how many were stored.
+
+        A task has one prediction of each version of a model: one that says the same is left, one that says
+        something else is replaced.
+        """
+        ...
+
+    def delete_predictions(self, predictions: Iterable[Prediction]) -> int:
+        """Take predictions away; returns how many. What is gone is gone already."""
         ...
 
     def review_queue(self, name: str, task_ids: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from connector.adapters.base import Bucket, LabelingTool
+from connector.adapters.base import Bucket, Known, LabelingTool
 from connector.errors import AuthError, BadRecord, Conflict, ConnectorError, Unsupported, UsageError
 from connector.model import Annotation, Item, Prediction, Task
 
@@ -202,6 +202,64 @@ class LabelingToolContract:
         assert [task.id for task in self.add(again, "c", "b", "a")][1:] == [first[1], first[0]]
         assert tool.count_tasks() == 3
 
+    def test_what_was_pulled_need_not_be_looked_up(
+        self, tool: LabelingTool, open_tool: Callable[[], LabelingTool]
+    ) -> None:
+        a, b = self.add(tool, "a", "b")
+        pulled, cursor = read(tool)
+        [c] = self.add(tool, "c")
+        known = Known({task.key: task.id for task in pulled.values()}, cursor)
+        again = open_tool().add_items((self.item(key) for key in ("d", "c", "b", "a")), known)
+        assert [task.id for task in again][1:] == [c.id, b.id, a.id]
+        assert tool.count_tasks() == 4
+
+    def test_the_tasks_of_keys_are_told(self, tool: LabelingTool) -> None:
+        keys = [f"s3://raw/ü {n:03} #&+?%.png" for n in range(150)]
+        tasks = {task.key: (task.id,) for task in self.add(tool, *keys)}
+        found = tool.tasks_of([*keys[:130], "nobody's", "task:999999999"])
+        assert {key: tuple(ids) for key, ids in found.items()} == {key: tasks[key] for key in keys[:130]}
+        assert tool.tasks_of([]) == {}
+
+    def test_what_a_task_shows_can_be_replaced(self, tool: LabelingTool, people: Sequence[str]) -> None:
+        [task] = self.add(tool, "a")
+        held = self.write(tool, task, people[0], self.choice("cat"))
+        _, cursor = read(tool)
+        item = Item(key="b", data={"image": "https://example.com/new.png"}, version="e2")
+        for _ in range(2):
+            tool.update_item(task.id, item)
+        now = tool.read_task(task.id)
+        assert (now.key, now.data, now.version) == ("b", item.data, "e2")
+        assert now.annotations == (held,)
+        assert tool.tasks_of(["a", "b"]) == {"b": [task.id]}
+        assert read(tool, cursor)[0][task.id] == now
+        with pytest.raises(Conflict):
+            tool.update_item("999999999", item)
+
+    def test_the_version_of_what_is_shown_survives(self, tool: LabelingTool) -> None:
+        [task] = tool.add_items([self.item("a").model_copy(update={"version": '"e1-7"'})])
+        assert tool.read_task(task.id).version == task.version == '"e1-7"'
+        assert tool.read_task(task.id).data == self.item("a").data
+
+    def test_a_task_is_deleted_unless_somebody_answered_it_meanwhile(
+        self, tool: LabelingTool, people: Sequence[str]
+    ) -> None:
+        a, b = (tool.read_task(task.id) for task in self.add(tool, "a", "b"))
+        for _ in range(2):
+            tool.delete_task(a)
+        assert list(tool.task_ids()) == [b.id]
+        answer = self.write(tool, b, people[0], self.choice("cat"))
+        with pytest.raises(Conflict):
+            tool.delete_task(b)
+        assert tool.read_task(b.id).annotations == (answer,)
+        assert [task.key for task in self.add(tool, "a")] == ["a"]
+
+    def test_many_tasks_are_read_at_once_and_what_is_gone_is_left_out(self, tool: LabelingTool) -> None:
+        tasks = self.add(tool, *(f"k{n}" for n in range(120)))
+        asked = [task.id for task in tasks[5:]]
+        found = list(tool.read_tasks([*asked, *NO_SUCH_IDS]))
+        assert sorted(task.id for task in found) == sorted(asked)
+        assert list(tool.read_tasks([])) == []
+
     def test_every_key_is_known_with_its_task(self, tool: LabelingTool) -> None:
         tasks = self.add(tool, "a", "b", "c", "d")
         assert dict(tool.known_keys()) == {task.key: task.id for task in tasks}
@@ -233,6 +291,9 @@ class LabelingToolContract:
         tool.set_overlap(3)
         [task] = self.add(tool, "a")
         assert tool.read_task(task.id).overlap == 3
+        known, cursor = read(tool)
+        tool.set_overlap(2)
+        assert (known | read(tool, cursor)[0])[task.id].overlap == 2
 
     # what annotators said
 
@@ -246,7 +307,7 @@ class LabelingToolContract:
         edited = self.edit(tool, stored, self.choice("dog"))
         assert edited == tool.read_annotation(str(stored.id))
         assert (edited.id, edited.created_at) == (stored.id, stored.created_at)
-        assert [region.value for region in edited.regions] == [{"choices": ["dog"]}]
+        assert json.loads(edited.result) == [self.choice("dog")]
 
     def test_every_annotators_answer_survives(self, tool: LabelingTool, people: Sequence[str]) -> None:
         [task] = self.add(tool, "a")
@@ -261,9 +322,9 @@ class LabelingToolContract:
         [task] = self.add(tool, "a")
         empty = self.write(tool, task, people[0])
         skipped = self.write(tool, task, people[1], cancelled=True)
-        assert {a.id: (a.regions, a.cancelled) for a in tool.read_task(task.id).annotations} == {
-            empty.id: ((), False),
-            skipped.id: ((), True),
+        assert {a.id: (a.result, a.cancelled) for a in tool.read_task(task.id).annotations} == {
+            empty.id: ("[]", False),
+            skipped.id: ("[]", True),
         }
 
     def test_fields_we_do_not_understand_survive(self, tool: LabelingTool, people: Sequence[str]) -> None:
@@ -412,19 +473,69 @@ class LabelingToolContract:
 
     # predictions, the review queue, the bucket
 
+    def predicted(self, task: Task, label: str, model: str, score: float | None = 0.75) -> Prediction:
+        """What a model says to `animal`."""
+        said = json.dumps([self.choice(label)])
+        return Prediction(task_id=task.id, result=said, model_version=model, score=score)
+
+    def said(self, tool: LabelingTool, task: Task) -> list[tuple[str, str, float | None]]:
+        """What the models say of a task."""
+        found = tool.read_task(task.id).predictions
+        regions = [(p, json.loads(p.result)[0]) for p in found]
+        return sorted((p.model_version, r["value"]["choices"][0], p.score) for p, r in regions)
+
     def test_predictions_are_counted_and_are_nobodys_answer(self, tool: LabelingTool) -> None:
-        a, b = self.add(tool, "a", "b")
-        said = json.dumps([self.choice("cat")])
-        predictions = [
-            Prediction(task_id=task.id, result=said, model_version="v1", score=0.75) for task in (a, b)
-        ]
+        a, b, c = self.add(tool, "a", "b", "c")
+        predictions = [self.predicted(task, "cat", "v1") for task in (a, b)]
         if not tool.capabilities.predictions:
+            for call in (tool.write_predictions, tool.delete_predictions):
+                with pytest.raises(Unsupported):
+                    call(predictions)
             with pytest.raises(Unsupported):
-                tool.write_predictions(predictions)
+                tool.count_predictions()
             return
         assert tool.write_predictions(iter(predictions)) == 2
         assert tool.write_predictions([]) == 0
         assert tool.read_task(a.id).annotations == ()
+        assert self.said(tool, a) == [("v1", "cat", 0.75)]
+        assert tool.count_predictions() == 2
+        assert sorted(task.id for task in tool.tasks_with_predictions()) == sorted([a.id, b.id])
+        assert tool.read_task(c.id).predictions == ()
+
+    def test_a_task_has_one_prediction_of_each_version_of_a_model(self, tool: LabelingTool) -> None:
+        if not tool.capabilities.predictions:
+            return
+        a, b = self.add(tool, "a", "b")
+        tool.write_predictions([self.predicted(a, "cat", "v1"), self.predicted(b, "dog", "v1", None)])
+        kept = tool.read_task(a.id).predictions
+        again = [
+            self.predicted(a, "cat", "v1"),
+            self.predicted(b, "cat", "v1"),
+            self.predicted(b, "dog", "v2"),
+        ]
+        assert tool.write_predictions(again) == 2
+        assert tool.read_task(a.id).predictions == kept
+        assert self.said(tool, b) == [("v1", "cat", 0.75), ("v2", "dog", 0.75)]
+
+    def test_predictions_are_taken_away(self, tool: LabelingTool) -> None:
+        if not tool.capabilities.predictions:
+            return
+        a, b = self.add(tool, "a", "b")
+        models = [self.predicted(task, "cat", model) for task in (a, b) for model in ("v1", "v2")]
+        tool.write_predictions(models)
+        stale = [p for p in tool.read_task(a.id).predictions if p.model_version == "v1"]
+        stale += tool.read_task(b.id).predictions
+        assert tool.delete_predictions(stale) == 3
+        assert tool.delete_predictions(stale) == 0
+        assert (self.said(tool, a), self.said(tool, b)) == ([("v2", "cat", 0.75)], [])
+
+    def test_a_prediction_for_a_task_that_is_gone_is_a_conflict(self, tool: LabelingTool) -> None:
+        if not tool.capabilities.predictions:
+            return
+        [a] = self.add(tool, "a")
+        lost = Prediction(task_id="999999999", result="[]", model_version="v1")
+        with pytest.raises(Conflict):
+            tool.write_predictions([self.predicted(a, "cat", "v1"), lost])
 
     def test_a_review_queue_of_the_same_name_is_replaced(self, tool: LabelingTool) -> None:
         a, b, c = (task.id for task in self.add(tool, "a", "b", "c"))

@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from connector.adapters.base import Bucket, LabelingTool, Webhook
+from connector.adapters.base import Bucket, Known, LabelingTool, Webhook
 from connector.errors import Conflict, Unsupported
 from connector.model import Annotation, Item, Ontology, Prediction, Task
 
 _READS = {
-    *("capabilities", "check", "whoami", "read_ontology", "parse_ontology", "known_keys", "data_for"),
+    *(
+        "capabilities",
+        "check",
+        "whoami",
+        "read_ontology",
+        "parse_ontology",
+        "known_keys",
+        "tasks_of",
+        "read_tasks",
+        "count_predictions",
+        "tasks_with_predictions",
+        "data_for",
+    ),
     *("changed_tasks", "task_ids", "count_tasks", "annotators", "read_annotation", "read_task"),
     *("webhooks", "parse_event"),
 }
@@ -39,10 +51,16 @@ class DryRun:
     def set_overlap(self, annotators: int) -> None:
         """Nothing is set."""
 
-    def add_items(self, items: Iterable[Item]) -> Iterator[Task]:
-        known = self._tool.known_keys()
+    def add_items(self, items: Iterable[Item], known: Known | None = None) -> Iterator[Task]:
+        keys = known.keys if known else self._tool.known_keys()
         for item in items:
-            yield Task(id=known.get(item.key, "new"), key=item.key, data=item.data)
+            yield Task(id=keys.get(item.key, "new"), key=item.key, data=item.data, version=item.version)
+
+    def update_item(self, task_id: str, item: Item) -> None:
+        """Nothing is replaced."""
+
+    def delete_task(self, task: Task) -> None:
+        """Nothing is deleted."""
 
     def write_annotation(self, annotation: Annotation, expect: str | None) -> Annotation:
         if annotation.id is None or expect is None:
@@ -58,6 +76,9 @@ class DryRun:
             raise Conflict(f"annotation {id} was changed since it was pulled", "run `connector pull`")
 
     def write_predictions(self, predictions: Iterable[Prediction]) -> int:
+        return sum(1 for _ in predictions)
+
+    def delete_predictions(self, predictions: Iterable[Prediction]) -> int:
         return sum(1 for _ in predictions)
 
     def review_queue(self, name: str, task_ids: Sequence[str]) -> str:

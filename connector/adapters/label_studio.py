@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -21,7 +22,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from connector.adapters.base import Bucket, Capabilities, Check, Page, WakeUp, Webhook, batches
+from connector.adapters.base import Bucket, Capabilities, Check, Known, Page, WakeUp, Webhook, batches
 from connector.adapters.label_studio_config import parse_config
 from connector.adapters.label_studio_server import Missing, Server, decoded
 from connector.errors import (
@@ -34,7 +35,7 @@ from connector.errors import (
     UsageError,
 )
 from connector.model import Annotation, Annotator, Item, Ontology, Prediction, Task, dump_json
-from connector.retry import patient
+from connector.retry import READ_SECONDS, patient
 
 if TYPE_CHECKING:
     pass
@@ -47,6 +48,9 @@ _Listed = tuple[list[dict[str, Any]], int, datetime]
 KEY_FIELD = "connector_key"
 """Where a task's data keeps the item's key. Label Studio ignores ids of ours, but filters by data fields."""
 
+VERSION_FIELD = "connector_version"
+"""Where it keeps the version of what the task shows, if there is one."""
+
 PULL = "run `connector pull`"
 
 SECRET_HEADER = "X-Connector-Secret"
@@ -56,9 +60,18 @@ PAGE_SIZE = 1000
 
 TASK_FIELDS = (
     "id,data,overlap,created_at,updated_at,"
-    "annotations,result,completed_by,was_cancelled,ground_truth,lead_time"
+    "annotations,result,completed_by,was_cancelled,ground_truth,lead_time,"
+    "predictions,model_version,score"
 )
-"""A sparse selection, applied to tasks and to their annotations by name: half the bytes, twice the speed."""
+"""A sparse selection, applied to tasks, their annotations and predictions by name: half the bytes, twice the
+speed."""
+
+NAMED_AT_ONCE = 100
+"""So many keys or ids stand in one request, at most: they are part of an address, and addresses have an
+end."""
+
+ADDRESS_LENGTH = 3000
+"""Characters of keys in one request: servers in front of Label Studio take 4 KB or more."""
 
 LATE_COMMIT_SECONDS = 61
 """`updated_at` is stamped before the commit that makes it visible: what is younger is read once more. One
@@ -83,12 +96,14 @@ class _Cursor:
         safe: nothing can appear late before this time; the next pull starts here.
         count: how many tasks we saw from `safe` on, or None in the middle of a pull.
         tasks: how many tasks the project had at the end of the pull.
+        overlap: how many people labeled each task when the pull began.
     """
 
     read: str
     safe: str
     count: int | None = None
     tasks: int | None = None
+    overlap: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> _Cursor:
@@ -112,6 +127,7 @@ class LabelStudio:
         token: an access token of either kind (personal, or legacy).
         project: the project's id.
         files_root: the server's LOCAL_FILES_DOCUMENT_ROOT, for pictures that lie in a folder.
+        timeout: seconds to wait for an answer.
         page_size: how many tasks are read at once.
     """
 
@@ -129,14 +145,19 @@ class LabelStudio:
     )
 
     def __init__(
-        self, url: str, token: str, project: int, files_root: str = "/", page_size: int = PAGE_SIZE
+        self,
+        url: str,
+        token: str,
+        project: int,
+        files_root: str = "/",
+        page_size: int = PAGE_SIZE,
+        timeout: float | str = READ_SECONDS,
     ) -> None:
         self.project = project
         self._page_size = page_size
         self._files_root = files_root
-        self._server = Server(url, token)
+        self._server = Server(url, token, _seconds(timeout))
         self._keys: dict[str, str] = {}
-        self._last_task = -1
         self._names: dict[int, str] = {}
 
     # who we are, and what is wrong
@@ -170,7 +191,7 @@ class LabelStudio:
         return f"{self.project} “{project['title']}”, {project.get('task_number') or 0} tasks"
 
     def _check_overlap(self) -> str:
-        overlap = int(self._project().get("maximum_annotations") or 1)
+        overlap = self._overlap()
         if overlap < 2:
             raise UsageError(
                 "each task is shown to one person only, so agreement cannot be measured",
@@ -198,7 +219,7 @@ class LabelStudio:
 
     def set_overlap(self, annotators: int) -> None:
         # The interface offers this in the paid edition only; the API does it in every edition.
-        if int(self._project().get("maximum_annotations") or 1) == annotators:
+        if self._overlap() == annotators:
             return  # setting it anew would reset the overlap of single tasks
         with self._server.sdk() as client:
             client.projects.update(id=self.project, maximum_annotations=annotators)
@@ -206,43 +227,53 @@ class LabelStudio:
     # items to tasks
 
     def known_keys(self) -> Mapping[str, str]:
-        self._learn_keys()
+        self._learn_keys(None)
         return self._keys
 
-    def _learn_keys(self) -> None:
-        """Read the keys of tasks newer than the last we know."""
-        self._last_task = max(self._last_task, 0)
-        while True:
-            newer = _filter("id", "greater", "Number", self._last_task)
-            tasks, _, _ = self._list([newer], order="tasks:id", include="id,data", task_only=True)
-            for task in tasks:
-                self._keys.setdefault(_key(task), str(task["id"]))
-                self._last_task = max(self._last_task, int(task["id"]))
-            if len(tasks) < self._page_size:
-                return
+    def _learn_keys(self, since: str | None) -> None:
+        """Read the keys of the tasks made since a time, or of all."""
+        made = [_filter("created_at", "greater_or_equal", "Datetime", since)] if since else []
+        for task in self._by_id(made, "id,data", task_only=True):
+            self._keys.setdefault(_key(task), str(task["id"]))
 
-    def add_items(self, items: Iterable[Item]) -> Iterator[Task]:
-        if self._last_task < 0:
-            self._learn_keys()
+    def tasks_of(self, keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        found: dict[str, list[str]] = {}
+        for some in _short(keys):
+            named = _filter(f"data.{KEY_FIELD}", "in_list", "String", some)
+            for task in self._by_id([named], "id,data", task_only=True):
+                found.setdefault(_key(task), []).append(str(task["id"]))
+        strangers = [id for id in map(_stranger, keys) if id]
+        found |= {task.key: [task.id] for task in self.read_tasks(strangers) if task.key in keys}
+        return found
+
+    def add_items(self, items: Iterable[Item], known: Known | None = None) -> Iterator[Task]:
+        given = known.keys if known else {}
+        self._learn_keys(_Cursor.parse(known.cursor).safe if known and known.cursor else None)
         for batch in batches(items, self.capabilities.import_batch):
-            first_try = [True]
-
-            def send(batch: list[Item] = batch, first_try: list[bool] = first_try) -> None:
-                # After a failure nobody knows what arrived: look before sending again.
-                if not first_try[0]:
-                    self._learn_keys()
-                first_try[0] = False
-                self._import(batch)
-
-            patient(send)
+            missing = {i.key: i for i in batch if i.key not in self._keys and i.key not in given}
+            if missing:
+                self._import(missing)
             for item in batch:
-                yield Task(id=self._keys[item.key], key=item.key, data=item.data)
+                id = self._keys.get(item.key) or given[item.key]
+                yield Task(id=id, key=item.key, data=item.data, version=item.version)
 
-    def _import(self, batch: Sequence[Item]) -> None:
-        missing = {item.key: item for item in batch if item.key not in self._keys}
-        if not missing:
+    def _import(self, items: Mapping[str, Item]) -> None:
+        first_try = [True]
+
+        def send() -> None:
+            # After a failure nobody knows what arrived: look before sending again.
+            if not first_try[0]:
+                arrived = self.tasks_of(list(items))
+                self._keys.update({key: ids[0] for key, ids in arrived.items()})
+            first_try[0] = False
+            self._send([item for item in items.values() if item.key not in self._keys])
+
+        patient(send)
+
+    def _send(self, batch: Sequence[Item]) -> None:
+        if not batch:
             return
-        body = [{"data": {**item.data, KEY_FIELD: item.key}} for item in missing.values()]
+        body = [{"data": _data(item)} for item in batch]
         try:
             answer = self._server.post(
                 f"/api/projects/{self.project}/import", body, params={"return_task_ids": "true"}
@@ -250,17 +281,32 @@ class LabelStudio:
         except Missing as error:
             raise _no_project(self.project, self._server.url) from error
         except UsageError as error:
-            keys = list(missing)
-            raise BadRecord(f"Label Studio refused the batch {keys[0]} … {keys[-1]}: {error.what}") from error
-        for key, task_id in zip(missing, answer["task_ids"], strict=True):
-            self._keys[key] = str(task_id)
-            self._last_task = max(self._last_task, int(task_id))
+            first, last = batch[0].key, batch[-1].key
+            raise BadRecord(f"Label Studio refused the batch {first} … {last}: {error.what}") from error
+        for item, task_id in zip(batch, answer["task_ids"], strict=True):
+            self._keys[item.key] = str(task_id)
+
+    def update_item(self, task_id: str, item: Item) -> None:
+        with _task_is_there(task_id):
+            path = f"/api/tasks/{_number(task_id)}/"
+            self._server.send("PATCH", path, {"data": _data(item)})
+        self._keys[item.key] = task_id
+
+    def delete_task(self, task: Task) -> None:
+        held = next(iter(self.read_tasks([task.id])), None)
+        if held is None or held.created_at != task.created_at:
+            return  # an id that something new got
+        if held.revision != task.revision:
+            raise Conflict(f"task {task.id} was annotated since it was pulled", PULL)
+        with suppress(Missing):
+            self._server.send("DELETE", f"/api/tasks/{_number(task.id)}/")
+        self._keys.pop(task.key, None)
 
     def data_for(self, item: Item, field: str, url: str) -> Item:
         parts = urlsplit(url)
         if parts.scheme == "file":
             url = f"/data/local-files/?d={quote(self._below_root(unquote(parts.path)))}"
-        return Item(key=item.key, data={**item.data, field: url})
+        return item.model_copy(update={"data": {**item.data, field: url}})
 
     def _below_root(self, path: str) -> str:
         """The server knows a local file by its path below its document root."""
@@ -275,14 +321,18 @@ class LabelStudio:
     # tasks and their annotations
 
     def changed_tasks(self, since: str | None) -> Iterator[Page]:
-        cursor = _Cursor.parse(since) if since else None
+        cursor, overlap = _Cursor.parse(since) if since else None, self._overlap()
         if cursor and cursor.count is not None:
             unchanged, clock_went_back = self._look(cursor)
-            if unchanged:
-                return
-            if clock_went_back:
+            # Another overlap of the project changes that of every task, and none counts as changed.
+            if clock_went_back or overlap != cursor.overlap:
                 cursor = None
-        yield from self._read_from(cursor.safe if cursor else None)
+            elif unchanged:
+                return
+        yield from self._read_from(cursor.safe if cursor else None, overlap)
+
+    def _overlap(self) -> int:
+        return int(self._project().get("maximum_annotations") or 1)
 
     def _look(self, cursor: _Cursor) -> tuple[bool, bool]:
         """Whether nothing changed since the cursor, in one cheap request; whether the clock was set back."""
@@ -292,16 +342,18 @@ class LabelStudio:
         same = (total, newest, self.count_tasks()) == (cursor.count, cursor.read, cursor.tasks)
         return same, now < _instant(cursor.read) - timedelta(seconds=LATE_COMMIT_SECONDS)
 
-    def _read_from(self, start: str | None) -> Iterator[Page]:
+    def _read_from(self, start: str | None, overlap: int) -> Iterator[Page]:
         # The next page is asked for while the caller works on this one: the server takes most of the time.
         with ThreadPoolExecutor(max_workers=1) as ahead:
 
             def ask(since: str | None) -> Future[_Listed]:
                 return ahead.submit(self._list, [_since(since)] if since else [], "tasks:updated_at")
 
-            yield from self._read_pages(start, ask)
+            yield from self._read_pages(start, overlap, ask)
 
-    def _read_pages(self, start: str | None, ask: Callable[[str | None], Future[_Listed]]) -> Iterator[Page]:
+    def _read_pages(
+        self, start: str | None, overlap: int, ask: Callable[[str | None], Future[_Listed]]
+    ) -> Iterator[Page]:
         at, safe, complete = start, start or "", True
         recent: dict[int, str] = {}
         done_at_once: set[tuple[int, str]] = set()
@@ -329,47 +381,56 @@ class LabelStudio:
             if not full:
                 break
         if at is not None:
-            yield Page([], _Cursor(max(at, safe), safe, len(recent), self.count_tasks()).dump())
+            yield Page([], _Cursor(max(at, safe), safe, len(recent), self.count_tasks(), overlap).dump())
 
     def _all_of_one_moment(self, at: str) -> Iterator[dict[str, Any]]:
         """Tasks that share one `updated_at`, more than fit on a page: only their ids tell them apart."""
+        return self._by_id([_filter("updated_at", "equal", "Datetime", at)])
+
+    def _by_id(
+        self, where: Sequence[Mapping[str, Any]], include: str = TASK_FIELDS, task_only: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """All tasks that the filters let through, in the order of their ids."""
         last = 0
         while True:
-            where = [
-                _filter("updated_at", "equal", "Datetime", at),
-                _filter("id", "greater", "Number", last),
-            ]
-            tasks, _, _ = self._list(where, order="tasks:id")
+            newer = [*where, _filter("id", "greater", "Number", last)]
+            tasks, _, _ = self._list(newer, order="tasks:id", include=include, task_only=task_only)
             yield from tasks
             if len(tasks) < self._page_size:
                 return
             last = tasks[-1]["id"]
 
     def task_ids(self) -> Sequence[str]:
-        ids: list[str] = []
-        last = 0
-        while True:
-            newer = _filter("id", "greater", "Number", last)
-            tasks, _, _ = self._list([newer], order="tasks:id", include="id", task_only=True)
-            ids += [str(task["id"]) for task in tasks]
-            if len(tasks) < self._page_size:
-                return ids
-            last = tasks[-1]["id"]
+        return [str(task["id"]) for task in self._by_id([], "id", task_only=True)]
 
     def count_tasks(self) -> int:
-        params = {"ids": self.project, "include": "id,task_number"}
+        return self._count("task_number")
+
+    def count_predictions(self) -> int:
+        return self._count("total_predictions_number")
+
+    def _count(self, what: str) -> int:
+        params = {"ids": self.project, "include": f"id,{what}"}
         with _project_is_there(self.project, self._server.url):
             found = self._server.get("/api/projects/counts/", params)["results"]
         if not found:
             raise _no_project(self.project, self._server.url)
-        return int(found[0]["task_number"])
+        return int(found[0][what])
+
+    def tasks_with_predictions(self) -> Iterator[Task]:
+        some = _filter("total_predictions", "greater", "Number", 0)
+        return map(self._task, self._by_id([some]))
+
+    def read_tasks(self, ids: Sequence[str]) -> Iterator[Task]:
+        for some in batches(ids, NAMED_AT_ONCE):
+            named = _filter("id", "in_list", "Number", [int(id) for id in some if id.isdecimal()])
+            yield from map(self._task, self._by_id([named]))
 
     def read_task(self, id: str) -> Task:
-        with _instead_of_missing(Conflict(f"task {id} is not in the project any more", PULL)):
-            tasks, _, _ = self._list([_filter("id", "equal", "Number", _number(id))])
-            if not tasks:
-                raise Missing(f"there is no task {id}")
-        return self._task(tasks[0])
+        found = next(iter(self.read_tasks([id])), None)
+        if found is None:
+            raise Conflict(f"task {id} is not in the project any more", PULL)
+        return found
 
     def _list(
         self,
@@ -399,11 +460,13 @@ class LabelStudio:
         return Task(
             id=id,
             key=_key(raw),
-            data={k: v for k, v in raw["data"].items() if k != KEY_FIELD},
+            data={k: v for k, v in raw["data"].items() if k not in (KEY_FIELD, VERSION_FIELD)},
+            version=str(raw["data"].get(VERSION_FIELD) or ""),
             overlap=int(raw.get("overlap") or 1),
             created_at=raw["created_at"],
             updated_at=raw["updated_at"],
             annotations=tuple(self._annotation(a, id) for a in raw.get("annotations", ())),
+            predictions=tuple(_prediction(p, id) for p in raw.get("predictions", ())),
         )
 
     def _annotation(self, raw: Mapping[str, Any], task_id: str) -> Annotation:
@@ -531,8 +594,17 @@ class LabelStudio:
     # predictions, the review queue, the bucket
 
     def write_predictions(self, predictions: Iterable[Prediction]) -> int:
-        stored = 0
-        for batch in batches(predictions, PAGE_SIZE):
+        return sum(patient(self._store_predictions, batch) for batch in batches(predictions, PAGE_SIZE))
+
+    def _store_predictions(self, batch: Sequence[Prediction]) -> int:
+        """Looks first: what was sent before, and whose answer never came, is there already."""
+        wanted = {(p.task_id, p.model_version): p for p in batch}
+        held: dict[tuple[str, str], list[Prediction]] = {one: [] for one in wanted}
+        for one in self._predictions_of(batch):
+            held.get((one.task_id, one.model_version), []).append(one)
+        same = {key: [h for h in held[key] if _says(h) == _says(p)] for key, p in wanted.items()}
+        new = [p for key, p in wanted.items() if not same[key]]
+        if new:
             body = [
                 {
                     "task": _number(p.task_id),
@@ -540,11 +612,42 @@ class LabelStudio:
                     "model_version": p.model_version,
                     "score": p.score,
                 }
-                for p in batch
+                for p in new
             ]
-            answer = self._server.post(f"/api/projects/{self.project}/import/predictions", body)
-            stored += int(answer["created"])
-        return stored
+            self._server.post(f"/api/projects/{self.project}/import/predictions", body)
+        self.delete_predictions(h for key in wanted for h in held[key] if h not in same[key][:1])
+        return len(new)
+
+    def _predictions_of(self, batch: Sequence[Prediction]) -> list[Prediction]:
+        """What the tool holds on the tasks of a batch."""
+        ids = list(dict.fromkeys(p.task_id for p in batch))
+        tasks = {task.id: task for task in self.read_tasks(ids)}
+        gone = [id for id in ids if id not in tasks]
+        if gone:
+            raise Conflict(f"task {gone[0]} is not in the project any more", PULL)
+        return [p for task in tasks.values() for p in task.predictions]
+
+    def delete_predictions(self, predictions: Iterable[Prediction]) -> int:
+        deleted = 0
+        for batch in batches(predictions, PAGE_SIZE):
+            gone = {(p.id, p.created_at) for p in batch}
+            ids = list(dict.fromkeys(p.task_id for p in batch))
+            bare: list[int] = []
+            for task in self.read_tasks(ids):
+                named = [p for p in task.predictions if (p.id, p.created_at) in gone]
+                deleted += len(named)
+                if len(named) == len(task.predictions):
+                    bare.append(int(task.id))
+                    continue
+                for one in named:
+                    with suppress(Missing):
+                        self._server.send("DELETE", f"/api/predictions/{one.id}/")
+            if bare:
+                # All of a task at once, which is a hundred times faster.
+                params = f"id=delete_tasks_predictions&project={self.project}"
+                body = {"selectedItems": {"all": False, "included": bare}, "filters": _EVERYTHING}
+                self._server.send("POST", f"/api/dm/actions/?{params}", body)
+        return deleted
 
     def review_queue(self, name: str, task_ids: Sequence[str]) -> str:
         data = {
@@ -672,6 +775,64 @@ def _key(task: Mapping[str, Any]) -> str:
     return str(task["data"].get(KEY_FIELD) or f"task:{task['id']}")
 
 
+def _seconds(text: float | str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < math.inf:
+        raise UsageError(
+            f"tool.options.timeout must be seconds over 0, found {text!r}", "mend connector.toml"
+        )
+    return seconds
+
+
+def _stranger(key: str) -> str:
+    """The id of the task that has this key because nobody gave it one; else nothing."""
+    id = key.removeprefix("task:")
+    return id if id != key and id.isdecimal() else ""
+
+
+def _data(item: Item) -> dict[str, Any]:
+    """A task's data: what it shows, and what we know it by."""
+    version = {VERSION_FIELD: item.version} if item.version else {}
+    return {**item.data, KEY_FIELD: item.key, **version}
+
+
+def _short(keys: Sequence[str]) -> Iterator[list[str]]:
+    """The keys in lists that fit into an address each."""
+    batch: list[str] = []
+    length = 0
+    for key in keys:
+        size = len(quote(key)) + 10
+        if batch and (length + size > ADDRESS_LENGTH or len(batch) == NAMED_AT_ONCE):
+            yield batch
+            batch, length = [], 0
+        batch.append(key)
+        length += size
+    if batch:
+        yield batch
+
+
+def _prediction(raw: Mapping[str, Any], task_id: str) -> Prediction:
+    return Prediction(
+        id=str(raw["id"]),
+        task_id=task_id,
+        result=dump_json(raw.get("result") or []),
+        model_version=str(raw.get("model_version") or "undefined"),
+        score=raw.get("score"),
+        created_at=raw["created_at"],
+        updated_at=raw["updated_at"],
+    )
+
+
+def _says(prediction: Prediction) -> tuple[str, float | None]:
+    return dump_json(json.loads(prediction.result)), prediction.score
+
+
+_EVERYTHING: Mapping[str, Any] = {"conjunction": "and", "items": []}
+
+
 def _number(id: str) -> int:
     """Label Studio's own form of an id."""
     if not id.isdecimal():
@@ -724,6 +885,12 @@ def _instead_of_missing(error: ConnectorError) -> Iterator[None]:
 @contextmanager
 def _project_is_there(project: int, url: str) -> Iterator[None]:
     with _instead_of_missing(_no_project(project, url)):
+        yield
+
+
+@contextmanager
+def _task_is_there(id: str) -> Iterator[None]:
+    with _instead_of_missing(Conflict(f"task {id} is not in the project any more", PULL)):
         yield
 
 

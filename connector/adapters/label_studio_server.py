@@ -30,11 +30,13 @@ class Server:
     Args:
         url: where the server answers.
         token: a personal access token (a JWT, exchanged for a short-lived one) or a legacy token.
+        timeout: seconds to wait for an answer.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, timeout: float = READ_SECONDS) -> None:
         self.url = url.rstrip("/")
         self._token = token
+        self._timeout = timeout
         self._access: tuple[str, datetime] | None = None
         self._lock = threading.Lock()
 
@@ -45,7 +47,7 @@ class Server:
 
         wire = httpx.Client(
             limits=httpx.Limits(max_keepalive_connections=0),
-            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(self._timeout, connect=CONNECT_SECONDS),
             follow_redirects=True,
         )
         # The SDK sends a POST up to three times after a 500, and Label Studio answers 500 after it has saved.
@@ -100,7 +102,7 @@ class Server:
                 params=params,
                 json=body,
                 headers=self._authorization(),
-                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                timeout=(CONNECT_SECONDS, self._timeout),
                 # A token of ours must not be replaced by one in somebody's ~/.netrc.
                 auth=lambda request: request,
             )
@@ -129,7 +131,7 @@ class Server:
             response = requests.post(
                 f"{self.url}/api/token/refresh/",
                 json={"refresh": self._token},
-                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                timeout=(CONNECT_SECONDS, self._timeout),
             )
         except requests.RequestException as error:
             raise _unreachable(self.url) from error

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from connector.adapters.base import Bucket, Capabilities, Check, Page, WakeUp, Webhook, batches
+from connector.adapters.base import Bucket, Capabilities, Check, Known, Page, WakeUp, Webhook, batches
 from connector.adapters.label_studio_config import parse_config
 from connector.errors import (
     AuthError,
@@ -91,7 +91,6 @@ class Project:
     ontology: Ontology = field(default_factory=lambda: Ontology(controls=()))
     overlap: int = 1
     tasks: dict[str, Task] = field(default_factory=dict)
-    predictions: list[Prediction] = field(default_factory=list)
     queues: dict[str, list[str]] = field(default_factory=dict)
     buckets: list[str] = field(default_factory=list)
     webhooks: dict[str, Webhook] = field(default_factory=dict)
@@ -184,6 +183,8 @@ class MemoryTool:
         self._need(self.capabilities.overlap, "overlap")
         with self.faults.around("set_overlap"):
             self.project.overlap = annotators
+            for task in list(self.project.tasks.values()):
+                self.project.keep(task.model_copy(update={"overlap": annotators}))
 
     # items to tasks
 
@@ -191,7 +192,15 @@ class MemoryTool:
         with self.faults.around("known_keys"):
             return {task.key: task.id for task in self.project.tasks.values()}
 
-    def add_items(self, items: Iterable[Item]) -> Iterator[Task]:
+    def tasks_of(self, keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        with self.faults.around("tasks_of"):
+            found: dict[str, list[str]] = {}
+            for task in sorted(self.project.tasks.values(), key=lambda task: int(task.id)):
+                if task.key in set(keys):
+                    found.setdefault(task.key, []).append(task.id)
+            return found
+
+    def add_items(self, items: Iterable[Item], known: Known | None = None) -> Iterator[Task]:  # noqa: ARG002
         for batch in batches(items, self.capabilities.import_batch):
             with self.faults.around("add_items"):
                 tasks = self._take(batch)
@@ -204,7 +213,23 @@ class MemoryTool:
         for item in batch:
             if item.key not in known:
                 known[item.key] = self._new_task(item)
-        return [Task(id=known[item.key], key=item.key, data=item.data) for item in batch]
+        tasks = [self.project.tasks[known[item.key]] for item in batch]
+        return [task.model_copy(update={"annotations": (), "predictions": ()}) for task in tasks]
+
+    def update_item(self, task_id: str, item: Item) -> None:
+        with self.faults.around("update_item"):
+            held = self._task(task_id)
+            new = {"key": item.key, "data": item.data, "version": item.version}
+            self.project.keep(held.model_copy(update=new))
+
+    def delete_task(self, task: Task) -> None:
+        with self.faults.around("delete_task"):
+            held = self.project.tasks.get(task.id)
+            if held is None or held.created_at != task.created_at:
+                return
+            if held.revision != task.revision:
+                raise Conflict(f"task {task.id} was annotated since it was pulled", "run `connector pull`")
+            self.project.delete_task(task.id)
 
     def _accept(self, item: Item) -> None:
         missing = {shown for _, shown in self.project.ontology.objects.values()} - item.data.keys()
@@ -214,11 +239,14 @@ class MemoryTool:
     def _new_task(self, item: Item) -> str:
         id = self.project.new_id("task", self.project.tasks)
         now, overlap = self.project.clock(), self.project.overlap
-        self.project.keep(Task(id=id, key=item.key, data=item.data, overlap=overlap, created_at=now))
+        task = Task(
+            id=id, key=item.key, data=item.data, version=item.version, overlap=overlap, created_at=now
+        )
+        self.project.keep(task)
         return id
 
     def data_for(self, item: Item, field: str, url: str) -> Item:
-        return Item(key=item.key, data={**item.data, field: url})
+        return item.model_copy(update={"data": {**item.data, field: url}})
 
     # tasks and their annotations
 
@@ -239,6 +267,20 @@ class MemoryTool:
     def count_tasks(self) -> int:
         with self.faults.around("count_tasks"):
             return len(self.project.tasks)
+
+    def read_tasks(self, ids: Sequence[str]) -> Iterator[Task]:
+        with self.faults.around("read_tasks"):
+            yield from [self.project.tasks[id] for id in ids if id in self.project.tasks]
+
+    def count_predictions(self) -> int:
+        self._need(self.capabilities.predictions, "predictions")
+        with self.faults.around("count_predictions"):
+            return len(self._predictions())
+
+    def tasks_with_predictions(self) -> Iterator[Task]:
+        self._need(self.capabilities.predictions, "predictions")
+        with self.faults.around("tasks_with_predictions"):
+            yield from [task for task in self.project.tasks.values() if task.predictions]
 
     def read_task(self, id: str) -> Task:
         with self.faults.around("read_task"):
@@ -312,9 +354,32 @@ class MemoryTool:
     def write_predictions(self, predictions: Iterable[Prediction]) -> int:
         self._need(self.capabilities.predictions, "predictions")
         with self.faults.around("write_predictions"):
-            new = list(predictions)
-            self.project.predictions += new
-            return len(new)
+            stored = 0
+            for one in predictions:
+                task = self._task(one.task_id)
+                kept = [p for p in task.predictions if p.model_version != one.model_version]
+                same = [p for p in task.predictions if p not in kept and _says(p) == _says(one)]
+                if not same:
+                    now = self.project.clock()
+                    id = self.project.new_id("prediction", self._predictions())
+                    same = [one.model_copy(update={"id": id, "created_at": now, "updated_at": now})]
+                    stored += 1
+                self.project.keep(task.model_copy(update={"predictions": (*kept, *same[:1])}))
+            return stored
+
+    def _predictions(self) -> list[str]:
+        return [str(p.id) for task in self.project.tasks.values() for p in task.predictions]
+
+    def delete_predictions(self, predictions: Iterable[Prediction]) -> int:
+        self._need(self.capabilities.predictions, "predictions")
+        with self.faults.around("delete_predictions"):
+            gone = {(one.id, one.created_at) for one in predictions}
+            before = len(self._predictions())
+            for task in list(self.project.tasks.values()):
+                kept = tuple(p for p in task.predictions if (p.id, p.created_at) not in gone)
+                if len(kept) < len(task.predictions):
+                    self.project.keep(task.model_copy(update={"predictions": kept}))
+            return before - len(self._predictions())
 
     def review_queue(self, name: str, task_ids: Sequence[str]) -> str:
         self._need(self.capabilities.review_queue, "review queue")
@@ -360,3 +425,7 @@ class MemoryTool:
         if not action.startswith(("ANNOTATION", "TASK")):
             return None
         return WakeUp(dump_json(event), action, tasks, annotations)
+
+
+def _says(prediction: Prediction) -> tuple[str, float | None]:
+    return dump_json(json.loads(prediction.result)), prediction.score

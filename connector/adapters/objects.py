@@ -45,6 +45,16 @@ class Object:
     modified: datetime
     etag: str | None
 
+    @property
+    def version(self) -> str:
+        """Another one when the content is another: the ETag, else size and time."""
+        return self.etag or f"{self.size}-{self.modified.isoformat()}"
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The same for the same content under another name; None where nothing tells."""
+        return f"{self.etag}/{self.size}" if self.etag else None
+
 
 @dataclass(frozen=True)
 class Objects:
@@ -129,8 +139,8 @@ class Objects:
                 bytes(obstore.get_range(self._store, path, start=0, end=min(length, size))) if size else b""
             )
 
-    def write(self, path: str, data: bytes) -> str:
-        """Store an object, replacing one of that path; returns its key."""
+    def write(self, path: str, data: bytes | Path) -> str:
+        """Store an object, or a file as one, replacing one of that path; returns its key."""
         with _Ours(f"{self.url}/{path}"):
             obstore.put(self._store, path, data)
         return self._key(path)

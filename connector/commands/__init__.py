@@ -19,10 +19,13 @@ COMMANDS = {
     "status": ("setup:status", "Show where the line stands."),
     "push": ("sync:push", "Make a task of every object of the bucket."),
     "pull": ("sync:pull", "Bring what people labeled into the label store."),
+    "sync": ("sync:sync", "Push and pull, once or as long as it runs."),
+    "reconcile": ("sync:reconcile", "Prove that bucket, tool and store agree, item by item."),
     "ontology": ("ontology:ontology", "The questions people are asked, and their labels."),
     "quality": ("quality:quality", "How good the labels are."),
     "review": ("review:review", "An expert looks at a sample; the rest is inferred."),
     "correct": ("correct:correct", "Write corrections back, and take them back."),
+    "export": ("export:export", "Write the labels into one file: .parquet, .jsonl or .json."),
     "store": ("store:store", "The label store: its versions, and its care."),
     "report": ("report:report", "Write the report, one HTML file."),
 }

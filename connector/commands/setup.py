@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from connector.commands.session import Command, Session, pass_session
 from connector.errors import AuthError, ConnectorError, UsageError
+
+if TYPE_CHECKING:
+    from connector.items import Source
 
 
 @click.command(cls=Command)
@@ -134,19 +142,45 @@ def _store_version(session: Session) -> str:
 
 
 @click.command(cls=Command)
+@click.option("--no-bucket", is_flag=True, help="Do not count the objects of the bucket.")
 @pass_session
-def status(session: Session) -> None:
+def status(session: Session, no_bucket: bool) -> None:
     """Show where the line stands.
+
+    How much there is in bucket, tool and store, how long ago the store was known to be what the tool holds,
+    and what went wrong last.
 
     \b
     Example:
         connector status
+        connector status --no-bucket --json
     """
     from connector.sync import standing
 
-    found = standing(session.line.tool(), session.line.store())
-    rows = [(name.replace("_", " "), value) for name, value in found.items()]
+    line, now = session.line, datetime.now(UTC)
+    store = line.store()
+    found = standing(line.tool(), store)
+    with closing(line.ledger()) as ledger:
+        rounds = ledger.rounds()
+        found["on_their_way"] = sum(len(keys) for _, keys in ledger.begun())
+    found["last_errors"] = [asdict(one) for one in rounds if one.error]
+    seen = max(filter(None, [found["last_pull"], *(r.at for r in rounds if not r.error)]), default=None)
+    found["lag_seconds"] = (now - seen).total_seconds() if seen else None
+    if not no_bucket:
+        with session.progress("bucket") as progress:
+            found["items_in_bucket"] = _counted(line.items([]), progress)
+    counts = [found.get("items_in_bucket"), found["tasks_in_tool"], found["tasks_in_store"]]
+    found["agree"] = len({count for count in counts if count is not None}) == 1
+    rows = [(name.replace("_", " "), value) for name, value in found.items() if name != "last_errors"]
     session.table("Where the line stands", ("", ""), rows)
-    session.answer(
-        {**found, "source": session.source(store=session.line.store().url, version=found["version"])}
-    )
+    for trouble in found["last_errors"]:
+        session.say(f"{trouble['at']:%Y-%m-%d %H:%M:%S} UTC: {trouble['error']}")
+    session.answer({**found, "source": session.source(store=store.url, version=found["version"])})
+
+
+def _counted(source: Source, progress: Callable[[int], None]) -> int:
+    count = 0
+    for _ in source:
+        count += 1
+        progress(1)
+    return count

@@ -73,7 +73,7 @@ def log(session: Session, everything: bool, last: int | None) -> None:
 
 
 def _counted(counts: Mapping[str, int] | None) -> str | None:
-    return counts and f"{counts['new']}, {counts['changed']}, {counts['deleted']}"
+    return f"{counts['new']}, {counts['changed']}, {counts['deleted']}" if counts else None
 
 
 @store.command()

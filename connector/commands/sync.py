@@ -1,61 +1,116 @@
-"""push and pull: items to the tool, labels to the store."""
+"""push, pull, sync, reconcile: items to the tool, labels to the store, and whether they agree."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from connector.commands.session import Command, Session, pass_session
+from connector.errors import EXIT_GATE, ConnectorError, Reject
+
+if TYPE_CHECKING:
+    from connector.predictions import Predicted
+    from connector.store import Store
+    from connector.sync import Effects, Pulled, Pushed
+
+
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--manifest, and what changes of the raw data do."""
+    for option in (
+        click.option(
+            "--most-removed",
+            type=click.FloatRange(0, 1),
+            default=0.1,
+            show_default=True,
+            help="Delete nothing if more than this share of the tasks would go.",
+        ),
+        click.option(
+            "--on-delete",
+            type=click.Choice(["keep", "flag", "remove-unlabeled"]),
+            default="flag",
+            show_default=True,
+            help="What becomes of a task whose raw data is gone.",
+        ),
+        click.option(
+            "--on-change",
+            type=click.Choice(["new-task", "update", "flag"]),
+            default="flag",
+            show_default=True,
+            help="What becomes of a task whose raw data has other content now.",
+        ),
+        click.option(
+            "--manifest",
+            type=click.Path(path_type=Path),
+            help="A .csv, .json, .jsonl or .parquet file with a column `key`: its rows, not all objects.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command(cls=Command)
+@source_options
 @click.option(
-    "--manifest",
+    "--predictions",
     type=click.Path(path_type=Path),
-    help="A .csv, .jsonl or .parquet file with a column `key`; its rows instead of all objects.",
+    help="A .jsonl file of a model's answers to show: key or task, result, model_version, perhaps score.",
 )
+@click.option("--keep-others", is_flag=True, help="Leave the predictions of other models on these tasks.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @pass_session
-def push(session: Session, manifest: Path | None, dry_run: bool) -> int | None:
+def push(
+    session: Session, /, predictions: Path | None, keep_others: bool, dry_run: bool, **given: Any
+) -> int | None:
     """Make a task of every object of the bucket.
 
     Each object, or row of a manifest, becomes a task once, by its key, however often this runs. The tool is
-    connected to the bucket, so that people see the objects.
+    connected to the bucket, so that people see the objects. The label store is brought up to date first and
+    afterwards.
+
+    Raw data that changed or is gone: by default the tasks are listed in the tool, for a person to look at.
+    What moved (the same content under another key) keeps its task and its labels.
 
     \b
     Example:
         connector push --dry-run
         connector push --manifest pictures.csv
+        connector push --on-change update --on-delete remove-unlabeled
+        connector push --predictions model-7.jsonl
     """
-    from connector import sync
-
-    tool, raw, field = session.line.tool(dry_run), session.line.raw(), session.config.raw.field
-    done = sync.Pushed()
-    if manifest:
-        items = sync.items_of_manifest(manifest, tool, field, raw, done.rejects)
+    if dry_run:
+        with session.progress("push") as progress:
+            pushed = session.line.dry_push(given["manifest"], _effects(given), progress)
     else:
-        shows_images = sync.shows_images(tool, field)
-        items = sync.items_of_bucket(raw, tool, field, done.rejects, shows_images)
-    sync.connect(tool, raw.url, raw.options)
-    with session.progress("push") as progress:
-        done = sync.push(tool, items, done.rejects, progress)
+        _, pushed = _round(session, given)
+    _say_pushed(session, pushed, dry_run)
+    found = {**_as_json(pushed), "dry_run": dry_run}
+    if predictions:
+        shown = _show_predictions(session, predictions, keep_others, dry_run)
+        found["predictions"] = {**asdict(shown), "rejects": len(shown.rejects)}
+        pushed.rejects.extend(shown.rejects)
+    session.answer({**found, "source": _source_of(session, given)})
+    return session.rejected(pushed.rejects)
+
+
+def _show_predictions(session: Session, file: Path, keep_others: bool, dry_run: bool) -> Predicted:
+    from connector.predictions import push_predictions
+    from connector.sync import pull as pull_all
+
+    tool, store = session.line.tool(dry_run), session.line.store()
+    with session.progress("predictions") as progress:
+        shown = push_predictions(tool, store, file, keep_others, progress)
+    if not dry_run:
+        pull_all(tool, store)
     would = "would be " if dry_run else ""
-    session.say(
-        f"{done.found} found: {done.new} {would}new, {done.known} known, {len(done.rejects)} rejected"
-    )
-    session.answer(
-        {
-            "found": done.found,
-            "new": done.new,
-            "known": done.known,
-            "rejected": len(done.rejects),
-            "dry_run": dry_run,
-            "source": session.source(bucket=raw.url, manifest=str(manifest) if manifest else None),
-        }
-    )
-    return session.rejected(done.rejects)
+    session.say(f"{shown.found} predictions: {shown.stored} {would}stored, {shown.replaced} {would}replaced")
+    return shown
 
 
 @click.command(cls=Command)
@@ -69,14 +124,169 @@ def pull(session: Session) -> None:
     Example:
         connector pull
     """
-    from connector import sync
+    from connector.sync import pull as pull_all
 
     store = session.line.store()
     with session.progress("pull") as progress:
-        done = sync.pull(session.line.tool(), store, progress)
+        done = pull_all(session.line.tool(), store, progress)
+    _say_pulled(session, done)
+    session.answer({**asdict(done), "source": session.source(store=store.url, version=done.version)})
+
+
+@click.command(cls=Command)
+@source_options
+@click.option("--watch", is_flag=True, help="Go on until SIGTERM or Ctrl-C, round after round.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1),
+    default=60.0,
+    show_default=True,
+    help="Seconds between rounds.",
+)
+@pass_session
+def sync(session: Session, /, watch: bool, interval: float, **given: Any) -> int | None:
+    """Push and pull, once or as long as it runs.
+
+    Afterwards bucket, tool and store agree. With --watch it goes on. A round that fails is tried again after
+    longer and longer pauses; after five failures the tool is only asked whether it answers, until it does.
+
+    \b
+    Example:
+        connector sync
+        connector sync --watch --interval 300
+    """
+    if watch:
+        return _watch(session, given, interval)
+    pulled, pushed = _round(session, given)
+    _say_pushed(session, pushed, dry_run=False)
+    _say_pulled(session, pulled)
+    session.answer({"push": _as_json(pushed), "pull": asdict(pulled), "source": _source_of(session, given)})
+    return session.rejected(pushed.rejects)
+
+
+def _watch(session: Session, given: Mapping[str, Any], interval: float) -> int:
+    from connector.watch import stopped_by_signals, watch
+
+    totals = {"new": 0, "rejected": 0}
+    stores: list[Store] = []
+
+    def one() -> None:
+        # What a store knows of itself is good as long as nothing fails: a million tasks are not read anew.
+        store = stores.pop() if stores else session.line.store()
+        pulled, pushed = _round(session, given, store)
+        stores.append(store)
+        totals["new"] += pushed.new
+        totals["rejected"] += len(pushed.rejects)
+        if pushed.new or pushed.changed or pushed.gone or pulled.annotations:
+            _say_pushed(session, pushed, dry_run=False)
+            _say_pulled(session, pulled)
+
+    tool, stop = session.line.tool(), threading.Event()
+    with stopped_by_signals(stop):
+        session.note(f"watching; a round every {interval:g} s, SIGTERM or Ctrl-C ends it")
+        rounds = watch(one, tool.count_tasks, interval, stop, session.note)
+    session.say(f"{rounds} rounds, {totals['new']} new tasks")
+    session.answer({"rounds": rounds, **totals, "source": _source_of(session, given)})
+    return 0
+
+
+@click.command(cls=Command)
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="A .csv, .json, .jsonl or .parquet file with a column `key`: its rows, not all objects.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write the differences: .csv, .parquet or .jsonl."
+)
+@pass_session
+def reconcile(session: Session, manifest: Path | None, out: Path | None) -> int | None:
+    """Prove that bucket, tool and store agree, item by item.
+
+    Everything is read and nothing is changed. What differs is listed, and the exit code is 3.
+
+    \b
+    Example:
+        connector reconcile --out differences.csv
+    """
+    from connector.reconcile import reconcile as compare
+
+    rejects: list[Reject] = []
+    tool, store = session.line.tool(), session.line.store()
+    source = session.line.items(rejects, manifest)
+    with session.progress("reconcile") as progress:
+        found = compare(tool, store, source, progress)
+    by_kind = dict(found.differences["what"].value_counts(sort=True).iter_rows())
+    session.say(f"{found.items} items, {found.tasks} tasks, {found.annotations} annotations")
+    if by_kind:
+        session.table("Where they differ", ("what", "how many"), list(by_kind.items()))
+    else:
+        session.say("bucket, tool and store agree")
+    session.write_rows(found.differences, out)
+    session.answer(
+        {
+            "agree": not by_kind,
+            "items": found.items,
+            "tasks": found.tasks,
+            "annotations": found.annotations,
+            "rejected": len(rejects),
+            "differences": by_kind,
+            "source": session.source(bucket=session.line.raw().url, store=store.url, version=store.version),
+        }
+    )
+    return EXIT_GATE if by_kind else None
+
+
+# What they have in common.
+
+
+def _round(session: Session, given: Mapping[str, Any], store: Store | None = None) -> tuple[Pulled, Pushed]:
+    """One sync, noted in the ledger, from which `connector status` tells."""
+    with closing(session.line.ledger()) as ledger, session.progress("sync") as progress:
+        try:
+            done = session.line.sync(ledger, given["manifest"], _effects(given), progress, store)
+        except ConnectorError as error:
+            ledger.note(datetime.now(UTC), error.what)
+            raise
+        ledger.note(datetime.now(UTC), None)
+    if done[0].annotations or done[1].new:
+        session.line.export_copies()
+    return done
+
+
+def _effects(given: Mapping[str, Any]) -> Effects:
+    from connector.sync import Effects, OnChange, OnDelete
+
+    return Effects(OnChange(given["on_change"]), OnDelete(given["on_delete"]), given["most_removed"])
+
+
+def _source_of(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
+    manifest = given["manifest"]
+    return session.source(bucket=session.line.raw().url, manifest=str(manifest) if manifest else None)
+
+
+def _as_json(pushed: Pushed) -> dict[str, Any]:
+    found = asdict(pushed)
+    return {**found, "rejected": len(found.pop("rejects"))}
+
+
+def _say_pushed(session: Session, done: Pushed, dry_run: bool) -> None:
+    would = "would be " if dry_run else ""
+    parts = [f"{done.new} {would}new", f"{done.known} known"]
+    parts += [f"{n} {what}" for what, n in (("moved", done.moved), ("changed", done.changed)) if n]
+    parts += [f"{len(done.rejects)} rejected"]
+    session.say(f"{done.found} found: {', '.join(parts)}")
+    if done.gone:
+        session.say(f"{done.gone} tasks have lost their raw data; {done.removed} {would}deleted")
+    if done.updated:
+        session.say(f"{done.updated} tasks {would or 'now '}show the new content")
+    for name, where in done.queues.items():
+        session.say(f"{name}: see {where}")
+
+
+def _say_pulled(session: Session, done: Pulled) -> None:
     n = done.annotations
     session.say(
         f"{done.tasks} tasks read, {done.deleted_tasks} deleted; annotations: "
         f"{n.new} new, {n.changed} changed, {n.deleted} deleted; store version {done.version}"
     )
-    session.answer({**asdict(done), "source": session.source(store=store.url, version=done.version)})

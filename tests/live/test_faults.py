@@ -16,12 +16,16 @@ import polars as pl
 import pytest
 
 from connector import sync
+from connector.adapters.base import LabelingTool
 from connector.demo.pictures import result, scenes
 from connector.demo.server import Running, label_studio
+from connector.errors import Reject
+from connector.items import Listed
 from connector.model import Item
 from connector.store import ANNOTATION, IDENTITY, TASK, Store
 from tests.conftest import Line, new_line
 from tests.live.test_line import put_pictures, store_of
+from tests.unit.sources import Given, synced
 
 pytestmark = pytest.mark.live
 
@@ -59,7 +63,7 @@ def test_a_push_that_is_killed_and_run_again_is_as_if_undisturbed(line: Line) ->
 
 def test_a_pull_that_is_killed_and_run_again_is_as_if_undisturbed(line: Line) -> None:
     items = (Item(key=f"k{n}", data={"image": f"s3://raw/{n}.png"}) for n in range(3500))
-    sync.push(line.tool, items, [])
+    list(line.tool.add_items(items))
     for task in list(line.tool.known_keys().values())[::700]:
         line.answer(0, task, result("field", [], "a"))
     log = line.folder / "labels" / "_delta_log"
@@ -249,17 +253,20 @@ def test_rows_without_a_key_and_pictures_that_are_none_are_rejected_and_the_othe
 
 def test_a_task_that_the_tool_refuses_does_not_take_its_batch_along(line: Line) -> None:
     # The config shows `image`, so Label Studio refuses a task without one; the key is there all the same.
-    items = [
-        Item(key=f"k{n}", data={"image": "s3://raw/x.png"} if n != 700 else {"text": "x"})
-        for n in range(1500)
-    ]
-    done = sync.push(line.tool, iter(items), [])
-    assert (done.new, [reject.where for reject in done.rejects]) == (1499, ["k700"])
+    class Odd(Given):
+        def item(self, listed: Listed, tool: LabelingTool) -> Item:
+            data = {"image": "s3://raw/x.png"} if listed.key != "k700" else {"text": "x"}
+            return Item(key=listed.key, data=data)
+
+    rejects: list[Reject] = []
+    source = Odd({f"k{n}": "" for n in range(1500)})
+    _, done = synced(line.tool, source, line.folder, rejects=rejects)
+    assert (done.new, [reject.where for reject in rejects]) == (1499, ["k700"])
     assert line.tool.count_tasks() == 1499
 
 
 def test_two_pulls_at_once_do_not_spoil_the_store(line: Line) -> None:
-    sync.push(line.tool, (Item(key=f"k{n}", data={"image": "s3://raw/x.png"}) for n in range(2500)), [])
+    list(line.tool.add_items(Item(key=f"k{n}", data={"image": "s3://raw/x.png"}) for n in range(2500)))
     processes = [line.start("pull") for _ in range(2)]
     codes = [process.wait(timeout=120) for process in processes]
     assert set(codes) <= {0, 7}

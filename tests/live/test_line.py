@@ -129,10 +129,12 @@ def test_somebody_elses_edit_is_a_conflict_and_stays(line: Line) -> None:
     assert [conflict["task"] for conflict in done["conflicts"]] == [tasks[keys[0]]]
     assert json.loads(line.tool.read_annotation(str(made[0][2])).result) == mine
     replaced = line.tool.read_annotation(str(made[1][2]))
-    assert replaced.regions[0].value == {"choices": ["field"]}
+    assert json.loads(replaced.result)[0]["value"] == {"choices": ["field"]}
     assert replaced.annotator == line.server.annotators[2].email
     line.ask("correct", "undo", done["run"])
-    assert line.tool.read_annotation(str(made[1][2])).regions[0].value == {"choices": ["street"]}
+    assert json.loads(line.tool.read_annotation(str(made[1][2])).result)[0]["value"] == {
+        "choices": ["street"]
+    }
 
 
 def test_undo_gives_the_ground_truth_back_to_whom_it_was_taken_from(line: Line) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,12 +18,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from connector import sync
+from connector.adapters.base import LabelingTool
 from connector.adapters.contract import LabelingToolContract
+from connector.adapters.dry_run import DryRun
 from connector.adapters.memory import CAPABILITIES, Faults, MemoryTool, Project
-from connector.adapters.objects import Objects
 from connector.errors import Conflict, Reject, Temporary, UsageError
+from connector.items import Listed
+from connector.ledger import Ledger
 from connector.model import Item, Task, dump_json
-from connector.store import ANNOTATION, IDENTITY, TASK, Store
+from connector.store import ANNOTATION, IDENTITY, PREDICTION, TASK, Store
+from connector.sync import Effects, OnChange, OnDelete
+from tests.unit.sources import Given, given, synced
 
 contract = LabelingToolContract()
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -33,10 +41,6 @@ def ticking(start: datetime = NOW) -> Iterator[datetime]:
 def new_project(**more: object) -> Project:
     clock = ticking()
     return Project(clock=lambda: next(clock), **more)  # type: ignore[arg-type]
-
-
-def items(keys: Sequence[str]) -> Iterator[Item]:
-    return (Item(key=key, data={"image": f"s3://raw/{key}"}) for key in keys)
 
 
 def held(tool: MemoryTool) -> list[Task]:
@@ -54,8 +58,6 @@ def stored(store: Store) -> list[Task]:
 
 
 def small_batches(tool: MemoryTool) -> MemoryTool:
-    from dataclasses import replace
-
     tool.capabilities = replace(CAPABILITIES, import_batch=3)
     return tool
 
@@ -63,94 +65,251 @@ def small_batches(tool: MemoryTool) -> MemoryTool:
 # push
 
 
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a crash left in doubt is waited for; the tool in memory has nothing on the way."""
+    monkeypatch.setattr(sync, "LONGEST_WAIT_SECONDS", 0)
+
+
+def keys_of(tool: MemoryTool) -> list[str]:
+    return sorted(task.key for task in tool.project.tasks.values())
+
+
 @pytest.mark.parametrize("call", [1, 2, 3])
 @pytest.mark.parametrize("lost", [False, True], ids=["before the work", "after the work"])
-def test_a_push_that_breaks_off_anywhere_and_is_run_again_makes_each_task_once(call: int, lost: bool) -> None:
+def test_a_push_that_breaks_off_anywhere_and_is_run_again_makes_each_task_once(
+    tmp_path: Path, call: int, lost: bool
+) -> None:
     tool = small_batches(MemoryTool())
     break_down = tool.faults.lose_answer if lost else tool.faults.fail
     break_down("add_items", call)
     keys = [f"k{n}" for n in range(8)]
     with pytest.raises(Temporary):
-        sync.push(tool, items(keys), [])
-    done = sync.push(tool, items(keys), [])
-    assert sorted(task.key for task in tool.project.tasks.values()) == keys
+        synced(tool, given(*keys), tmp_path)
+    with closing(Ledger(tmp_path / "sync.sqlite", "test")) as ledger:
+        assert [batch for _, batch in ledger.begun()] == [keys[3 * (call - 1) : 3 * call]]
+    _, done = synced(tool, given(*keys), tmp_path)
+    assert keys_of(tool) == keys
     assert done.new + done.known == done.found == 8
-    assert done.known == 3 * (call - 1 + lost) if call < 3 else done.known in (6, 8)
+    assert done.known == min(8, 3 * (call - 1 + lost))
+    with closing(Ledger(tmp_path / "sync.sqlite", "test")) as ledger:
+        assert ledger.begun() == []
 
 
-def test_refused_items_are_named_and_take_nobody_along() -> None:
+def test_what_was_on_its_way_when_we_died_is_waited_for_and_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool, keys = MemoryTool(), ["a", "b"]
+    with closing(Ledger(tmp_path / "sync.sqlite", "test")) as ledger:
+        ledger.begin(keys, NOW)
+    asked = []
+
+    def tasks_of(of: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        asked.append(of)
+        if len(asked) == 3:  # the tool is slow: it makes the tasks of the lost request only now
+            list(tool.add_items(Item(key=key, data={}) for key in keys))
+        return MemoryTool.tasks_of(tool, of)
+
+    monkeypatch.setattr(tool, "tasks_of", tasks_of)
+    monkeypatch.setattr(sync, "LONGEST_WAIT_SECONDS", 60)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    _, done = synced(tool, given(*keys), tmp_path)
+    assert asked == [keys] * 3
+    assert (done.new, done.known) == (0, 2)
+    assert keys_of(tool) == keys
+
+
+def test_refused_items_are_named_and_take_nobody_along(tmp_path: Path) -> None:
     tool = small_batches(MemoryTool())
     for key in ("k1", "k2", "k7"):
         tool.faults.refuse(key)
-    done = sync.push(tool, items([f"k{n}" for n in range(9)]), [])
+    rejects: list[Reject] = []
+    _, done = synced(tool, given(*(f"k{n}" for n in range(9))), tmp_path, rejects=rejects)
     assert (done.found, done.new, done.known) == (9, 6, 0)
-    assert [reject.where for reject in done.rejects] == ["k1", "k2", "k7"]
-    assert set(tool.known_keys()) == {"k0", "k3", "k4", "k5", "k6", "k8"}
+    assert [reject.where for reject in rejects] == ["k1", "k2", "k7"]
+    assert keys_of(tool) == ["k0", "k3", "k4", "k5", "k6", "k8"]
 
 
-def test_a_key_that_comes_twice_is_one_task() -> None:
+def test_a_second_sync_changes_nothing_and_asks_for_little(tmp_path: Path) -> None:
     tool = MemoryTool()
-    done = sync.push(tool, items(["a", "b", "a"]), [])
-    assert (done.found, done.new, done.known) == (3, 2, 1)
+    synced(tool, given(*(f"k{n}" for n in range(30)), version="v"), tmp_path)
+    before, calls = dict(tool.project.tasks), tool.faults.calls.copy()
+    _, done = synced(tool, given(*(f"k{n}" for n in range(30)), version="v"), tmp_path)
+    assert (done.known, done.new, done.changed) == (30, 0, 0)
+    assert tool.project.tasks == before
+    asked = tool.faults.calls - calls
+    assert set(asked) == {"read_ontology", "changed_tasks", "count_tasks", "count_predictions"}
+    assert set(asked.values()) == {1}
 
 
-@pytest.mark.parametrize(
-    ("start", "shown"),
-    [
-        (b"\x89PNG\r\n\x1a\n", True),
-        (b"\xff\xd8\xff\xe0", True),
-        (b"RIFF\x00\x00\x00\x00WEBP", True),
-        (b"\x00\x00\x00\x20ftypavif", True),
-        (b"RIFF\x00\x00\x00\x00WAVE", False),
-        (b"%PDF-1.7", False),
-        (b"", False),
-    ],
-)
-def test_pictures_are_known_by_their_first_bytes(start: bytes, shown: bool) -> None:
-    assert sync.is_image(start) is shown
+def test_a_key_that_other_people_pushed_meanwhile_is_not_pushed_again(tmp_path: Path) -> None:
+    tool = small_batches(MemoryTool())
+    synced(tool, given("a"), tmp_path)
+    theirs = MemoryTool(tool.project)
+
+    class Late(Given):
+        def item(self, listed: Listed, tool: LabelingTool) -> Item:
+            contract_item = super().item(listed, tool)
+            list(theirs.add_items([contract_item]))
+            return contract_item
+
+    _, done = synced(tool, Late({"a": "", "b": "", "c": ""}), tmp_path)
+    assert keys_of(tool) == ["a", "b", "c"]
+    assert done.known + done.new == 3
 
 
-def manifest(path: Path, text: str) -> tuple[list[Item], list[Reject]]:
-    path.write_text(text, encoding="utf-8")
+def test_two_tasks_of_one_item_become_one_unless_people_answered_both(tmp_path: Path) -> None:
+    tool = MemoryTool(new_project())
+    synced(tool, given("raw/a", "raw/b", "raw/c"), tmp_path)
+    for key in ("raw/a", "raw/b", "raw/c"):
+        tool._new_task(Item(key=key, data={"image": key}))
+    by_key = {key: [t for t in tool.project.tasks.values() if t.key == key] for key in keys_of(tool)}
+    for task in (by_key["raw/b"][1], *by_key["raw/c"]):
+        contract.write(tool, task, "", contract.choice("cat"))
     rejects: list[Reject] = []
-    raw = Objects("memory://raw")
-    return list(sync.items_of_manifest(path, MemoryTool(), "image", raw, rejects)), rejects
+    _, done = synced(tool, given("raw/a", "raw/b", "raw/c", "raw/d"), tmp_path, rejects=rejects)
+    assert done.doubles == 2
+    left = sorted(task.id for task in tool.project.tasks.values() if task.key != "raw/d")
+    assert left == sorted([by_key["raw/a"][0].id, by_key["raw/b"][1].id, *(t.id for t in by_key["raw/c"])])
+    assert [(r.where, "answered both" in r.why) for r in rejects] == [("raw/c", True)]
 
 
-def test_a_manifest_names_what_it_shows_by_url_by_path_or_by_key(tmp_path: Path) -> None:
-    found, rejects = manifest(tmp_path / "m.csv", "key,image,site\na,s3://x/a.png,\nb,b.png,Linz\nc.png,,\n")
-    assert [(i.key, i.data["image"]) for i in found] == [
-        ("a", "s3://x/a.png"),
-        ("b", "memory://raw/b.png"),
-        ("c.png", "memory://raw/c.png"),
-    ]
-    assert found[1].data["site"] == "Linz"
-    assert "site" not in found[0].data
-    assert rejects == []
+# raw data that is not what it was
 
 
-def test_a_manifest_of_json_lines_keeps_types_and_names_torn_lines(tmp_path: Path) -> None:
-    found, rejects = manifest(tmp_path / "m.jsonl", '{"key": "007", "n": 3}\n{"key": "b"\n[1]\n\n{"n": 1}\n')
-    assert [(i.key, i.data["n"]) for i in found] == [("007", 3)]
-    assert [r.where.rsplit(":", 1)[1] for r in rejects] == ["2", "3", "5"]
+def labeled(tool: MemoryTool, key: str) -> Task:
+    [task] = [task for task in tool.project.tasks.values() if task.key == key]
+    contract.write(tool, task, "", contract.choice("cat"))
+    return tool.read_task(task.id)
 
 
-@pytest.mark.parametrize("name", ["absent.csv", "m.txt"])
-def test_a_manifest_that_cannot_be_read_is_a_usage_error(tmp_path: Path, name: str) -> None:
-    (tmp_path / "m.txt").write_text("key\na\n")
-    with pytest.raises(UsageError, match="manifest"):
-        list(sync.items_of_manifest(tmp_path / name, MemoryTool(), "image", Objects("memory://raw"), []))
+@pytest.mark.parametrize("effect", OnChange)
+def test_changed_raw_data_does_to_its_task_what_was_asked_for(tmp_path: Path, effect: OnChange) -> None:
+    tool = MemoryTool(new_project())
+    synced(tool, Given({"raw/a": "1", "raw/b": "1"}), tmp_path)
+    old = labeled(tool, "raw/a")
+    for _ in range(2):
+        _, done = synced(tool, Given({"raw/a": "2", "raw/b": "1"}), tmp_path, Effects(on_change=effect))
+    tasks = {task.key: task for task in tool.project.tasks.values()}
+    assert tasks["raw/a"].annotations == old.annotations
+    assert tasks["raw/b"].version == "1"
+    if effect is OnChange.UPDATE:
+        assert (tasks["raw/a"].id, tasks["raw/a"].version) == (old.id, "2")
+        assert tasks["raw/a"].data["content"] == "2"
+        assert (done.changed, done.updated, done.known) == (0, 0, 2)
+    elif effect is OnChange.NEW_TASK:
+        assert (tasks["raw/a"].version, tasks["raw/a#2"].version) == ("1", "2")
+        assert (done.changed, done.new, done.known) == (0, 0, 2)
+        assert len(tasks) == 3
+    else:
+        assert tasks["raw/a"].version == "1"
+        assert tool.project.queues == {sync.CHANGED_QUEUE: [old.id]}
+        assert (done.changed, done.updated, done.known) == (1, 0, 1)
 
 
-def test_a_bucket_gives_an_item_for_each_object_and_names_what_is_no_picture() -> None:
-    raw = Objects("memory://raw")
-    raw.write("a/1.png", b"\x89PNG\r\n\x1a\n...")
-    raw.write("b.png", b"")
-    raw.write("c.txt", b"hello")
+@pytest.mark.parametrize("effect", OnDelete)
+def test_raw_data_that_is_gone_does_to_its_task_what_was_asked_for(tmp_path: Path, effect: OnDelete) -> None:
+    tool = MemoryTool(new_project())
+    many = {f"raw/{n:02}": str(n) for n in range(30)}
+    synced(tool, Given(many), tmp_path)
+    synced(tool, given("of a manifest"), tmp_path, Effects(on_delete=OnDelete.KEEP))
+    old = labeled(tool, "raw/00")
+    left = {key: version for key, version in many.items() if key > "raw/01"}
+    _, done = synced(tool, Given(left), tmp_path, Effects(on_delete=effect))
+    [bare] = [task.id for task in tool.project.tasks.values() if task.key == "raw/01"] or ["removed"]
+    assert done.gone == 2
+    assert tool.read_task(old.id) == old
+    queues = {
+        OnDelete.KEEP: {},
+        OnDelete.FLAG: {sync.GONE_QUEUE: [old.id, bare]},
+        OnDelete.REMOVE_UNLABELED: {sync.GONE_QUEUE: [old.id]},
+    }
+    assert tool.project.queues == queues[effect]
+    assert (bare == "removed", done.removed) == (effect is OnDelete.REMOVE_UNLABELED,) * 2
+    assert "of a manifest" in keys_of(tool)
+
+
+def test_a_listing_that_lost_too_much_deletes_nothing(tmp_path: Path) -> None:
+    tool = MemoryTool()
+    synced(tool, given(*(f"raw/{n}" for n in range(20))), tmp_path)
     rejects: list[Reject] = []
-    found = list(sync.items_of_bucket(raw, MemoryTool(), "image", rejects, check_images=True))
-    assert [i.key for i in found] == ["memory://raw/a/1.png"]
-    assert sorted(r.where for r in rejects) == ["memory://raw/b.png", "memory://raw/c.txt"]
+    remove = Effects(on_delete=OnDelete.REMOVE_UNLABELED)
+    _, done = synced(tool, given("raw/1"), tmp_path, remove, rejects)
+    assert (done.gone, done.removed, len(tool.project.tasks)) == (19, 0, 20)
+    assert "19 of 20 tasks" in rejects[0].why
+    everything = Effects(on_delete=OnDelete.REMOVE_UNLABELED, most_removed=1)
+    assert synced(tool, given("raw/1"), tmp_path, everything)[1].removed == 19
+
+
+def test_what_was_answered_in_the_last_moment_is_not_deleted(tmp_path: Path) -> None:
+    tool = MemoryTool(new_project())
+    synced(tool, given(*(f"raw/{n:02}" for n in range(20))), tmp_path)
+    real = MemoryTool.delete_task
+
+    def late(task: Task) -> None:
+        contract.write(tool, task, "", contract.choice("cat"))
+        real(tool, task)
+
+    tool.delete_task = late  # type: ignore[method-assign]
+    left = given(*(f"raw/{n:02}" for n in range(1, 20)))
+    _, done = synced(tool, left, tmp_path, Effects(on_delete=OnDelete.REMOVE_UNLABELED))
+    assert (done.removed, len(tool.project.tasks)) == (0, 20)
+    assert len(tool.project.queues[sync.GONE_QUEUE]) == 1
+
+
+def test_a_task_follows_what_moved_with_its_labels(tmp_path: Path) -> None:
+    tool = MemoryTool(new_project())
+    synced(tool, Given({"raw/a": "x", "raw/b": "y", "raw/c": "y", "raw/d": "z"}), tmp_path)
+    old = labeled(tool, "raw/a")
+    # `a` moved; of b and c, which are alike, one moved and one is gone: nobody can tell which; d was copied.
+    moved = {"raw/new/a": "x", "raw/new/b": "y", "raw/d": "z", "raw/e": "z"}
+    _, done = synced(tool, Given(moved), tmp_path, Effects(on_delete=OnDelete.KEEP))
+    assert (done.moved, done.new, done.known, done.gone) == (1, 2, 1, 2)
+    now = tool.read_task(old.id)
+    assert (now.key, now.annotations, now.data["image"]) == ("raw/new/a", old.annotations, "raw/new/a")
+
+
+def test_without_a_version_nothing_is_said_to_have_changed(tmp_path: Path) -> None:
+    tool = MemoryTool()
+    synced(tool, given("raw/a", "raw/b"), tmp_path)
+    _, done = synced(tool, Given({"raw/a": "1", "raw/b": ""}), tmp_path, Effects(on_change=OnChange.UPDATE))
+    assert (done.known, done.changed) == (2, 0)
+
+
+def test_a_dry_run_counts_alike_and_writes_nothing(tmp_path: Path) -> None:
+    tool = MemoryTool(new_project())
+    synced(tool, Given({f"raw/{n:02}": str(n) for n in range(20)}), tmp_path)
+    list(tool.add_items([Item(key="raw/pushed by others", data={})]))
+    before = dict(tool.project.tasks)
+    now = {"raw/01": "other", "raw/new": "19", "raw/pushed by others": "", "raw/02": "2"}
+    effects = Effects(OnChange.UPDATE, OnDelete.REMOVE_UNLABELED, most_removed=1)
+    store = Store(str(tmp_path / "labels"))
+    version = store.version
+    with closing(Ledger(Path(":memory:"), "test")) as ledger:
+        dry = sync.push(DryRun(tool), store, Given(now), [], ledger, effects, up_to_date=False)
+    assert (tool.project.tasks, tool.project.queues, store.version) == (before, {}, version)
+    _, done = synced(tool, Given(now), tmp_path, effects)
+    assert dry == done
+
+
+# predictions
+
+
+def test_predictions_are_pulled_also_where_the_tool_says_nothing_of_them(tmp_path: Path) -> None:
+    tool, store = MemoryTool(new_project()), Store(str(tmp_path / "labels"))
+    a, b = contract.add(tool, "a", "b")
+    sync.pull(tool, store)
+    tool.write_predictions([contract.predicted(a, "cat", "v1"), contract.predicted(b, "dog", "v1", None)])
+    # As a bulk import does it: the task does not count as changed.
+    tool.project._changed.clear()
+    sync.pull(tool, store)
+    assert stored(store) == held(tool)
+    assert store.count(PREDICTION) == 2
+    tool.delete_predictions(tool.read_task(b.id).predictions)
+    tool.project._changed.clear()
+    sync.pull(tool, store)
+    assert stored(store) == held(tool)
+    assert store.count(PREDICTION) == 1
 
 
 # pull
@@ -273,7 +432,7 @@ class People(RuleBasedStateMachine):
 
     @rule(n=st.integers(1, 3))
     def add(self, n: int) -> None:
-        sync.push(self.tool, items([f"k{next(self.keys)}" for _ in range(n)]), [])
+        contract.add(self.tool, *(f"k{next(self.keys)}" for _ in range(n)))
         self.complete = False
 
     @rule(data=st.data(), label=st.sampled_from(["cat", "dog"]))

@@ -1,0 +1,127 @@
+"""Whether bucket, tool and store agree, item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import polars as pl
+
+from connector.adapters.base import LabelingTool, batches
+from connector.index import IDENTITY
+from connector.items import Listed, Source
+from connector.store import THINGS, Store, rows_of
+
+AT_ONCE = 10_000
+
+
+class Difference(StrEnum):
+    """What can be amiss with an item."""
+
+    NO_TASK = "no task"
+    DOUBLE = "two tasks"
+    CHANGED = "raw data changed"
+    GONE = "raw data gone"
+    NOT_IN_STORE = "not in store"
+    NOT_IN_TOOL = "not in tool"
+    STALE = "store is stale"
+
+
+ROWS = pl.Schema({"key": pl.String, "task": pl.String, "what": pl.String, "detail": pl.String})
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What each holds, and where they differ.
+
+    Attributes:
+        items, tasks, annotations: of the bucket, of the tool.
+        differences: schema `ROWS`, sorted.
+    """
+
+    items: int
+    tasks: int
+    annotations: int
+    differences: pl.DataFrame
+
+
+def reconcile(
+    tool: LabelingTool, store: Store, source: Source, progress: Callable[[int], None] = lambda _: None
+) -> Reconciled:
+    """Compare what is listed, what the tool holds and what the store holds.
+
+    Everything in the tool is read; people who label meanwhile show as stale.
+
+    Args:
+        progress: told of every page and batch.
+    """
+    ours = pl.concat([store.current(record).select(*IDENTITY, "key", "version", "hash") for record in THINGS])
+    theirs = _held(tool, progress)
+    tasks = theirs.filter(pl.col("record") == "task").select("key", "task", "version")
+    listed = _listed(source, progress)
+    found = [
+        *_of_store(ours, theirs),
+        _rows(listed.join(tasks, on="key", how="anti"), Difference.NO_TASK),
+        _rows(tasks.filter(pl.col("key").is_duplicated()), Difference.DOUBLE),
+        _rows(_changed(listed, tasks), Difference.CHANGED),
+        _rows(_gone(listed, tasks, source), Difference.GONE),
+    ]
+    differences = pl.concat([pl.DataFrame(schema=ROWS), *found]).sort(pl.all())
+    answers = int((theirs["record"] == "annotation").sum())
+    return Reconciled(len(listed), len(tasks), answers, differences)
+
+
+def _held(tool: LabelingTool, progress: Callable[[int], None]) -> pl.DataFrame:
+    """What the tool holds, each thing once, as rows of the store."""
+
+    def pages() -> Iterator[pl.DataFrame]:
+        columns = [*IDENTITY, "key", "version", "hash"]
+        yield rows_of([]).select(*columns, page=pl.lit(0))
+        for number, page in enumerate(tool.changed_tasks(None)):
+            progress(len(page.tasks))
+            yield rows_of(page.tasks).select(*columns, page=pl.lit(number))
+
+    # A task that changed while we read comes twice: the later reading counts, with all that is on it.
+    last = pl.col("page") == pl.col("page").max().over("task")
+    return pl.concat(pages()).filter(last).drop("page")
+
+
+def _listed(source: Source, progress: Callable[[int], None]) -> pl.DataFrame:
+    schema = {"key": pl.String, "version": pl.String}
+
+    def frames() -> Iterator[pl.DataFrame]:
+        batch: list[Listed]
+        for batch in batches(source, AT_ONCE):
+            progress(len(batch))
+            yield pl.DataFrame([(one.key, one.version) for one in batch], schema=schema, orient="row")
+
+    return pl.concat([pl.DataFrame(schema=schema), *frames()])
+
+
+def _of_store(ours: pl.DataFrame, theirs: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    missing = theirs.join(ours, on=IDENTITY, how="anti", nulls_equal=True)
+    left = ours.join(theirs, on=IDENTITY, how="anti", nulls_equal=True)
+    both = theirs.join(ours.select(*IDENTITY, old="hash"), on=IDENTITY, nulls_equal=True)
+    stale = both.filter(pl.col("old") != pl.col("hash"))
+    parts = ((missing, Difference.NOT_IN_STORE), (left, Difference.NOT_IN_TOOL), (stale, Difference.STALE))
+    for rows, what in parts:
+        detail = pl.format("{} {}", "record", "id")
+        yield _rows(rows.with_columns(detail=detail), what)
+
+
+def _changed(listed: pl.DataFrame, tasks: pl.DataFrame) -> pl.DataFrame:
+    both = listed.join(tasks, on="key", suffix="_task")
+    told = (pl.col("version") != "") & (pl.col("version_task") != "")
+    changed = both.filter(told & (pl.col("version") != pl.col("version_task")))
+    return changed.with_columns(detail=pl.format("{} instead of {}", "version", "version_task"))
+
+
+def _gone(listed: pl.DataFrame, tasks: pl.DataFrame, source: Source) -> pl.DataFrame:
+    unseen = tasks.join(listed, on="key", how="anti")
+    return unseen.filter(pl.Series([source.holds(key) for key in unseen["key"]], dtype=pl.Boolean))
+
+
+def _rows(rows: pl.DataFrame, what: Difference) -> pl.DataFrame:
+    absent = [pl.lit("").alias(name) for name in ("task", "detail") if name not in rows.columns]
+    return rows.with_columns(pl.lit(str(what)).alias("what"), *absent).select(ROWS.names()).cast(ROWS)

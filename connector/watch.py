@@ -1,0 +1,68 @@
+"""A sync that goes on: round after round, slower while the other side is unwell."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from tenacity import RetryCallState
+
+from connector.retry import jittered, persistent
+
+OPENS_AFTER = 5
+"""After so many failures in a row the tool is only asked whether it is there, until it is."""
+
+
+def watch(
+    round: Callable[[], object],
+    probe: Callable[[], object],
+    interval: float,
+    stop: threading.Event,
+    say: Callable[[str], None],
+) -> int:
+    """Go on until `stop` is set; returns how many rounds went well.
+
+    Args:
+        round: one round; it raises one of our errors where it fails.
+        probe: cheap, and raises where the tool is not well.
+        interval: seconds from the end of a round to the next.
+        say: told what went wrong.
+
+    Raises:
+        ConnectorError: what waiting does not mend: a wrong configuration, a token that is refused.
+    """
+
+    def failed(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        say(f"{error}; again in {state.upcoming_sleep:.0f} s")
+
+    rounds = 0
+    while not stop.is_set():
+        for attempt in persistent(stop, failed):
+            with attempt:
+                if attempt.retry_state.attempt_number > OPENS_AFTER:
+                    probe()
+                round()
+                rounds += 1
+        stop.wait(jittered(interval))
+    return rounds
+
+
+@contextmanager
+def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and the first SIGINT end the watch after the round; a second SIGINT interrupts it."""
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if number == signal.SIGINT and stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,54 @@
+"""A source of items as a test wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from connector import sync
+from connector.adapters.base import LabelingTool
+from connector.errors import Reject
+from connector.items import Listed
+from connector.ledger import Ledger
+from connector.model import Item
+from connector.store import Store
+
+
+@dataclass
+class Given:
+    """Items by key, each with the version of its content. Keys that start with `raw/` are in a bucket."""
+
+    items: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Listed]:
+        for key, version in self.items.items():
+            yield Listed(key, version, bool(version), {})
+
+    def holds(self, key: str) -> bool:
+        return key.startswith("raw/")
+
+    def item(self, listed: Listed, tool: LabelingTool) -> Item:
+        data = {**self.data, "content": listed.version}
+        return tool.data_for(Item(key=listed.key, data=data, version=listed.version), "image", listed.key)
+
+
+def given(*keys: str, version: str = "") -> Given:
+    """Items of these keys."""
+    return Given(dict.fromkeys(keys, version))
+
+
+def synced(
+    tool: LabelingTool,
+    source: sync.Source,
+    folder: Path,
+    effects: sync.Effects | None = None,
+    rejects: list[Reject] | None = None,
+) -> tuple[sync.Pulled, sync.Pushed]:
+    """One sync of a line whose store and ledger lie in a folder."""
+    store = Store(str(folder / "labels"))
+    with closing(Ledger(folder / "sync.sqlite", "test")) as ledger:
+        return sync.sync(tool, store, source, [] if rejects is None else rejects, ledger, effects)

@@ -1,0 +1,231 @@
+"""Objects and rows of manifests as items."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from connector import items
+from connector.adapters.memory import MemoryTool
+from connector.adapters.objects import Objects
+from connector.config import parse
+from connector.errors import BadRecord, Reject, UsageError
+from connector.items import BucketItems, ManifestItems, Source
+from connector.model import Item
+
+PNG = b"\x89PNG\r\n\x1a\n..."
+TOOL = MemoryTool()
+
+
+def bucket(
+    folder: Path, files: dict[str, bytes], settings: str = "", images: tuple[str, ...] = ()
+) -> BucketItems:
+    """The items of a folder with these files."""
+    raw = Objects(str(folder))
+    for path, content in files.items():
+        raw.write(path, content)
+    config = parse(f"[raw]\n{settings}", folder / "connector.toml").raw
+    return BucketItems(raw, config, [], frozenset(images))
+
+
+def ready(source: Source) -> dict[str, dict[str, Any]]:
+    """The data of every item, by key."""
+    made = [source.item(listed, TOOL) for listed in source]
+    assert all(one.version for one in made)
+    return {one.key: one.data for one in made}
+
+
+def test_every_object_is_an_item_named_by_its_url(tmp_path: Path) -> None:
+    source = bucket(tmp_path, {"a/1.png": PNG, "ü b.png": PNG, "empty.png": b""})
+    base = tmp_path.as_uri()
+    assert ready(source) == {
+        f"{base}/{name}": {"image": f"{base}/{name}"} for name in ("a/1.png", "%C3%BC%20b.png")
+    }
+    assert [(r.where, r.why) for r in source.rejects] == [(f"{base}/empty.png", "the object is empty")]
+    assert source.holds(f"{base}/gone.png")
+    assert not source.holds(f"{base}2/1.png")
+    assert not source.holds("key of a manifest")
+
+
+def test_only_what_is_included_and_not_excluded_is_an_item(tmp_path: Path) -> None:
+    files = dict.fromkeys(["a.jpg", "b/c.jpg", "b/d.txt", "thumbs/a.jpg"], b"x")
+    source = bucket(tmp_path, files, 'include = ["*.jpg"]\nexclude = ["thumbs/*"]\nkey = "{path}"')
+    assert sorted(ready(source)) == ["a.jpg", "b/c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("template", "key"),
+    [
+        ("{path}", "x/y/cat.01.png"),
+        ("{stem}", "cat.01"),
+        ("{folder}{stem}", "x/y/cat.01"),
+        ("{name}", "cat.01.png"),
+        ("site-{stem}{suffix}", "site-cat.01.png"),
+    ],
+)
+def test_a_key_is_made_of_the_parts_of_a_name(tmp_path: Path, template: str, key: str) -> None:
+    assert list(ready(bucket(tmp_path, {"x/y/cat.01.png": PNG}, f'key = "{template}"'))) == [key]
+
+
+@pytest.mark.parametrize("template", ["{nothing}", "{", "{0}", "{path.x}"])
+def test_a_key_of_other_parts_is_refused(tmp_path: Path, template: str) -> None:
+    with pytest.raises(UsageError, match=r"raw\.key: .*url, path, folder, name, stem, suffix"):
+        bucket(tmp_path, {}, f'key = "{template}"')
+
+
+PAIRS = """
+[raw.fields.video]
+match = ["*.mp4", "*.webm"]
+[raw.fields.transcript]
+match = ["text/*.txt", "*.txt"]
+content = "text"
+[raw.fields.notes]
+match = ["*.json"]
+content = "json"
+optional = true
+"""
+
+
+def test_several_objects_of_one_key_are_one_item(tmp_path: Path) -> None:
+    files = {"a.mp4": b"film", "a.txt": "Grüß Gott".encode(), "a.json": b'{"site": "Linz"}'}
+    source = bucket(tmp_path, {**files, "b.webm": b"film", "c.txt": b"alone", "d.pdf": b"?"}, PAIRS)
+    base = tmp_path.as_uri()
+    assert ready(source) == {"a": {"video": f"{base}/a.mp4", "transcript": "Grüß Gott", "site": "Linz"}}
+    told = sorted((r.where, r.why) for r in source.rejects)
+    assert told == [("b", "there is no object for transcript"), ("c", "there is no object for video")]
+
+
+def test_an_item_changes_with_any_of_its_objects_and_two_for_one_field_are_refused(tmp_path: Path) -> None:
+    files = {"a.mp4": b"film", "a.txt": b"one"}
+    [before] = bucket(tmp_path, files, PAIRS)
+    [again] = bucket(tmp_path, {}, PAIRS)
+    [changed] = bucket(tmp_path, {"a.txt": b"other"}, PAIRS)
+    assert before.version == again.version != changed.version
+    source = bucket(tmp_path, {"a.webm": b"second"}, PAIRS)
+    assert len(list(source)) == 1
+    assert "is the video of a already" in source.rejects[0].why
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("text", "not UTF-8 text"), ("json", "not JSON")],
+)
+def test_what_cannot_be_shown_is_refused_when_it_is_made_ready(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    source = bucket(tmp_path, {"a.bin": b"\xff\xfe{"}, f'content = "{content}"')
+    [listed] = source
+    with pytest.raises(BadRecord, match=said):
+        source.item(listed, TOOL)
+
+
+def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    source = bucket(tmp_path, {"a.json": b"[1]"}, 'content = "json"')
+    [listed] = source
+    with pytest.raises(BadRecord, match="one JSON object"):
+        source.item(listed, TOOL)
+
+
+def test_what_is_shown_as_a_picture_must_be_one(tmp_path: Path) -> None:
+    source = bucket(tmp_path, {"a.png": PNG, "c.txt": b"hello"}, images=("image",))
+    picture, text = sorted(source, key=lambda listed: listed.key)
+    assert source.item(picture, TOOL).key.endswith("a.png")
+    with pytest.raises(BadRecord, match=r"c\.txt is not a picture"):
+        source.item(text, TOOL)
+
+
+@pytest.mark.parametrize(
+    ("start", "shown"),
+    [
+        (b"\x89PNG\r\n\x1a\n", True),
+        (b"\xff\xd8\xff\xe0", True),
+        (b"RIFF\x00\x00\x00\x00WEBP", True),
+        (b"\x00\x00\x00\x20ftypavif", True),
+        (b"RIFF\x00\x00\x00\x00WAVE", False),
+        (b"%PDF-1.7", False),
+        (b"", False),
+    ],
+)
+def test_pictures_are_known_by_their_first_bytes(start: bytes, shown: bool) -> None:
+    assert items.is_image(start) is shown
+
+
+# Manifests.
+
+
+def manifest(path: Path, content: str | bytes) -> tuple[list[Item], list[Reject]]:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    source = ManifestItems(path, Objects("memory://raw"), "image", [])
+    return [source.item(listed, TOOL) for listed in source], source.rejects
+
+
+def test_a_manifest_names_what_it_shows_by_url_by_path_or_by_key(tmp_path: Path) -> None:
+    text = "\ufeffkey,image,site\na,s3://x/a.png,\nb,b.png,Linz\nc.png,,\n"
+    found, rejects = manifest(tmp_path / "m.csv", text)
+    assert [(i.key, i.data["image"]) for i in found] == [
+        ("a", "s3://x/a.png"),
+        ("b", "memory://raw/b.png"),
+        ("c.png", "memory://raw/c.png"),
+    ]
+    assert found[1].data["site"] == "Linz"
+    assert "site" not in found[0].data
+    assert rejects == []
+
+
+def test_a_manifest_of_json_lines_keeps_types_and_names_torn_lines(tmp_path: Path) -> None:
+    found, rejects = manifest(tmp_path / "m.jsonl", '{"key": "007", "n": 3}\n{"key": "b"\n[1]\n\n{"n": 1}\n')
+    assert [(i.key, i.data["n"]) for i in found] == [("007", 3)]
+    assert [r.where.rsplit(":", 1)[1] for r in rejects] == ["2", "3", "5"]
+
+
+def test_a_manifest_may_be_one_json_list(tmp_path: Path) -> None:
+    found, rejects = manifest(tmp_path / "m.json", '[{"key": "a", "n": [1]}, 7, {"key": "a"}]')
+    assert [(i.key, i.data["n"]) for i in found] == [("a", [1])]
+    assert [r.where.rsplit(":", 1)[1] for r in rejects] == ["2", "3"]
+
+
+def test_a_manifest_in_parquet_holds_what_a_task_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(items, "ROWS_AT_ONCE", 3)
+    table = pl.DataFrame(
+        {
+            "key": [f"{n:03}" for n in range(8)],
+            "taken": [datetime(2026, 3, 1, n, tzinfo=UTC) for n in range(8)],
+            "size": [[n, n + 1] for n in range(8)],
+            "empty": pl.Series([None] * 8, dtype=pl.String),
+        }
+    )
+    table.write_parquet(tmp_path / "m.parquet")
+    found, _ = manifest(tmp_path / "m.parquet", (tmp_path / "m.parquet").read_bytes())
+    assert [i.key for i in found] == table["key"].to_list()
+    assert found[7].data["size"] == [7, 8]
+    assert found[7].data["taken"].startswith("2026-03-01")
+    assert "empty" not in found[7].data
+    json.dumps([i.data for i in found])
+
+
+def test_a_row_changes_with_its_content_or_as_its_version_says(tmp_path: Path) -> None:
+    def versions(text: str) -> list[str]:
+        return [item.version for item in manifest(tmp_path / "m.csv", text)[0]]
+
+    assert versions("key,site\na,Linz\nb,Wels\n") == versions("site,key\nLinz,a\nWels,b\n")
+    assert versions("key,site\na,Linz\n") != versions("key,site\na,Wels\n")
+    assert versions("key,site,version\na,Linz,7\nb,Wels,7\n") == ["7", "7"]
+
+
+@pytest.mark.parametrize("name", ["absent.csv", "m.txt", "torn.json", "object.json", "torn.parquet"])
+def test_a_manifest_that_cannot_be_read_is_a_usage_error(tmp_path: Path, name: str) -> None:
+    for file, text in (
+        ("m.txt", "key\na\n"),
+        ("torn.json", "[{"),
+        ("object.json", "{}"),
+        ("torn.parquet", "PAR1"),
+    ):
+        (tmp_path / file).write_text(text)
+    with pytest.raises(UsageError, match=name.replace(".", r"\.")) as caught:
+        list(ManifestItems(tmp_path / name, Objects("memory://raw"), "image", []))
+    assert caught.value.hint
