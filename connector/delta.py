@@ -24,14 +24,18 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
+from obstore.exceptions import NotFoundError
 from polars.exceptions import PanicException, PolarsError
 
 from connector.adapters.objects import Objects
-from connector.errors import AuthError, Conflict, ConnectorError, Temporary, UsageError
+from connector.errors import AuthError, Conflict, ConnectorError, Overtaken, Temporary, UsageError
 from connector.lease import Lease
-from connector.retry import ATTEMPTS, CONNECT_SECONDS, GIVE_UP_SECONDS, READ_SECONDS
+from connector.retry import ATTEMPTS, CONNECT_SECONDS, STORE_ANSWER_SECONDS, STORE_GIVE_UP_SECONDS
 
 POLL_SECONDS = 1.0
+
+SIGNS = 3
+"""So many signs of life a holder gives in the time after which one that gives none is taken for dead."""
 
 REOPENED_AFTER = 20
 """A table that stays open goes through its log since it was opened with every commit."""
@@ -114,13 +118,22 @@ class Table:
         schema: of what is read and written. Columns that the table has besides are left alone.
         order: the column that numbers the commits with rows.
         options: `endpoint`, `region`, `access_key_id`, … for a bucket.
+        say: told who is waited for.
     """
 
-    def __init__(self, url: str, schema: pl.Schema, order: str, options: Mapping[str, str]) -> None:
-        self.url, self.schema, self.order, self.options = url, schema, order, options
+    def __init__(
+        self,
+        url: str,
+        schema: pl.Schema,
+        order: str,
+        options: Mapping[str, str],
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.url, self.schema, self.order, self.options, self._say = url, schema, order, options, say
         self._seen: Seen | None = None
         self._lease: Lease | None = None
         self._silent: Lease | None = None
+        self._shown = 0.0
 
     # Reading.
 
@@ -191,23 +204,23 @@ class Table:
         options["aws_conditional_put"] = "etag"
         if options.get("aws_endpoint", "").startswith("http://"):
             options["aws_allow_http"] = "true"
-        # The last is for the whole of an answer; by default half a minute, which cuts off slow lines at work.
-        waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "timeout": 86400}
-        return {**options, **{name: f"{seconds:.0f}s" for name, seconds in waits.items()}}
+        return {**options, "connect_timeout": f"{CONNECT_SECONDS:.0f}s"}
 
     @property
     def _delta_options(self) -> dict[str, str] | None:
         if not self.url.startswith("s3://"):
             return None
-        patience = {"max_retries": str(ATTEMPTS - 1), "retry_timeout": f"{GIVE_UP_SECONDS:.0f}s"}
-        return {**self._bucket_options, **patience}
+        waits = {"retry_timeout": STORE_GIVE_UP_SECONDS, "timeout": STORE_ANSWER_SECONDS}
+        patience = {name: f"{seconds:.0f}s" for name, seconds in waits.items()}
+        return {**self._bucket_options, **patience, "max_retries": str(ATTEMPTS - 1)}
 
     @property
     def _polars_options(self) -> dict[str, Any] | None:
         if not self.url.startswith("s3://"):
             return None
-        patience = {"max_retries": ATTEMPTS - 1, "retry_timeout_ms": int(1000 * GIVE_UP_SECONDS)}
-        return {**self._bucket_options, **patience}
+        # The time-out is for the whole of a file; the library's own of half a minute cuts off slow lines.
+        patience = {"max_retries": ATTEMPTS - 1, "retry_timeout_ms": int(1000 * STORE_GIVE_UP_SECONDS)}
+        return {**self._bucket_options, **patience, "timeout": "86400s"}
 
     @contextmanager
     def _ours(self, doing: str) -> Iterator[None]:
@@ -250,7 +263,7 @@ class Table:
         try:
             lines = Objects(f"{self.url}/_delta_log", self.options).read(f"{version:020}.json")
         except UsageError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+            if isinstance(error.__cause__, (FileNotFoundError, NotFoundError)):
                 return None
             raise
         actions = [json.loads(line) for line in lines.splitlines()]
@@ -287,13 +300,39 @@ class Table:
             yield
             return
         self._wait_for_turn(wait)
-        mine = self._lease = Lease.of_this_process(seconds)
+        self._lease = Lease.of_this_process(seconds)
         try:
             yield
         finally:
-            self._lease = self._silent = None
-            if self._seen and self._seen.lease and self._seen.lease.id == mine.id:
+            if self.taken:
                 self._give_back()
+            self._lease = self._silent = None
+
+    @property
+    def leased(self) -> bool:
+        """Whether we are within `lease`."""
+        return self._lease is not None
+
+    @property
+    def taken(self) -> bool:
+        """Whether the lease is ours, as far as we know: whether we committed within it."""
+        last = self._seen.lease if self._seen else None
+        return self._lease is not None and last is not None and last.id == self._lease.id
+
+    def take(self) -> None:
+        """Within `lease`: take it now, by a commit that holds nothing; `renew` where it is ours."""
+        if self.taken:
+            self.renew()
+        else:
+            self._say_nothing()
+
+    def renew(self) -> None:
+        """Where the lease is ours and we were silent for a while, show that we live."""
+        if self._lease and self.taken and monotonic() - self._shown >= self._lease.seconds / SIGNS:
+            self._say_nothing()
+
+    def _say_nothing(self, keep: bool = True) -> None:
+        self.append(pl.DataFrame(schema=self.schema), "lease", {}, keep=keep)
 
     def _wait_for_turn(self, wait: float) -> None:
         begun = since = monotonic()
@@ -301,6 +340,8 @@ class Table:
         while holder := self.holder():
             # Clocks of two machines differ, and jump: only our own time without a sign of life counts.
             if holder != last:
+                if last is None:
+                    self._say(f"the label store {self.url} is in use by {holder}: waiting")
                 last, since = holder, monotonic()
             if monotonic() - since >= holder.seconds:
                 break
@@ -314,7 +355,7 @@ class Table:
 
     def _give_back(self) -> None:
         try:
-            self.append(pl.DataFrame(schema=self.schema), "lease", {})
+            self._say_nothing(keep=False)
         except ConnectorError:
             # What had to be written is written. Who waits will see that we are dead or silent.
             self._seen = None
@@ -328,10 +369,9 @@ class Table:
     def _overtaken(self, table: DeltaTable | None) -> Conflict:
         last = self._commit_at(table.version()) if table else None
         who = last.by if last and last.by else "another program"
-        return Conflict(
-            f"another process wrote to the label store {self.url} at the same time: {who}",
-            "run one at a time; run this one again",
-        )
+        what = f"another process wrote to the label store {self.url} at the same time: {who}"
+        kind = Conflict if self.taken else Overtaken
+        return kind(what, "run one at a time; run this one again")
 
     def append(
         self,
@@ -339,6 +379,7 @@ class Table:
         kind: str,
         told: Mapping[str, Any],
         transactions: Sequence[Transaction] = (),
+        keep: bool = True,
     ) -> None:
         """Add rows in one commit.
 
@@ -347,6 +388,7 @@ class Table:
             kind: what the commit does.
             told: what else it says of itself in the log.
             transactions: numbers that the table keeps with it.
+            keep: the lease, if we are within one; else everybody may write from then on.
 
         Raises:
             Conflict: if anybody committed since this writer looked.
@@ -365,7 +407,7 @@ class Table:
                 storage_options=self._delta_options,
             )
 
-        self._commit(write, kind, told, transactions)
+        self._commit(write, kind, told, transactions, keep)
 
     @property
     def _settings(self) -> dict[str, str | None]:
@@ -386,6 +428,7 @@ class Table:
         kind: str,
         told: Mapping[str, Any],
         transactions: Sequence[Transaction] = (),
+        keep: bool = True,
     ) -> None:
         seen = self.seen()
         with self._ours("read"):
@@ -397,14 +440,14 @@ class Table:
         if seen.lease and not self._may_follow(seen.lease):
             raise self._busy(seen.lease)
         try:
-            write(table, self._properties(kind, told, transactions))
+            write(table, self._properties(kind, told, transactions, keep))
         except (DeltaError, OSError) as error:
             latest = self.open()
             if (latest.version() if latest else None) != seen.version:
                 raise self._overtaken(latest) from error
             raise self._trouble("written", error) from error
         seen.version = 0 if seen.version is None else seen.version + 1
-        seen.lease = self._lease
+        seen.lease, self._shown = self._lease if keep else None, monotonic()
         seen.table = self.open() if table is None or seen.version % REOPENED_AFTER == 0 else table
 
     def _may_follow(self, holder: Lease) -> bool:
@@ -413,10 +456,14 @@ class Table:
         return ours or holder == self._silent or holder.dead
 
     def _properties(
-        self, kind: str, told: Mapping[str, Any], transactions: Sequence[Transaction] = ()
+        self,
+        kind: str,
+        told: Mapping[str, Any],
+        transactions: Sequence[Transaction] = (),
+        keep: bool = True,
     ) -> CommitProperties:
         by = self._lease or Lease.of_this_process(0)
-        said = {"kind": kind, "by": by.tell(), "holds": self._lease is not None, **told}
+        said = {"kind": kind, "by": by.tell(), "holds": keep and self._lease is not None, **told}
         # No retries: they would put the commit on top of what its writer has not seen.
         return CommitProperties({_TOLD: said}, max_commit_retries=0, app_transactions=list(transactions))
 

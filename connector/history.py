@@ -22,7 +22,7 @@ _VALUE = pl.Struct({name: pl.List(pl.List(pl.String)) for name in _ANSWERS})
 _RESULT = pl.List(pl.Struct({"from_name": pl.String, "value": _VALUE}))
 """A result, as far as labels stand in it. What is no list becomes a list of one."""
 
-_SAID = ["key", "overlap", "annotator", "cancelled", "ground_truth", "content"]
+_SAID = ["key", "version", "overlap", "annotator", "score", "cancelled", "ground_truth", "content"]
 """What makes two versions of a row say something else. Saving an answer again changes its time only."""
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from connector import sync as both_ways
@@ -25,9 +26,14 @@ LEDGER = "connector-sync.sqlite"
 
 @dataclass(frozen=True)
 class Line:
-    """What a configuration names. Each call opens it anew, and reads secrets only then."""
+    """What a configuration names. Each call opens it anew, and reads secrets only then.
+
+    Args:
+        say: told who is waited for.
+    """
 
     config: Config
+    say: Callable[[str], None] = field(default=lambda _: None, repr=False, compare=False)
 
     @property
     def project(self) -> str:
@@ -44,7 +50,8 @@ class Line:
     def store(self) -> Store:
         """The label store."""
         settings = self.config.store
-        return Store(self.config.place(settings.url), self.project, self.config.storage_options(settings))
+        options = self.config.storage_options(settings)
+        return Store(self.config.place(settings.url), self.project, options, self.say)
 
     def raw(self) -> Objects:
         """The bucket of raw data."""
@@ -109,15 +116,15 @@ class Line:
         source = self.items(rejects, manifest, both_ways.image_fields(tool))
         with closing(self.ledger(scratch=True)) as ledger:
             return both_ways.push(
-                tool, self.store(), source, rejects, ledger, effects, progress, up_to_date=False
+                tool, self.store(), source, rejects, ledger, effects, progress, dry_run=True
             )
 
-    def export(self, target: str, version: int | None = None, dry_run: bool = False) -> Exported:
+    def export(self, target: str, version: Version | None = None, dry_run: bool = False) -> Exported:
         """Write the labels into one file, here or in a bucket.
 
         Args:
             target: a path, or a URL; it ends with .parquet, .jsonl or .json.
-            version: of the store; the newest by default.
+            version: of the store, or a snapshot's name; the newest by default.
         """
         place = Objects(self.config.place(target), self.config.storage_options(self.config.store))
         return export(self.store(), place, version, dry_run)

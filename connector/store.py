@@ -127,11 +127,13 @@ class Store:
         url: a folder, or `s3://bucket/prefix`.
         source: which project of which tool the labels come from; it names the cursor.
         options: `endpoint`, `region`, `access_key_id`, … for a bucket.
+        say: told who is waited for.
     """
 
     url: str
     source: str = "default"
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    say: Callable[[str], None] = field(default=lambda _: None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.url = absolute_url(self.url)
@@ -140,7 +142,7 @@ class Store:
                 f"no label store can be kept in {unquote(self.url)}: its path has one of [ ] ^ | \\ or %20",
                 "set store.url in connector.toml to another folder",
             )
-        self._table = Table(self.url, SCHEMA, "pull", self.options)
+        self._table = Table(self.url, SCHEMA, "pull", self.options, self.say)
         self._kept: _Kept | None = None
 
     # Reading.
@@ -278,7 +280,7 @@ class Store:
             How many annotations are new, changed and deleted.
 
         Raises:
-            Conflict: if somebody else wrote since this writer looked.
+            Conflict: if somebody else wrote since this writer looked; `Overtaken` if it has not yet written.
             Temporary: if somebody else has the lease.
         """
         seen = rows_of(tasks)
@@ -391,9 +393,23 @@ class Store:
         with self._table.lease(wait, seconds):
             yield
 
+    @property
+    def leased(self) -> bool:
+        """Whether we are within `lease`."""
+        return self._table.leased
+
+    def take(self) -> None:
+        """Within `lease`: take it now, before anything is written elsewhere that only one may write.
+
+        Raises:
+            Conflict: if somebody else wrote since this writer looked; `Overtaken` if it has not yet written.
+            Temporary: if somebody else has the lease.
+        """
+        self._table.take()
+
     def renew(self) -> None:
-        """Within `lease`: take it now, or show that we live, by a commit that holds nothing."""
-        self._table.append(pl.DataFrame(schema=SCHEMA), "lease", {})
+        """Within `lease`, where much is done and nothing stored: show that we live, if we have it."""
+        self._table.renew()
 
     def holder(self) -> Lease | None:
         """Who alone may write now; None if everybody may, or that process is known to be dead."""
@@ -439,7 +455,7 @@ class Store:
         if dry_run:
             return self._vacuum(at, days, True)
         with self.lease():
-            self.renew()  # so that nobody names a snapshot meanwhile
+            self.take()  # so that nobody names a snapshot meanwhile
             return self._vacuum(at, days, False)
 
     def _vacuum(self, at: datetime, days: float, dry_run: bool) -> Vacuumed:
