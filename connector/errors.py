@@ -7,6 +7,7 @@ ConnectorError              a fault of ours                                     
 ├── AuthError               mend the credentials                                  exit 5
 ├── Temporary               wait, then run the same command again                 exit 6
 └── Conflict                the tool changed meanwhile: pull, then plan again     exit 7
+    └── Overtaken           somebody else wrote to the label store: begin again   exit 7
 """
 
 from __future__ import annotations
@@ -86,3 +87,7 @@ class Conflict(ConnectorError):
     """The tool holds something else than we expected."""
 
     exit_code = 7
+
+
+class Overtaken(Conflict):
+    """Somebody else wrote to the label store since we looked, and we have not written yet."""

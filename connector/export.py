@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from connector.adapters.objects import Objects, placed
 from connector.errors import UsageError
 from connector.model import Task
-from connector.store import ANNOTATION, TASK, Store
+from connector.store import ANNOTATION, TASK, Store, Version
 
 FORMS = (".parquet", ".jsonl", ".json")
 
@@ -26,7 +26,7 @@ class Exported:
     annotations: int
 
 
-def export(store: Store, target: Objects, version: int | None = None, dry_run: bool = False) -> Exported:
+def export(store: Store, target: Objects, version: Version | None = None, dry_run: bool = False) -> Exported:
     """Write the tasks and annotations that are current as of a version into one file, replacing it.
 
     `.parquet` has a row for each annotation, with its result as JSON; `.json` is a Label Studio export, and
@@ -34,14 +34,14 @@ def export(store: Store, target: Objects, version: int | None = None, dry_run: b
 
     Args:
         target: the file, by its own URL.
-        version: of the store; the newest by default.
+        version: of the store, or a snapshot's name; the newest by default.
         dry_run: only say what would be written.
 
     Raises:
-        UsageError: if the store is empty, or the file's name ends otherwise.
+        UsageError: if the store is empty, has no such version, or the file's name ends otherwise.
     """
-    version = store.version if version is None else version
-    if version is None:
+    number = store.version if version is None else store.number_of(version)
+    if number is None:
         raise UsageError(f"the label store {store.url} is empty", "run `connector pull`")
     folder, name = placed(target.url, target.options)
     suffix = PurePosixPath(name).suffix
@@ -49,6 +49,7 @@ def export(store: Store, target: Objects, version: int | None = None, dry_run: b
         raise UsageError(
             f"{target.url} is no kind of file we export to", f"let it end with {', '.join(FORMS)}"
         )
+    version = number if version is None else version
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "labels"
         if suffix == ".parquet":
@@ -57,10 +58,10 @@ def export(store: Store, target: Objects, version: int | None = None, dry_run: b
             tasks, annotations = _json(store, version, file, one_list=suffix == ".json")
         if not dry_run:
             folder.write(name, file)
-    return Exported(target.url, version, tasks, annotations)
+    return Exported(target.url, number, tasks, annotations)
 
 
-def _parquet(store: Store, version: int, file: Path) -> tuple[int, int]:
+def _parquet(store: Store, version: Version, file: Path) -> tuple[int, int]:
     tasks = store.current(TASK, version).select("task", "key", "version", data="content", overlap="overlap")
     said = store.current(ANNOTATION, version).select(
         "task",
@@ -77,7 +78,7 @@ def _parquet(store: Store, version: int, file: Path) -> tuple[int, int]:
     return len(tasks), len(said)
 
 
-def _json(store: Store, version: int, file: Path, one_list: bool) -> tuple[int, int]:
+def _json(store: Store, version: Version, file: Path, one_list: bool) -> tuple[int, int]:
     tasks = annotations = 0
     before, between, after = ("[\n", ",\n", "\n]\n") if one_list else ("", "\n", "\n")
     with file.open("w", encoding="utf-8") as out:
@@ -90,7 +91,7 @@ def _json(store: Store, version: int, file: Path, one_list: bool) -> tuple[int, 
     return tasks, annotations
 
 
-def _exported(store: Store, version: int) -> Iterator[tuple[str, int]]:
+def _exported(store: Store, version: Version) -> Iterator[tuple[str, int]]:
     """Each task as Label Studio exports it, and how many annotations it has."""
     for task in store.tasks(version):
         yield json.dumps(_as_export(task), ensure_ascii=False), len(task.annotations)

@@ -47,7 +47,7 @@ from connector.regions import (
     gather,
     parse_result,
 )
-from connector.store import ANNOTATION, PREDICTION, TASK, Store
+from connector.store import ANNOTATION, PREDICTION, TASK, Store, Version
 
 GOLD = "gold"
 """The annotator of a gold file that names none."""
@@ -85,7 +85,7 @@ _TASKS = pl.Schema({"task": pl.String, "key": pl.String, "data": pl.String, "ove
 def read_store(
     store: Store,
     roles: Mapping[str, Role],
-    version: int | None = None,
+    version: Version | None = None,
     between: tuple[str, str] | None = None,
 ) -> Loaded:
     """The store's current labels. Skipped tasks are no answers; ground truth is gold, whoever gave it.
@@ -98,9 +98,10 @@ def read_store(
         between: only tasks from this one to that one, both included, in the order of text.
 
     Raises:
-        UsageError: if nothing was pulled yet.
+        UsageError: if nothing was pulled yet, or there is no such version.
     """
-    version = newest(store) if version is None else version
+    number = newest(store) if version is None else store.number_of(version)
+    version = number if version is None else version
     tasks = store.current(TASK, version, between).select("task", "key", data="content", overlap="overlap")
     data = dict(tasks.select("task", "data").iter_rows())
     tables = _Tables(store.ontology(version))
@@ -116,7 +117,7 @@ def read_store(
         id = f"prediction/{row['id']}"  # annotations have the same numbers
         head = (row["task"], id, row["annotator"], role.value, None, row["created_at"])
         tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
-    return tables.done({"store": store.url, "version": version}, tasks)
+    return tables.done({"store": store.url, "version": number}, tasks)
 
 
 def newest(store: Store) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from connector import sync as both_ways
@@ -18,7 +19,7 @@ from connector.items import BucketItems, ManifestItems, Source
 from connector.labels import Loaded, read_store
 from connector.ledger import Ledger
 from connector.parts import Aligned, align_store
-from connector.store import Store
+from connector.store import Store, Version
 from connector.sync import Effects, Progress, Pulled, Pushed
 
 LEDGER = "connector-sync.sqlite"
@@ -26,9 +27,14 @@ LEDGER = "connector-sync.sqlite"
 
 @dataclass(frozen=True)
 class Line:
-    """What a configuration names. Each call opens it anew, and reads secrets only then."""
+    """What a configuration names. Each call opens it anew, and reads secrets only then.
+
+    Args:
+        say: told who is waited for.
+    """
 
     config: Config
+    say: Callable[[str], None] = field(default=lambda _: None, repr=False, compare=False)
 
     @property
     def project(self) -> str:
@@ -45,7 +51,8 @@ class Line:
     def store(self) -> Store:
         """The label store."""
         settings = self.config.store
-        return Store(self.config.place(settings.url), self.project, self.config.storage_options(settings))
+        options = self.config.storage_options(settings)
+        return Store(self.config.place(settings.url), self.project, options, self.say)
 
     def raw(self) -> Objects:
         """The bucket of raw data."""
@@ -113,15 +120,15 @@ class Line:
         source = self.items(rejects, manifest, both_ways.image_fields(tool))
         with closing(self.ledger(scratch=True)) as ledger:
             return both_ways.push(
-                tool, self.store(), source, rejects, ledger, effects, progress, up_to_date=False
+                tool, self.store(), source, rejects, ledger, effects, progress, dry_run=True
             )
 
-    def export(self, target: str, version: int | None = None, dry_run: bool = False) -> Exported:
+    def export(self, target: str, version: Version | None = None, dry_run: bool = False) -> Exported:
         """Write the labels into one file, here or in a bucket.
 
         Args:
             target: a path, or a URL; it ends with .parquet, .jsonl or .json.
-            version: of the store; the newest by default.
+            version: of the store, or a snapshot's name; the newest by default.
         """
         place = self.config.place(target)
         options = self.config.storage_options(self.config.store, place)
@@ -132,13 +139,13 @@ class Line:
         for target in self.config.store.copies:
             self.export(target)
 
-    def labels(self, version: int | None = None) -> Loaded:
-        """The labels in the store, as of a version; by default the newest."""
+    def labels(self, version: Version | None = None) -> Loaded:
+        """The labels in the store, as of a version or snapshot; by default the newest."""
         return read_store(self.store(), self.config.roles, version)
 
     def aligned(
         self,
-        version: int | None = None,
+        version: Version | None = None,
         gold: Loaded | None = None,
         engine: str | None = None,
         keep_regions: bool = True,
@@ -147,7 +154,7 @@ class Line:
         """The labels in the store, and their unit table.
 
         Args:
-            version: as of that version; by default the newest.
+            version: as of that version or snapshot; by default the newest.
             gold: known answers, in the place of the store's own.
             engine: `local` or `dask://host:port`; by default the configuration's.
             keep_regions: whether what was drawn is wanted besides the units.

@@ -20,7 +20,7 @@ from connector.quality.kinds import DRAWN
 from connector.quality.table import REGIONS, Labels
 from connector.quality.units import UNITS, units
 from connector.regions import kind_of
-from connector.store import TASK, Store
+from connector.store import TASK, Store, Version
 
 TASKS = 20_000
 """So many tasks are a part. Fewer make each part's own cost felt, more make it large in memory."""
@@ -42,7 +42,7 @@ class Part:
 
     store: StoreSettings
     source: str
-    version: int
+    version: Version
     between: tuple[str, str] | None
     roles: Mapping[str, Role]
     gold: Loaded | None
@@ -77,7 +77,7 @@ def align_store(
     settings: StoreSettings,
     roles: Mapping[str, Role],
     thresholds: Mapping[str, float],
-    version: int | None = None,
+    version: Version | None = None,
     gold: Loaded | None = None,
     engine: str = "local",
     keep_regions: bool = True,

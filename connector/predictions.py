@@ -64,6 +64,7 @@ def push_predictions(
         done.stored += tool.write_predictions(batch)
         done.found += len(batch)
         progress(len(batch))
+        store.renew()
     done.found += len(done.rejects)
     return done
 

@@ -37,6 +37,15 @@ FIRST_WAIT_SECONDS = 0.2
 LONGEST_WAIT_SECONDS = 30.0
 """Storage libraries try again by themselves: they are given these too."""
 
+STORE_ANSWER_SECONDS = 30.0
+STORE_GIVE_UP_SECONDS = 30.0
+"""For the label store's library, which tries again by itself: how long an answer may take, and after how long
+no attempt begins any more. So it is told within a minute that a bucket is away."""
+
+LEASE_SECONDS = 300.0
+"""A holder of the label store's lease that shows no sign of life for so long is taken for dead. Each page
+that is kept is such a sign, and with all attempts the tool may need minutes for one."""
+
 _backoff = wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS)
 
 

@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from connector.adapters.base import Bucket, Known, LabelingTool, batches
-from connector.errors import BadRecord, Conflict, Reject
+from connector.errors import BadRecord, Conflict, Overtaken, Reject
 from connector.items import Listed, Source
 from connector.ledger import Ledger
 from connector.model import Item, Task
 from connector.retry import LONGEST_WAIT_SECONDS
 from connector.store import ANNOTATION, PREDICTION, TASK, Counts, Store
+
+T = TypeVar("T")
 
 Progress = Callable[[int], None]
 """Called with how many more are done."""
@@ -110,6 +112,17 @@ class Pulled:
         )
 
 
+def _alone(store: Store, work: Callable[[], T]) -> T:
+    """Do it as the only one who writes; from the start where somebody else was the quicker one to begin."""
+    while True:
+        try:
+            with store.lease():
+                return work()
+        except Overtaken:
+            if store.leased:
+                raise
+
+
 # Push.
 
 
@@ -121,11 +134,12 @@ def push(
     ledger: Ledger,
     effects: Effects | None = None,
     progress: Progress = lambda _: None,
-    up_to_date: bool = True,
+    dry_run: bool = False,
 ) -> Pushed:
     """Make every item a task, each exactly once by its key, however often this runs or breaks off.
 
-    Pull first, and pull again afterwards: the store tells what the tool holds.
+    Pull first, and pull again afterwards: the store tells what the tool holds. Nobody else writes to the
+    store from the first task that is made to the end.
 
     Args:
         source: what should be in the tool.
@@ -133,16 +147,36 @@ def push(
         ledger: where a batch stands before it is sent.
         effects: what changes of the raw data do.
         progress: told of every batch.
-        up_to_date: whether the store is what the tool holds; else the tool is asked for its keys.
+        dry_run: the tool is only looked at. Nobody has pulled before, so it is asked for its keys.
     """
+
+    before = len(rejects)
+
+    def work() -> Pushed:
+        del rejects[before:]
+        return _push(tool, store, source, rejects, ledger, effects or Effects(), progress, dry_run)
+
+    return work() if dry_run else _alone(store, work)
+
+
+def _push(
+    tool: LabelingTool,
+    store: Store,
+    source: Source,
+    rejects: list[Reject],
+    ledger: Ledger,
+    effects: Effects,
+    progress: Progress,
+    dry_run: bool = False,
+) -> Pushed:
     tasks = store.current(TASK).select("key", "task", "version").unique("key", keep="first")
-    if not up_to_date:
+    if dry_run:
         keys = pl.DataFrame(
             list(tool.known_keys().items()), schema={"key": pl.String, "task": pl.String}, orient="row"
         )
         tasks = keys.join(tasks, on=["key", "task"], how="left")
     known = Known(dict(tasks.select("key", "task").iter_rows()), store.cursor_kept)
-    return _Push(tool, tasks, known, source, rejects, ledger, effects or Effects(), progress).run()
+    return _Push(tool, store, tasks, known, source, rejects, ledger, effects, progress, dry_run).run()
 
 
 @dataclass
@@ -156,6 +190,7 @@ class _Push:
     """
 
     tool: LabelingTool
+    store: Store
     tasks: pl.DataFrame
     known: Known
     source: Source
@@ -163,6 +198,7 @@ class _Push:
     ledger: Ledger
     effects: Effects
     progress: Progress
+    dry_run: bool
 
     def __post_init__(self) -> None:
         self.done = Pushed(rejects=self.rejects)
@@ -186,6 +222,7 @@ class _Push:
                     done.known += 1
             self._send(all_of_it=False)
             self.progress(len(batch))
+            self.store.renew()
         unseen = self.tasks.join(pl.concat(seen), on="key", how="anti").sort("key")
         gone = unseen.filter(pl.Series([self.source.holds(key) for key in unseen["key"]], dtype=pl.Boolean))
         gone = self._moved(elsewhere, gone)
@@ -194,6 +231,11 @@ class _Push:
         self._flag()
         done.found = done.new + done.known + done.changed + done.moved + len(self.rejects)
         return done
+
+    def _alone(self) -> None:
+        """To be called before anything is written to the tool."""
+        if not self.dry_run:
+            self.store.take()
 
     # new items
 
@@ -208,6 +250,7 @@ class _Push:
         """Send a batch. The tool takes all of it or none: a refused one is halved to find the culprit."""
         if not batch:
             return
+        self._alone()
         number = self.ledger.begin([item.key for item in batch], datetime.now(UTC))
         try:
             for _ in self.tool.add_items(batch, self.known):
@@ -247,6 +290,7 @@ class _Push:
         """Let a task show what the item is now; returns whether that can be shown."""
         ready = list(self.source.items([listed], self.tool))
         for item in ready:
+            self._alone()
             self.tool.update_item(task, item)
         return bool(ready)
 
@@ -282,6 +326,7 @@ class _Push:
                 if task.annotations:
                     self.flagged[GONE_QUEUE].append(task.id)
                     continue
+                self._alone()
                 try:
                     self.tool.delete_task(task)
                     self.done.removed += 1
@@ -292,6 +337,7 @@ class _Push:
         if self.tool.capabilities.review_queue:
             for name, tasks in self.flagged.items():
                 if tasks:
+                    self._alone()
                     self.done.queues[name] = self.tool.review_queue(name, tasks)
 
 
@@ -368,17 +414,25 @@ def sync(
 ) -> tuple[Pulled, Pushed]:
     """Pull, push, and pull what the push made: afterwards bucket, tool and store agree.
 
+    One at a time: a second one waits for the first to end.
+
     Args: as of `push`.
     """
-    settle(tool, ledger)
-    pulled = pull(tool, store, progress)
-    pushed = push(tool, store, source, rejects, ledger, effects, progress)
-    if pushed.new or pushed.updated or pushed.moved or pushed.removed:
-        pulled += pull(tool, store)
-        pushed.doubles = undouble(tool, store, rejects)
-        if pushed.doubles:
-            pulled += pull(tool, store)
-    return pulled, pushed
+    before = len(rejects)
+
+    def work() -> tuple[Pulled, Pushed]:
+        del rejects[before:]
+        settle(tool, ledger)
+        pulled = _pull(tool, store, progress)
+        pushed = _push(tool, store, source, rejects, ledger, effects or Effects(), progress)
+        if pushed.new or pushed.updated or pushed.moved or pushed.removed:
+            pulled += _pull(tool, store)
+            pushed.doubles = undouble(tool, store, rejects)
+            if pushed.doubles:
+                pulled += _pull(tool, store)
+        return pulled, pushed
+
+    return _alone(store, work)
 
 
 # Pull.
@@ -387,12 +441,18 @@ def sync(
 def pull(tool: LabelingTool, store: Store, progress: Progress = lambda _: None) -> Pulled:
     """Bring what changed in the tool into the store, page by page; each page and its cursor in one commit.
 
+    One at a time: a second one waits for the first to end.
+
     Args:
         progress: told of every page.
 
     Returns:
         What changed. Interrupted anywhere, the next pull goes on where the last page was kept.
     """
+    return _alone(store, lambda: _pull(tool, store, progress))
+
+
+def _pull(tool: LabelingTool, store: Store, progress: Progress = lambda _: None) -> Pulled:
     done, ontology = Pulled(), tool.read_ontology()
 
     def keep(tasks: Sequence[Task], cursor: str, gone: Sequence[str] = ()) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
+from connector.commands.inputs import as_version
 from connector.commands.session import Command, Session, pass_session
+
+if TYPE_CHECKING:
+    from connector.store import Version
 
 
 @click.command(cls=Command)
 @click.argument("target")
-@click.option("--version", type=click.IntRange(0), help="Of the store; by default the newest.")
+@click.option(
+    "--version", callback=as_version, help="Of the store, or a snapshot's name; by default the newest."
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be written.")
 @pass_session
-def export(session: Session, target: str, version: int | None, dry_run: bool) -> None:
+def export(session: Session, target: str, version: Version | None, dry_run: bool) -> None:
     """Write the labels into one file: .parquet, .jsonl or .json.
 
     TARGET is a file or a URL such as s3://bucket/labels.parquet. A .parquet file has a row for each

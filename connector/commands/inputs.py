@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from connector.parts import Aligned
     from connector.quality.consensus import Consensus
     from connector.quality.interval import Estimate
+    from connector.store import Version
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_ONTOLOGY = "connector.ontology"
-_ENGINE = "connector.engine"
+_ONTOLOGY, _ENGINE, _VERSION = "connector.ontology", "connector.engine", "connector.version"
 
 
 def _remember(ctx: click.Context, option: click.Parameter, value: object) -> None:
@@ -42,9 +43,24 @@ def engine_option(function: F) -> F:
     )(function)
 
 
+def as_version(ctx: click.Context, _: click.Parameter, value: str | None) -> Version | None:  # noqa: ARG001
+    """What names a version of the label store: a number, or else the name of a snapshot."""
+    return int(value) if value and re.fullmatch("-?[0-9]+", value) else value
+
+
+def _remember_version(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    ctx.meta[_VERSION] = as_version(ctx, param, value)
+
+
 def labels_option(function: F) -> F:
-    """--labels, with --ontology and --engine, which `load` finds in the context."""
+    """--labels, with --ontology, --engine and --store-version, which `load` finds in the context."""
     function = engine_option(function)
+    function = click.option(
+        "--store-version",
+        expose_value=False,
+        callback=_remember_version,
+        help="A version of the label store: its number, or the name of a snapshot; by default the newest.",
+    )(function)
     function = click.option(
         "--ontology",
         "ontology_file",
@@ -153,6 +169,10 @@ def load(
     from connector.labels import read_file, with_gold
     from connector.parts import align
 
+    chosen = click.get_current_context().meta
+    engine, version = chosen.get(_ENGINE), chosen.get(_VERSION)
+    if labels_file and version is not None:
+        raise UsageError("--store-version is of the label store, and --labels is given", "say one of them")
     thresholds = _thresholds(session)
     ontology = _ontology(labels_file)
     gold = read_file(gold_file, True, ontology) if gold_file else None
@@ -160,9 +180,8 @@ def load(
         people = read_file(labels_file, ontology=ontology)
         found = align(with_gold(people, gold) if gold else people, thresholds)
     else:
-        engine = click.get_current_context().meta.get(_ENGINE)
         with session.progress("align") as progress:
-            found = session.line.aligned(None, gold, engine, keep_regions, progress)
+            found = session.line.aligned(version, gold, engine, keep_regions, progress)
     for control, kind in found.loaded.unmeasured.items():
         session.detail(f"control {control} is of kind {kind}, which is not measured yet")
     return found

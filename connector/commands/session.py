@@ -70,7 +70,7 @@ class Session:
         """What the configuration names."""
         from connector.line import Line
 
-        return Line(self.config)
+        return Line(self.config, self.note)
 
     def say(self, text: str) -> None:
         """A line for people; nothing with --json or --quiet."""

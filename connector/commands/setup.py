@@ -19,6 +19,9 @@ from connector.errors import AuthError, ConnectorError, UsageError
 if TYPE_CHECKING:
     from connector.items import Source
 
+MANY_FILES = 100
+"""So many small files of the store are worth a hint."""
+
 
 @click.command(cls=Command)
 @click.option("--url", default="http://localhost:8080", help="Where Label Studio answers.")
@@ -148,7 +151,7 @@ def status(session: Session, no_bucket: bool) -> None:
     """Show where the line stands.
 
     How much there is in bucket, tool and store, how long ago the store was known to be what the tool holds,
-    and what went wrong last.
+    who is writing to it, and what went wrong last.
 
     \b
     Example:
@@ -166,6 +169,9 @@ def status(session: Session, no_bucket: bool) -> None:
     found["last_errors"] = [asdict(one) for one in rounds if one.error]
     seen = max(filter(None, [found["last_pull"], *(r.at for r in rounds if not r.error)]), default=None)
     found["lag_seconds"] = (now - seen).total_seconds() if seen else None
+    holder = store.holder()
+    found["writing"] = str(holder) if holder else None
+    found["small_files"] = store.compact(now, dry_run=True).files
     if not no_bucket:
         with session.progress("bucket") as progress:
             found["items_in_bucket"] = _counted(line.items([]), progress)
@@ -173,6 +179,8 @@ def status(session: Session, no_bucket: bool) -> None:
     found["agree"] = len({count for count in counts if count is not None}) == 1
     rows = [(name.replace("_", " "), value) for name, value in found.items() if name != "last_errors"]
     session.table("Where the line stands", ("", ""), rows)
+    if found["small_files"] >= MANY_FILES:
+        session.note("the store has many small files: `connector store compact` makes reading faster")
     for trouble in found["last_errors"]:
         session.say(f"{trouble['at']:%Y-%m-%d %H:%M:%S} UTC: {trouble['error']}")
     session.answer({**found, "source": session.source(store=store.url, version=found["version"])})

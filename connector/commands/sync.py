@@ -108,9 +108,13 @@ def _show_predictions(session: Session, file: Path, keep_others: bool, dry_run: 
 
     tool, store = session.line.tool(dry_run), session.line.store()
     with session.progress("predictions") as progress:
-        shown = push_predictions(tool, store, file, keep_others, progress)
-    if not dry_run:
-        pull_all(tool, store)
+        if dry_run:
+            shown = push_predictions(tool, store, file, keep_others, progress)
+        else:
+            with store.lease():
+                store.take()
+                shown = push_predictions(tool, store, file, keep_others, progress)
+                pull_all(tool, store)
     would = "would be " if dry_run else ""
     session.say(f"{shown.found} predictions: {shown.stored} {would}stored, {shown.replaced} {would}replaced")
     return shown

@@ -322,7 +322,7 @@ def test_a_dry_run_counts_alike_and_writes_nothing(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "labels"))
     version = store.version
     with closing(Ledger(Path(":memory:"), "test")) as ledger:
-        dry = sync.push(DryRun(tool), store, Given(now), [], ledger, effects, up_to_date=False)
+        dry = sync.push(DryRun(tool), store, Given(now), [], ledger, effects, dry_run=True)
     assert (tool.project.tasks, tool.project.queues, store.version) == (before, {}, version)
     _, done = synced(tool, Given(now), tmp_path, effects)
     assert dry == done
