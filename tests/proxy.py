@@ -14,7 +14,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 PAGE = b"<!DOCTYPE html><title>502 Bad Gateway</title>"
-BETWEEN_TWO_SERVERS = {"connection", "transfer-encoding", "keep-alive", "host", "content-length"}
+KINDS = {
+    "500 before": 4,
+    "500 after": 4,
+    "page before": 2,
+    "page after": 2,
+    "cut before": 4,
+    "cut after": 4,
+    "hang after": 1,  # whoever waits for a hanging server does nothing meanwhile: there would be no chaos
+}
+"""What goes wrong, before the server was asked or after, and how often compared with the others."""
+
+NOT_PASSED_ON = {"connection", "transfer-encoding", "keep-alive", "host", "content-length", "date", "server"}
 
 
 @dataclass
@@ -37,29 +48,18 @@ class Proxy:
 
     def trouble(self) -> str:
         """What goes wrong with this request; mostly nothing."""
-        kinds = (
-            "500 before",
-            "500 after",
-            "page before",
-            "page after",
-            "cut before",
-            "cut after",
-            "hang after",
-        )
         with self._lock:
             if self.rng.random() >= self.share:
                 return ""
-            # Whoever waits for a hanging server does nothing meanwhile: there would be no chaos.
-            kind = self.rng.choices(kinds, [4, 4, 2, 2, 4, 4, 1])[0]
+            kind = self.rng.choices(list(KINDS), list(KINDS.values()))[0]
             self.done[kind] += 1
             return kind
 
     def ask(self, handler: BaseHTTPRequestHandler, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         """What the server answers."""
         connection = http.client.HTTPConnection(urlsplit(self.server).netloc, timeout=120)
-        kept = {
-            name: value for name, value in handler.headers.items() if name.lower() not in BETWEEN_TWO_SERVERS
-        }
+        told = handler.headers.items()
+        kept = {name: value for name, value in told if name.lower() not in NOT_PASSED_ON}
         try:
             connection.request(handler.command, handler.path, body or None, kept)
             answer = connection.getresponse()
@@ -102,9 +102,10 @@ def proxy(server: str, rng: random.Random, share: float, hang_seconds: float) ->
             return None
 
         def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
-            self.send_response(status)
+            self.send_response_only(status)
+            self.send_header("Date", self.date_time_string())
             for name, value in headers:
-                if name.lower() not in BETWEEN_TWO_SERVERS:
+                if name.lower() not in NOT_PASSED_ON:
                     self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

@@ -38,7 +38,7 @@ from connector.model import Annotation, Annotator, Item, Ontology, Prediction, T
 from connector.retry import READ_SECONDS, patient
 
 if TYPE_CHECKING:
-    pass
+    from requests import Response
 
 T = TypeVar("T")
 
@@ -453,7 +453,19 @@ class LabelStudio:
         with _project_is_there(self.project, self._server.url):
             response = self._server.read("/api/tasks/", params)
         body = decoded(response)
-        return body["tasks"], int(body["total"]), parsedate_to_datetime(response.headers["Date"])
+        return body["tasks"], int(body["total"]), self._time_of(response)
+
+    def _time_of(self, response: Response) -> datetime:
+        """The server's clock when it answered: what it calls changed is compared with nothing else."""
+        told = response.headers.get("Date", "")
+        try:
+            at = parsedate_to_datetime(told)
+        except ValueError as error:
+            raise UsageError(
+                f"an answer of {self._server.url} has the date {told!r}, which is none",
+                "let whatever stands between us and Label Studio pass on the header `Date` as it is",
+            ) from error
+        return at if at.tzinfo else at.replace(tzinfo=UTC)  # "-0000" is UTC, and is read as no zone
 
     def _task(self, raw: Mapping[str, Any]) -> Task:
         id = str(raw["id"])

@@ -110,6 +110,8 @@ class Server:
             raise _too_slow(self.url) from error
         except requests.ConnectionError as error:
             raise _unreachable(self.url) from error
+        except requests.exceptions.ChunkedEncodingError as error:
+            raise Temporary(f"an answer of {self.url} broke off") from error
         except requests.RequestException as error:
             raise UsageError(
                 f"{self.url} cannot be asked: {error}", "check tool.url in connector.toml"

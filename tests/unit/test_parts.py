@@ -16,7 +16,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -26,7 +25,7 @@ from connector import engine
 from connector.adapters.label_studio_config import parse_config
 from connector.config import StoreSettings
 from connector.demo.server import free_port
-from connector.engine import run
+from connector.engine import _client, run
 from connector.errors import BadRecord, Temporary, UsageError
 from connector.labels import Loaded, read_file, read_store
 from connector.model import Annotation, Ontology, Role, Task
@@ -173,7 +172,7 @@ def test_questions_whose_names_are_numbered_are_one_part(tmp_path: Path) -> None
     )
     store = Store(str(tmp_path / "labels"), "test")
     value = {"x": 1, "y": 1, "width": 30, "height": 30, "rotation": 0, "rectanglelabels": ["a"]}
-    tasks = []
+    tasks: list[Task] = []
     for number in range(4):
         name = f"box_{number % 2}"
         region = {"id": "a", "from_name": name, "to_name": f"page_{number % 2}", "type": "rectanglelabels"}
@@ -260,7 +259,7 @@ class Cluster:
 
     address: str
     workers: list[subprocess.Popen[bytes]]
-    watching: Client
+    watching: Any  # Dask's client has no types
 
     @property
     def engine(self) -> str:
@@ -278,7 +277,7 @@ def cluster(size: int, **environment: str) -> Iterator[Cluster]:
             stack.enter_context(started("distributed.cli.dask_worker", f"tcp://{address}", *alone))
             for _ in range(size)
         ]
-        watching = stack.enter_context(Client(f"tcp://{address}", timeout=60, set_as_default=False))
+        watching: Any = stack.enter_context(_client(address))
         while len(watching.nthreads()) < size:
             time.sleep(0.05)
         yield Cluster(address, workers, watching)
