@@ -60,7 +60,17 @@ def azure_server(container: str = "raw", page: int = 300) -> Iterator[Azure]:
     azure = Azure(f"http://127.0.0.1:{port}/{Azure.account}", container)
     main, constants = (json.dumps(str(AZURITE / name)) for name in ("main.js", "utils/constants.js"))
     start = f"require({constants}).DEFAULT_LIST_BLOBS_MAX_RESULTS = {page}; require({main})"
-    program = [str(NODE), "--eval", start, "--", "azurite", "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    program = [
+        str(NODE),
+        "--eval",
+        start,
+        "--",
+        "azurite",
+        "--blobHost",
+        "127.0.0.1",
+        "--blobPort",
+        str(port),
+    ]
     program += ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck"]
     accounts = {"AZURITE_ACCOUNTS": f"{azure.account}:{azure.key}"}
     with serving(program, f"http://127.0.0.1:{port}/", accounts, status=400):

@@ -43,6 +43,9 @@ BLOCK_BYTES = 8 * 2**20
 cut off by the library's time-outs, which count from its beginning. Amazon's own tools write in the same, and
 so the same content has the same ETag."""
 
+BLOCKS_AT_ONCE = 4
+"""So many blocks of a file are in memory while it is written."""
+
 AT_ONCE = 16
 """So many requests are on their way when many objects are looked into."""
 
@@ -270,9 +273,12 @@ class Objects:
             raise
 
     def write(self, path: str, data: bytes | Path) -> str:
-        """Store an object, or a file as one, replacing one of that path; returns its key."""
+        """Store an object, or a file as one, replacing one of that path; returns its key.
+
+        A large one is sent in blocks; a file is never in memory as a whole.
+        """
         with Ours(self.key_of(path)):
-            obstore.put(self._store, path, data, chunk_size=BLOCK_BYTES)
+            obstore.put(self._store, path, data, chunk_size=BLOCK_BYTES, max_concurrency=BLOCKS_AT_ONCE)
         return self.key_of(path)
 
     def write_new(self, path: str, data: bytes) -> str:
