@@ -151,7 +151,8 @@ class BucketItems:
         """Of the content; and of the place, where a task shows it and the key leaves some of it unsaid."""
         if self._rules[name].content != "url" or one.path in key or one.key in key:
             return one.version
-        return f"{one.version} {one.path.replace(key, '')}"
+        before, _, after = (one.key if key in one.key else one.path).rpartition(key)
+        return f"{one.version} {before}{after}"
 
     def holds(self, key: str) -> bool:
         return self.objects.holds(key)

@@ -39,9 +39,15 @@ HANDED_OVER = 200
 at once, so that none waits for the page behind its own."""
 
 BLOCK_BYTES = 8 * 2**20
-"""A large object is read and written in such blocks. Each is a request of its own: one long answer would be
-cut off by the library's time-outs, which count from its beginning. Amazon's own tools write in the same, and
-so the same content has the same ETag."""
+"""A large object is read in such blocks. Each is a request of its own: one long answer would be cut off by
+the library's time-outs, which count from its beginning."""
+
+PART_BYTES = 8 * 2**20
+"""A large object is written in such parts, as Amazon's own tools do: so the same content has the same ETag.
+S3 takes none below 5 MiB."""
+
+PARTS_AT_ONCE = 4
+"""So many parts of a file are in memory while it is written."""
 
 AT_ONCE = 16
 """So many requests are on their way when many objects are looked into."""
@@ -270,9 +276,12 @@ class Objects:
             raise
 
     def write(self, path: str, data: bytes | Path) -> str:
-        """Store an object, or a file as one, replacing one of that path; returns its key."""
+        """Store an object, or a file as one, replacing one of that path; returns its key.
+
+        A large one is sent in parts; a file is never in memory as a whole.
+        """
         with Ours(self.key_of(path)):
-            obstore.put(self._store, path, data, chunk_size=BLOCK_BYTES)
+            obstore.put(self._store, path, data, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
         return self.key_of(path)
 
     def write_new(self, path: str, data: bytes) -> str:

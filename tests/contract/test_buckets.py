@@ -60,19 +60,23 @@ ASKED: Mapping[str, Callable[[Objects], object]] = {
     "delete": lambda objects: objects.delete("a"),
 }
 
-# Prints the lines of a large object, and how many bytes of memory they took.
+# Writes a file as an object and prints the object's lines, and how many bytes of memory both took.
 LINES_AND_MEMORY = """
 import io, json, re, sys
 from pathlib import Path
 from connector.adapters.objects import Objects
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
-url, options = json.loads(sys.stdin.read())
+url, options, file = json.loads(sys.stdin.read())
 objects = Objects(url, options)
 objects.read("small")
 before = peak()
+objects.write("large", Path(file))
 print(sum(1 for _ in io.TextIOWrapper(objects.open("large"), "utf-8")), peak() - before)
 """
+
+LINES = 128_000
+"""Of a thousand bytes each."""
 
 _fresh = itertools.count()
 
@@ -124,10 +128,14 @@ class BucketContract:
             path.encode()[:3] for path in listed
         ]
 
-    def test_bytes_come_back_as_they_were(self, bucket: Objects) -> None:
+    def test_bytes_come_back_as_they_were(self, bucket: Objects, tmp_path: Path) -> None:
         data = bytes(range(256)) * 50
         bucket.write("all", data)
         bucket.write("none", b"")
+        (tmp_path / "file").write_bytes(data)
+        assert bucket.write("file", tmp_path / "file") == bucket.key_of("file")
+        assert bucket.read("file") == data
+        bucket.delete("file")
         assert bucket.read("all") == bucket.open("all").read() == data
         assert bucket.read("none") == bucket.open("none").read() == b""
         assert {one.path: one.size for one in bucket.list()} == {"all": len(data), "none": 0}
@@ -298,13 +306,14 @@ class BucketContract:
         with pytest.raises(Conflict, match="was replaced while it was read"):
             file.read()
 
-    def test_a_large_object_is_never_in_memory_as_a_whole(self, bucket: Objects) -> None:
+    def test_a_large_object_is_never_in_memory_as_a_whole(self, bucket: Objects, tmp_path: Path) -> None:
         if bucket.url.startswith("memory:"):
             pytest.skip("all of it is in memory")
         line = b"x" * 999 + b"\n"
         bucket.write("small", b"x")
-        bucket.write("large", line * 64_000)
-        given = json.dumps([bucket.url, dict(bucket.options)])
+        with (file := tmp_path / "large").open("wb") as out:
+            out.writelines(itertools.repeat(line, LINES))
+        given = json.dumps([bucket.url, dict(bucket.options), str(file)])
         run = subprocess.run(
             [sys.executable, "-c", LINES_AND_MEMORY],
             input=given,
@@ -314,7 +323,7 @@ class BucketContract:
             cwd=Path(__file__).parents[2],
         )
         lines, memory = map(int, run.stdout.split())
-        assert lines == 64_000
+        assert lines == LINES
         assert memory < len(line) * lines / 2
 
 

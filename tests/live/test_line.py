@@ -242,6 +242,12 @@ def test_labels_go_to_a_store_in_a_bucket_and_pictures_come_from_one(line: Line,
     assert stored.current(ANNOTATION)["task"].to_list() == [task]
     assert all(check["ok"] for check in line.ask("doctor")["checks"])
 
+    lists = Objects(f"{s3.url}/lists-{line.project}", s3.options)
+    manifest = lists.write("more.csv", f"key,image\nagain,{raw.path_of(key)}\n".encode())
+    assert line.ask("push", "--manifest", manifest)["new"] == 1
+    again = line.tool.known_keys()["again"]
+    assert line.tool.read_task(again).data == {"image": key}
+
 
 def test_pictures_of_a_folder_are_shown(line: Line) -> None:
     key = put_pictures(line, 1)[0]

@@ -190,6 +190,13 @@ def test_the_keys_of_a_bucket_come_from_the_environment(monkeypatch: pytest.Monk
     assert config.storage_options(config.raw) == {}  # a folder has no keys
 
 
+def test_another_place_has_the_endpoint_of_the_section_where_it_is_of_the_same_kind() -> None:
+    config = parse('[raw]\nurl = "gs://b"\nendpoint = "http://localhost:1"', Path(FILE))
+    assert config.storage_options(config.raw, "gs://lists/m.csv") == {"base_url": "http://localhost:1"}
+    assert config.storage_options(config.raw, "s3://lists/m.csv") == {"region": "us-east-1"}
+    assert config.storage_options(config.raw, "m.csv") == {}
+
+
 CLOUD = "https://name.blob.core.windows.net"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from connector.commands import COMMANDS, line
 from connector.commands.session import COMMON
+from connector.config import parse
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "commands.md"
@@ -79,6 +80,12 @@ def test_documents_link_to_files_that_are_there() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)
+def test_the_settings_that_a_page_shows_load(page: Path) -> None:
+    for settings in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL):
+        parse(settings, page)
 
 
 if __name__ == "__main__":

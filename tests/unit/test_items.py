@@ -121,6 +121,7 @@ def test_an_item_changes_with_any_of_its_objects_and_two_for_one_field_are_refus
         ('key = "{url}"', False),
         ('key = "{path}"', False),
         ('key = "{folder}{stem}"', False),
+        ('key = "URL/{folder}{stem}"', False),
         ('key = "{stem}"', True),
         ('key = "{stem}"\ncontent = "text"', False),
     ],
@@ -128,7 +129,7 @@ def test_an_item_changes_with_any_of_its_objects_and_two_for_one_field_are_refus
 def test_an_object_that_moved_is_known_again_or_changed_where_its_key_stays(
     tmp_path: Path, settings: str, changed: bool
 ) -> None:
-    source = bucket(tmp_path, {"a/1.png": PNG}, settings)
+    source = bucket(tmp_path, {"a/1.png": PNG}, settings.replace("URL", tmp_path.as_uri()))
     [before] = source
     (tmp_path / "b").mkdir()
     (tmp_path / "a" / "1.png").rename(tmp_path / "b" / "1.png")
@@ -136,6 +137,7 @@ def test_an_object_that_moved_is_known_again_or_changed_where_its_key_stays(
     assert (before.key != after.key) is ("stem}" not in settings or "folder" in settings)
     assert (before.version != after.version) is changed
     assert after.tells_content
+    assert source.holds(before.key) is ("url" in settings.lower())
 
 
 @pytest.mark.parametrize(
