@@ -22,7 +22,7 @@ FLOORS = [
     ["quality.alignment", "quality.units", "quality.merge", "quality.graded"],
     ["quality.agreement", "quality.truth"],
     ["quality.golden", "quality.consensus", "quality.review", "quality.annotators", "quality.parity"],
-    ["config", "retry", "files", "adapters.base", "adapters.label_studio_config"],
+    ["config", "retry", "files", "sqlite", "adapters.base", "adapters.label_studio_config"],
     ["adapters.label_studio_server", "adapters.objects"],
     ["lease", "index", "journal", "ledger"],
     ["adapters.label_studio", "adapters.memory", "adapters.dry_run", "adapters.contract"],
