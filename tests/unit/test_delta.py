@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -18,8 +19,9 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from connector import delta
-from connector.errors import Conflict, UsageError
+from connector import delta, retry
+from connector.demo.server import S3
+from connector.errors import Conflict, Temporary, UsageError
 from connector.model import Annotation, Task
 from connector.store import ANNOTATION, SCHEMA, Store, Version
 
@@ -301,3 +303,39 @@ def test_the_log_tells_who_did_what_also_where_another_program_wrote(store: Stor
     DeltaTable(store.url).create_checkpoint()
     (tmp_path / "ä b #" / "_delta_log" / f"{0:020}.json").unlink()
     assert [one.version for one in replace(store).commits()] == [one[0] for one in told[:-1]]
+
+
+@pytest.mark.live
+def test_in_a_bucket_the_care_is_the_same(s3: S3, tmp_path: Path) -> None:
+    store = Store(f"{s3.url}/{tmp_path.name}", options=s3.options)
+    pulled(store, range(4))
+    store.name("first", NOW, version=1)
+    before, versions = rows(store), [held(store, n) for n in range(4)]
+    assert store.compact(datetime.now(UTC)).files == 5
+    assert rows(store).equals(before)
+    with store.lease():
+        store.take()
+        with pytest.raises(Temporary, match="in use by process"), replace(store).lease(wait=0):
+            pass
+    assert store.vacuum(datetime.now(UTC), 0, force=True).files == 3
+    assert store.vacuum(datetime.now(UTC), 0, force=True).files == 0
+    assert [held(store, n) for n in range(4)] == versions
+    assert store.commits()[-1].kind == "pull"
+    assert store.holder() is None
+
+
+@pytest.mark.parametrize("mute", [True, False], ids=["says nothing", "is away"])
+def test_that_a_bucket_is_away_is_told_soon(mute: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delta, "STORE_ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(delta, "STORE_GIVE_UP_SECONDS", 1.0)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if mute:
+            server.listen()
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        options = {"endpoint": endpoint, "region": "x", "access_key_id": "x", "secret_access_key": "x"}
+        begun = time.monotonic()
+        with pytest.raises(Temporary, match="cannot be read"):
+            _ = Store("s3://raw/labels", options=options).version
+        assert time.monotonic() - begun < 10
+    assert retry.STORE_ANSWER_SECONDS + retry.STORE_GIVE_UP_SECONDS <= 60
