@@ -180,17 +180,23 @@ class Store:
         """The number of a version that may be given by the name of its snapshot."""
         return version if isinstance(version, int) else self.snapshot(version).version
 
-    def current(self, record: str, version: Version | None = None) -> pl.DataFrame:
+    def current(
+        self, record: str, version: Version | None = None, between: tuple[str, str] | None = None
+    ) -> pl.DataFrame:
         """What the tool holds as far as we know: the last version of each task or annotation not deleted.
 
         Args:
             record: `TASK` or `ANNOTATION`.
             version: as of that version of the store.
+            between: only of tasks from this one to that one, both included, in the order of text.
 
         Returns:
             Rows in the schema `SCHEMA`, by task, id and time.
         """
         rows = self.rows(version).filter(pl.col("record") == record)
+        if between:
+            first, last = map(pl.lit, between)
+            rows = rows.filter(pl.col("task").is_between(first, last))
         return self._table.collect(latest(rows).filter(~pl.col("deleted")))
 
     def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
