@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import unquote
@@ -438,7 +439,8 @@ class Table:
         if (table.version() if table else None) != seen.version:
             raise self._overtaken(table)
         if seen.lease and not self._may_follow(seen.lease):
-            raise self._busy(seen.lease)
+            # Within a lease, somebody took it after we had waited and before we looked: wait again.
+            raise self._overtaken(table) if self._lease else self._busy(seen.lease)
         try:
             write(table, self._properties(kind, told, transactions, keep))
         except (DeltaError, OSError) as error:
@@ -509,6 +511,7 @@ class Table:
             # Columns that only a later version of this program knows are kept as well.
             rows = self._scan_files([places[path] for path in group["path"]], _schema(table))
             rows.sink_parquet(merged)
+            merged.seek(0)
             found = (
                 pl.scan_parquet(merged).select(pl.len(), *_bounds(self.order)).collect().row(0, named=True)
             )
@@ -556,22 +559,26 @@ class Table:
         if table is None:
             return Vacuumed()
         sizes = {found.path: found.size for found in Objects(self.url, self.options).list()}
+        delete = partial(
+            table.vacuum,
+            int(24 * days),
+            enforce_retention_duration=False,
+            keep_versions=sorted(keep) or None,
+            commit_properties=self._properties("vacuum", {}),
+            post_commithook_properties=_HOOKS,
+        )
         with self._ours("written"):
-            files = table.vacuum(
-                int(24 * days),
-                dry_run,
-                enforce_retention_duration=False,
-                keep_versions=sorted(keep) or None,
-                commit_properties=self._properties("vacuum", {}),
-                post_commithook_properties=_HOOKS,
-            )
+            # The log never forgets a file; most that it names may be deleted already.
+            files = [path for path in delete(dry_run=True) if path in sizes]
+            if files and not dry_run:
+                delete(dry_run=False)
         old = at - timedelta(days=days)
         merged = [c.version for c in self.commits(table) if c.kind in ("compact", "optimize") and c.at <= old]
         if files and not dry_run:
             self._seen = None
             self.seen()
         before = merged[0] if files and merged else None
-        return Vacuumed(len(files), sum(sizes.get(path, 0) for path in files), before)
+        return Vacuumed(len(files), sum(sizes[path] for path in files), before)
 
 
 def _schema(table: DeltaTable) -> pl.Schema:

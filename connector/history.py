@@ -11,7 +11,7 @@ from polars.exceptions import PolarsError
 from connector.index import IDENTITY
 from connector.regions import KINDS
 from connector.regions.answers import SEPARATOR
-from connector.store import ANNOTATION, TASK, THINGS, Store, Version, latest
+from connector.store import ANNOTATION, PREDICTION, TASK, THINGS, Store, Version, latest
 
 _PART = 100_000
 """So many results are read at once."""
@@ -32,12 +32,14 @@ class Contents:
 
     Attributes:
         tasks: how many.
+        predictions: how many.
         annotators: annotator, annotations, skipped.
         labels: control, label, count; the label is null for what was drawn or answered without one.
         unread: annotations whose result is not in Label Studio's form.
     """
 
     tasks: int
+    predictions: int
     annotators: pl.DataFrame
     labels: pl.DataFrame
     unread: int
@@ -54,7 +56,9 @@ def contents(store: Store, version: Version | None = None) -> Contents:
     def current(record: str) -> pl.LazyFrame:
         return latest(rows.filter(pl.col("record") == record)).filter(~pl.col("deleted"))
 
-    tasks = store.collect(current(TASK).select(pl.len())).item()
+    tasks, predictions = (
+        store.collect(current(record).select(pl.len())).item() for record in (TASK, PREDICTION)
+    )
     answers = store.collect(current(ANNOTATION).select("annotator", "cancelled", "content"))
     annotators = answers.group_by("annotator").agg(
         annotations=(~pl.col("cancelled")).sum(), skipped=pl.col("cancelled").sum()
@@ -64,6 +68,7 @@ def contents(store: Store, version: Version | None = None) -> Contents:
     labels = pl.concat([pl.DataFrame(schema=_LABELS), *map(_labels, read)])
     return Contents(
         tasks,
+        predictions,
         annotators.sort("annotator"),
         labels.group_by("control", "label").agg(pl.col("count").sum()).sort("control", "label"),
         len(given) - sum(map(len, read)),
@@ -102,8 +107,9 @@ def differences(store: Store, old: Version, new: Version) -> pl.DataFrame:
     """What has to change to come from one version of the store to another, earlier or later.
 
     Returns:
-        change (`added`, `changed`, `deleted`), record (`task`, `annotation`), task, key, annotation,
-        annotator, created_at, and for the values before and after: content, cancelled, ground_truth, overlap.
+        change (`added`, `changed`, `deleted`), record (`task`, `annotation`, `prediction`), task, key,
+        annotation, prediction, annotator (of a prediction, the model), created_at, and the values before and
+        after: content (as `before`, `after`), cancelled, ground_truth, overlap, version, score.
 
     Raises:
         UsageError: if there is no such version or snapshot.
@@ -131,7 +137,8 @@ def differences(store: Store, old: Version, new: Version) -> pl.DataFrame:
         .then(pl.lit("changed"))
     )
     tasks = things.filter(pl.col("record") == TASK, pl.col("pull") <= max(low, high))
-    keys = latest(tasks).group_by("task").agg(key_of_task=pl.col("key").sort_by("pull").last())
+    # A tombstone has no key.
+    keys = tasks.drop_nulls("key").group_by("task").agg(key_of_task=pl.col("key").sort_by("pull").last())
     found = (
         both.with_columns(change=change)
         .drop_nulls("change")
@@ -142,16 +149,16 @@ def differences(store: Store, old: Version, new: Version) -> pl.DataFrame:
             "task",
             key=pl.coalesce("key_after", "key", "key_of_task"),
             annotation=pl.when(pl.col("record") == ANNOTATION).then("id"),
+            prediction=pl.when(pl.col("record") == PREDICTION).then("id"),
             annotator=pl.coalesce("annotator_after", "annotator"),
             created_at="created_at",
             before="content",
             after="content_after",
-            cancelled_before="cancelled",
-            cancelled_after="cancelled_after",
-            ground_truth_before="ground_truth",
-            ground_truth_after="ground_truth_after",
-            overlap_before="overlap",
-            overlap_after="overlap_after",
+            **{
+                f"{name}_{when}": f"{name}{suffix}"
+                for name in ("cancelled", "ground_truth", "overlap", "version", "score")
+                for when, suffix in (("before", ""), ("after", "_after"))
+            },
         )
     )
-    return store.collect(found.sort("record", "task", "annotation", "created_at"))
+    return store.collect(found.sort("record", "task", "annotation", "prediction", "created_at"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from connector.errors import Temporary, UsageError
 from connector.model import Annotation
+from connector.sqlite import told
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (run TEXT PRIMARY KEY, project TEXT NOT NULL, at TEXT NOT NULL);
@@ -60,11 +60,8 @@ class Journal:
 
     def __init__(self, path: Path, scratch: bool = False) -> None:
         self.path = path
-        try:
-            self._db = sqlite3.connect(":memory:" if scratch else path, isolation_level=None, timeout=1)
-        except sqlite3.OperationalError as error:
-            raise UsageError(f"the journal {path} cannot be opened: {error}", "check its folder") from error
         with self._ours():
+            self._db = sqlite3.connect(":memory:" if scratch else path, isolation_level=None, timeout=1)
             if scratch and path.is_file():
                 with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1) as kept:
                     kept.backup(self._db)
@@ -75,17 +72,8 @@ class Journal:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
 
-    @contextmanager
-    def _ours(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise Temporary(
-                f"the journal {self.path} is in use ({error})",
-                "wait until the other run has ended, then run this again",
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise UsageError(f"{self.path} is not a journal: {error}", "move that file away") from error
+    def _ours(self) -> AbstractContextManager[None]:
+        return told(self.path, "journal")
 
     def close(self) -> None:
         """Let others in."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from connector.errors import Temporary, UsageError
+from connector.sqlite import told
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS batch (source TEXT NOT NULL, keys TEXT NOT NULL, at TEXT NOT NULL);
@@ -43,23 +43,14 @@ class Ledger:
 
     def __init__(self, path: Path, source: str) -> None:
         self.path, self._source = path, source
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
-        except sqlite3.OperationalError as error:
-            raise UsageError(f"{path} cannot be opened: {error}", "check its folder") from error
         with self._ours():
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
 
-    @contextmanager
-    def _ours(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise Temporary(f"{self.path} cannot be used now: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise UsageError(f"{self.path} is damaged: {error}", "move that file away") from error
+    def _ours(self) -> AbstractContextManager[None]:
+        return told(self.path, "ledger")
 
     def close(self) -> None:
         """Let go of the file."""

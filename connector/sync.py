@@ -337,7 +337,8 @@ class _Push:
         if self.tool.capabilities.review_queue:
             for name, tasks in self.flagged.items():
                 if tasks:
-                    self._alone()
+                    # Without the lease: a list is the same however often it is made, and a watch makes it
+                    # every round.
                     self.done.queues[name] = self.tool.review_queue(name, tasks)
 
 

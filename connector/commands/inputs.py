@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_ONTOLOGY, _ENGINE, _VERSION = "connector.ontology", "connector.engine", "connector.version"
+_ONTOLOGY, _VERSION, _ENGINE = "connector.ontology", "connector.version", "connector.engine"
 
 
 def _remember(ctx: click.Context, option: click.Parameter, value: object) -> None:
@@ -53,14 +53,13 @@ def _remember_version(ctx: click.Context, param: click.Parameter, value: str | N
 
 
 def labels_option(function: F) -> F:
-    """--labels, with --ontology, --engine and --store-version, which `load` finds in the context."""
-    function = engine_option(function)
+    """--labels, with --ontology, --store-version and --engine, which `load` finds in the context."""
     function = click.option(
         "--store-version",
         expose_value=False,
         callback=_remember_version,
         help="A version of the label store: its number, or the name of a snapshot; by default the newest.",
-    )(function)
+    )(engine_option(function))
     function = click.option(
         "--ontology",
         "ontology_file",
@@ -169,19 +168,18 @@ def load(
     from connector.labels import read_file, with_gold
     from connector.parts import align
 
-    chosen = click.get_current_context().meta
-    engine, version = chosen.get(_ENGINE), chosen.get(_VERSION)
+    thresholds = _thresholds(session)
+    ontology, meta = _ontology(labels_file), click.get_current_context().meta
+    version = meta.get(_VERSION)
+    gold = read_file(gold_file, True, ontology) if gold_file else None
     if labels_file and version is not None:
         raise UsageError("--store-version is of the label store, and --labels is given", "say one of them")
-    thresholds = _thresholds(session)
-    ontology = _ontology(labels_file)
-    gold = read_file(gold_file, True, ontology) if gold_file else None
     if labels_file:
         people = read_file(labels_file, ontology=ontology)
         found = align(with_gold(people, gold) if gold else people, thresholds)
     else:
         with session.progress("align") as progress:
-            found = session.line.aligned(version, gold, engine, keep_regions, progress)
+            found = session.line.aligned(version, gold, meta.get(_ENGINE), keep_regions, progress)
     for control, kind in found.loaded.unmeasured.items():
         session.detail(f"control {control} is of kind {kind}, which is not measured yet")
     return found

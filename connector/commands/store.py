@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from connector.store import Store, Version
 
 CHANGES = ("added", "changed", "deleted")
+RECORDS = ("task", "annotation", "prediction")
 SHOWN = 20
 """So many changes are shown to people; `--out` has them all."""
 
@@ -42,11 +43,14 @@ def log(session: Session, everything: bool, last: int | None) -> None:
     kept = session.line.store()
     found = [commit for commit in kept.commits() if everything or commit.kind != "lease"][:last]
     named = {one.version: one.name for one in kept.snapshots()}
-    columns = ("version", "made", "kind", "tasks", "annotations", "by", "snapshot")
+    columns = ("version", "made", "kind", *(f"{record}s" for record in RECORDS), "by", "snapshot")
     rows = [
-        (one.version, one.at, one.kind, *counts, one.by, named.get(one.version))
+        (
+            *(one.version, one.at, one.kind),
+            *(_counted(one.told.get(f"{record}s")) for record in RECORDS),
+            *(one.by, named.get(one.version)),
+        )
         for one in found
-        for counts in [[_counted(one.told.get(things)) for things in ("tasks", "annotations")]]
     ]
     session.table("Versions of the label store; new, changed, deleted", columns, rows)
     holder = kept.holder()
@@ -60,8 +64,7 @@ def log(session: Session, everything: bool, last: int | None) -> None:
                     "at": one.at,
                     "kind": one.kind,
                     "by": one.by,
-                    "tasks": one.told.get("tasks"),
-                    "annotations": one.told.get("annotations"),
+                    **{f"{record}s": one.told.get(f"{record}s") for record in RECORDS},
                     "snapshot": named.get(one.version),
                 }
                 for one in found
@@ -95,7 +98,9 @@ def show(session: Session, number: int | None, name: str | None) -> None:
     kept, version = _kept(session), number if name is None else name
     found = contents(kept, version)
     given, skipped = (int(found.annotators[name].sum()) for name in ("annotations", "skipped"))
-    session.say(f"{found.tasks} tasks, {given} annotations, {skipped} skipped")
+    session.say(
+        f"{found.tasks} tasks, {given} annotations, {skipped} skipped, {found.predictions} predictions"
+    )
     session.table("Annotators", found.annotators.columns, list(found.annotators.iter_rows()))
     session.table("Labels", found.labels.columns, list(found.labels.iter_rows()))
     if found.unread:
@@ -107,6 +112,7 @@ def show(session: Session, number: int | None, name: str | None) -> None:
             "tasks": found.tasks,
             "annotations": given,
             "skipped": skipped,
+            "predictions": found.predictions,
             "unread": found.unread,
             "annotators": found.annotators.to_dicts(),
             "controls": [
@@ -126,7 +132,7 @@ def show(session: Session, number: int | None, name: str | None) -> None:
 @out_option
 @pass_session
 def diff(session: Session, old: Version, new: Version | None, out: Path | None) -> None:
-    """Show what changed from one version to another: tasks and annotations, before and after.
+    """Show what changed from one version to another: tasks, annotations and predictions, before and after.
 
     OLD and NEW are numbers of versions or names of snapshots; NEW is the newest version by default.
 
@@ -140,11 +146,10 @@ def diff(session: Session, old: Version, new: Version | None, out: Path | None) 
     kept = _kept(session)
     until = (kept.version or 0) if new is None else new
     found = differences(kept, old, until)
-    tasks, annotations = (_counts(found, record) for record in ("task", "annotation"))
-    people = sorted(set(found["annotator"].drop_nulls()))
+    counts = {f"{record}s": _counts(found, record) for record in RECORDS}
+    people = sorted(set(found.filter(record="annotation")["annotator"].drop_nulls()))
     by = {who: _counts(found.filter(annotator=who), "annotation") for who in people}
-    rows = [("tasks", *tasks.values()), ("annotations", *annotations.values())]
-    session.table("What changed", ("", *CHANGES), rows)
+    session.table("What changed", ("", *CHANGES), [(name, *n.values()) for name, n in counts.items()])
     session.table("Annotators", ("annotator", *CHANGES), [(who, *n.values()) for who, n in by.items()])
     first = found.filter(record="annotation").head(SHOWN)
     columns = ("change", "task", "annotator", "before", "after")
@@ -153,8 +158,7 @@ def diff(session: Session, old: Version, new: Version | None, out: Path | None) 
     session.write_rows(found, out)
     session.answer(
         {
-            "tasks": tasks,
-            "annotations": annotations,
+            **counts,
             "annotators": [{"annotator": who, **n} for who, n in by.items()],
             "old": kept.number_of(old),
             "new": kept.number_of(until),

@@ -295,7 +295,7 @@ def check(world: World) -> None:
     assert told == ({"raw data gone": len(world.left)} if world.left else {}), out
 
     owner = Server(line.server.url, line.server.owner.pat)
-    asked = {"project": line.project, "fields": "all", "page_size": 10_000}
+    asked = {"project": line.project, "fields": "all", "page_size": 10_000, "resolve_uri": "false"}
     tasks = owner.get("/api/tasks/", asked)["tasks"]
     keys = Counter(task["data"].get("connector_key") for task in tasks)
     imported = keys.pop(None, 0)

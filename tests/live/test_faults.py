@@ -43,6 +43,25 @@ def kill_when(line: Line, begun: object, *words: str) -> None:
     assert process.wait() == -signal.SIGKILL
 
 
+def test_a_killed_push_lets_others_in_and_two_at_once_double_nothing(line: Line) -> None:
+    rows = "".join(f"key-{n:06},s3://raw/{n}.png\n" for n in range(MANY))
+    (line.folder / "manifest.csv").write_text("key,image\n" + rows)
+    words, store = ("push", "--manifest", "manifest.csv"), store_of(line)
+    kill_when(line, store.holder, *words)
+    assert store.holder() is None
+    both = [line.start(*words, "--json") for _ in range(2)]
+    ended = [process.communicate(timeout=180) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+    answers = [json.loads(out) for out, _ in ended]
+    assert min(one["new"] for one in answers) == 0
+    assert max(one["known"] for one in answers) == MANY
+    assert line.tool.count_tasks() == len(line.tool.known_keys()) == MANY
+    with store.lease():
+        store.take()
+        assert line.ask("status", "--no-bucket")["writing"] == str(store.holder())
+    assert line.ask("status", "--no-bucket")["writing"] is None
+
+
 def test_a_push_that_is_killed_and_run_again_is_as_if_undisturbed(line: Line) -> None:
     rows = "".join(f"key-{n:06},s3://raw/{n}.png\n" for n in range(MANY))
     (line.folder / "manifest.csv").write_text("key,image\n" + rows)

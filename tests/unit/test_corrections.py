@@ -313,7 +313,7 @@ def test_a_dry_run_of_the_journal_leaves_no_trace(desk: Desk) -> None:
 
 def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
     (tmp_path / "corrections.db").write_text("this is no database, and long enough to be looked at" * 20)
-    with pytest.raises(UsageError, match="is not a journal"):
+    with pytest.raises(UsageError, match="is damaged"):
         Journal(tmp_path / "corrections.db")
 
 

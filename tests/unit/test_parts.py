@@ -113,7 +113,7 @@ def gold(tmp_path: Path) -> Loaded:
     """Gold that names tasks by key and by id, and one that nobody has."""
     box = {"x": 1, "y": 1, "width": 30, "height": 30, "rotation": 0, "rectanglelabels": ["cat"]}
     region = {"id": "a", "from_name": "box", "to_name": "image", "type": "rectanglelabels", "value": box}
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"id": name, "data": {}, "annotations": [{"id": 1, "result": [region]}]}
         for name in ("s3://raw/5.png", "17", "nobody's")
     ]

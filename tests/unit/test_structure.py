@@ -26,6 +26,7 @@ FLOORS = [
         "config",
         "retry",
         "files",
+        "sqlite",
         "adapters.base",
         "adapters.label_studio_config",
         "adapters.objects_failures",

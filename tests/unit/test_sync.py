@@ -6,10 +6,12 @@ import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 
 import polars as pl
 import pytest
@@ -24,7 +26,7 @@ from connector.adapters.dry_run import DryRun
 from connector.adapters.memory import CAPABILITIES, Faults, MemoryTool, Project
 from connector.adapters.objects import Objects
 from connector.config import Raw
-from connector.errors import Conflict, Reject, Temporary, UsageError
+from connector.errors import Conflict, Overtaken, Reject, Temporary, UsageError
 from connector.items import BucketItems, Listed
 from connector.ledger import Ledger
 from connector.model import Item, Task, dump_json
@@ -526,3 +528,83 @@ TestPeople = People.TestCase
 TestPeople.settings = settings(
     max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+# one at a time
+
+
+def test_two_syncs_at_once_make_each_task_once_and_both_end_well(tmp_path: Path) -> None:
+    tool, keys = small_batches(MemoryTool()), [f"k{n}" for n in range(20)]
+    meet = Barrier(2)
+
+    def one(_: int) -> tuple[sync.Pulled, sync.Pushed]:
+        meet.wait()
+        return synced(tool, given(*keys), tmp_path)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pushed for _, pushed in pool.map(one, range(2))]
+    assert keys_of(tool) == sorted(keys)
+    assert sorted((done.new, done.known, done.doubles) for done in both) == [(0, 20, 0), (20, 0, 0)]
+    assert stored(Store(str(tmp_path / "labels"))) == held(tool)
+
+
+def test_who_was_overtaken_before_it_wrote_begins_again_and_rejects_nothing_twice(tmp_path: Path) -> None:
+    tool, store = MemoryTool(), Store(str(tmp_path / "labels"))
+    rejects: list[Reject] = [Reject("earlier", "stays")]
+
+    class Meanwhile(Given):
+        """Another sync takes place while ours lists its items for the first time."""
+
+        def __iter__(self) -> Iterator[Listed]:
+            rejects.append(Reject("no picture", "of every listing"))
+            if len(rejects) == 2 and not tool.project.tasks:
+                synced(tool, given("a"), tmp_path)
+            return super().__iter__()
+
+    with closing(Ledger(tmp_path / "other.sqlite", "test")) as ledger:
+        _, done = sync.sync(tool, store, Meanwhile(dict.fromkeys("ab", "")), rejects, ledger)
+    assert (done.new, done.known) == (1, 1)
+    assert keys_of(tool) == ["a", "b"]
+    assert [reject.where for reject in rejects] == ["earlier", "no picture"]
+
+
+def test_a_sync_that_lost_its_lease_sends_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool, store = small_batches(MemoryTool()), Store(str(tmp_path / "labels"))
+    add_items = tool.add_items
+
+    def stands_still(*words: object, **more: object) -> Iterator[Task]:
+        yield from add_items(*words, **more)  # type: ignore[arg-type]
+        other = replace(store)
+        monkeypatch.setattr(other._table, "_wait_for_turn", lambda _: None)
+        other._table._silent = other.holder()
+        with other.lease():
+            other.take()
+
+    monkeypatch.setattr(tool, "add_items", stands_still)
+    monkeypatch.setattr("connector.delta.SIGNS", 1e9)
+    with pytest.raises(Conflict) as caught, closing(Ledger(tmp_path / "l.sqlite", "test")) as ledger:
+        sync.sync(tool, store, given(*(f"k{n}" for n in range(9))), [], ledger)
+    assert not isinstance(caught.value, Overtaken)
+    assert len(tool.project.tasks) == 3
+
+
+def test_a_round_without_changes_commits_nothing(tmp_path: Path) -> None:
+    tool, store = MemoryTool(), Store(str(tmp_path / "labels"))
+    synced(tool, given("a", "b"), tmp_path)
+    synced(tool, given("a", "b"), tmp_path)
+    version = store.version
+    synced(tool, given("a", "b"), tmp_path)
+    assert store.version == version
+
+
+def test_a_pull_by_itself_waits_for_its_turn_and_says_for_whom(tmp_path: Path) -> None:
+    said: list[str] = []
+    store = Store(str(tmp_path / "labels"), say=said.append)
+    holder, tool = replace(store, say=print), MemoryTool()
+    list(tool.add_items([Item(key="a", data={})]))
+    with holder.lease(seconds=1.2):
+        holder.take()
+        assert sync.pull(tool, store).tasks == 1
+    assert "in use by process" in said[0]
