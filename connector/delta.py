@@ -28,7 +28,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from obstore.exceptions import NotFoundError
 from polars.exceptions import PanicException, PolarsError
 
-from connector.adapters.objects import Objects
+from connector.adapters.objects import Objects, delta_options
 from connector.errors import AuthError, Conflict, ConnectorError, Overtaken, Temporary, UsageError
 from connector.lease import Lease
 from connector.retry import ATTEMPTS, CONNECT_SECONDS, STORE_ANSWER_SECONDS, STORE_GIVE_UP_SECONDS
@@ -200,16 +200,11 @@ class Table:
 
     @property
     def _bucket_options(self) -> dict[str, str]:
-        options = {f"aws_{name}": value for name, value in self.options.items()}
-        # A commit is a file that must not be there yet, which S3 servers check by ETag.
-        options["aws_conditional_put"] = "etag"
-        if options.get("aws_endpoint", "").startswith("http://"):
-            options["aws_allow_http"] = "true"
-        return {**options, "connect_timeout": f"{CONNECT_SECONDS:.0f}s"}
+        return {**delta_options(self.url, self.options), "connect_timeout": f"{CONNECT_SECONDS:.0f}s"}
 
     @property
     def _delta_options(self) -> dict[str, str] | None:
-        if not self.url.startswith("s3://"):
+        if self.url.startswith("file:"):
             return None
         waits = {"retry_timeout": STORE_GIVE_UP_SECONDS, "timeout": STORE_ANSWER_SECONDS}
         patience = {name: f"{seconds:.0f}s" for name, seconds in waits.items()}
@@ -217,7 +212,7 @@ class Table:
 
     @property
     def _polars_options(self) -> dict[str, Any] | None:
-        if not self.url.startswith("s3://"):
+        if self.url.startswith("file:"):
             return None
         # The time-out is for the whole of a file; the library's own of half a minute cuts off slow lines.
         patience = {"max_retries": ATTEMPTS - 1, "retry_timeout_ms": int(1000 * STORE_GIVE_UP_SECONDS)}

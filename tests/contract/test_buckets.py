@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
@@ -24,15 +25,17 @@ from urllib.parse import quote
 import polars as pl
 import pytest
 import requests
-from deltalake import DeltaTable, write_deltalake
 
 from connector.adapters import objects as adapter
-from connector.adapters.objects import Objects, delta_options
+from connector.adapters.objects import Objects
 from connector.config import FILE, parse
 from connector.demo.server import S3, free_port
 from connector.errors import AuthError, Conflict, Temporary, UsageError
+from connector.model import Annotation, Task
+from connector.store import ANNOTATION, Store
 from tests.servers import Azure, Google, azure_server, google_server, same_to_all, service_account
 
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ODD = (
     "a b.png",
     "ä/ö/日本 🌧.png",
@@ -454,16 +457,22 @@ class CloudContract(BucketContract):
             replace(bucket, options={**bucket.options, self.endpoint: "localhost:9000"})
 
     def test_a_label_store_opens_it_with_the_same_options(self, bucket: Objects) -> None:
-        self.check_table(bucket.url, delta_options(bucket.url, bucket.options))
+        self.check_store(bucket.url, bucket.options)
 
-    def check_table(self, url: str, options: dict[str, str]) -> None:
-        rows = pl.DataFrame({"n": [1, 2]})
-        for _ in range(2):
-            write_deltalake(f"{url}/labels", rows, mode="append", storage_options=options)
-        table = DeltaTable(f"{url}/labels", storage_options=options)
-        assert table.version() == 1
-        found = pl.scan_parquet(table.file_uris(), glob=False, storage_options=options).collect()
-        assert sorted(found["n"]) == [1, 1, 2, 2]
+    def check_store(self, url: str, options: Mapping[str, str]) -> None:
+        for number in (1, 2):
+            store = Store(f"{url}/labels", "test", options)
+            answer = Annotation(id=str(number), task_id="1", annotator="ada")
+            with store.lease():
+                store.append([Task(id="1", key="k", annotations=(answer,))], str(number), NOW)
+        fresh = Store(f"{url}/labels", "test", options)
+        assert fresh.current(ANNOTATION)["id"].to_list() == ["2"]
+        assert fresh.cursor() == "2"
+        late = Store(f"{url}/labels", "test", options)
+        assert late.cursor_kept == "2"
+        store.append([], "3", NOW)
+        with pytest.raises(Conflict):
+            late.append([], "4", NOW)
 
     def check_configured(self, bucket: Objects, more: str = "") -> None:
         """That a configuration opens the bucket, and a label store in it, with what is in the environment."""
@@ -472,7 +481,7 @@ class CloudContract(BucketContract):
         config = parse(f'[raw]\nurl = "{bucket.url}/{path}"\n{more}', Path(FILE))
         options = config.storage_options(config.raw)
         assert [one.path for one in Objects(config.raw.url, options).list()] == ["a"]
-        self.check_table(bucket.url, delta_options(bucket.url, options))
+        self.check_store(bucket.url, options)
 
 
 @pytest.mark.live
