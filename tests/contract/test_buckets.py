@@ -32,7 +32,7 @@ from connector.config import FILE, parse
 from connector.demo.server import S3, free_port
 from connector.errors import AuthError, Conflict, Temporary, UsageError
 from connector.model import Annotation, Task
-from connector.store import ANNOTATION, Store
+from connector.store import ANNOTATION, TASK, Store
 from tests.servers import Azure, Google, azure_server, google_server, same_to_all, service_account
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -552,6 +552,12 @@ class TestAzure(CloudContract):
     @contextmanager
     def strangers(self) -> Iterator[Objects]:
         yield replace(self.place(), options={**self.azure.options, "account_key": "d3Jvbmc="})
+
+    def check_store(self, url: str, options: Mapping[str, str]) -> None:
+        """Azurite overlooks where a listing shall begin, and so Delta's library finds no third commit there."""
+        store = Store(f"{url}/labels", "test", options)
+        store.append([Task(id="1", key="k")], "1", NOW)
+        assert Store(f"{url}/labels", "test", options).current(TASK)["key"].to_list() == ["k"]
 
     def test_a_connection_string_opens_it(self, bucket: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", self.azure.connection_string)
