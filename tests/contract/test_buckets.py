@@ -554,7 +554,7 @@ class TestAzure(CloudContract):
         yield replace(self.place(), options={**self.azure.options, "account_key": "d3Jvbmc="})
 
     def check_store(self, url: str, options: Mapping[str, str]) -> None:
-        """Azurite overlooks where a listing shall begin, and so Delta's library finds no third commit there."""
+        """Azurite overlooks where a listing shall begin, so Delta's library finds no third commit there."""
         store = Store(f"{url}/labels", "test", options)
         store.append([Task(id="1", key="k")], "1", NOW)
         assert Store(f"{url}/labels", "test", options).current(TASK)["key"].to_list() == ["k"]
