@@ -1,15 +1,15 @@
 """Speed, as ratios to others measured in the same run. Only ratios mean anything: all share this machine.
 
-python -m benchmarks [sync] [quality] [objects]
+python -m benchmarks [sync] [quality] [objects] [million]
 """
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import objects, quality, sync
+from benchmarks import million, objects, quality, sync
 
-BENCHMARKS = {"sync": sync.main, "quality": quality.main, "objects": objects.main}
+BENCHMARKS = {"sync": sync.main, "quality": quality.main, "objects": objects.main, "million": million.main}
 
 
 def main() -> None:

@@ -53,7 +53,9 @@ def pull_all(url: str, folder: Path) -> None:
     told = pull_until(url, folder, None)
     seconds = time.perf_counter() - begun
     rest, peak = TASKS - kept, json.loads(told)
-    print(f"the rest: {rest} tasks in {seconds:.0f} s, {rest / seconds:.0f} tasks/s with {PEOPLE} annotations each")
+    print(
+        f"the rest: {rest} tasks in {seconds:.0f} s, {rest / seconds:.0f} tasks/s, each with {PEOPLE} answers"
+    )
     print(f"read again after the kill: {peak['tasks'] - rest} tasks")
     print(f"memory of the process, MB: {peak['memory']}")
     assert len(store.current(TASK)) == TASKS
@@ -87,7 +89,7 @@ def pull(url: str, folder: str) -> None:
     def progress(n: int) -> None:
         nonlocal read
         read += n
-        if read % 100_000 == 0:
+        if read // 100_000 > len(seen):
             seen[read] = int(Path("/proc/self/statm").read_text().split()[1]) * page >> 20
             print(f"  {read} tasks, {seen[read]} MB", file=sys.stderr, flush=True)
 
@@ -119,7 +121,8 @@ TASK_JSON = (
 def task_json(number: int) -> str:
     when = at(number)
     said = ", ".join(
-        ANNOTATION_JSON % (PEOPLE * number + who, RESULT, who + 1, when, when, who + 1) for who in range(PEOPLE)
+        ANNOTATION_JSON % (PEOPLE * number + who, RESULT, who + 1, when, when, who + 1)
+        for who in range(PEOPLE)
     )
     return TASK_JSON % (number, number, number, when, when, number, said)
 
@@ -138,7 +141,9 @@ class StandIn(BaseHTTPRequestHandler):
         elif url.path.startswith("/api/projects/1"):
             body = json.dumps({"id": 1, "title": "", "label_config": LABEL_CONFIG, "maximum_annotations": 3})
         elif url.path == "/api/users/":
-            body = json.dumps([{"id": n + 1, "email": f"p{n}@example.com", "username": ""} for n in range(PEOPLE)])
+            body = json.dumps(
+                [{"id": n + 1, "email": f"p{n}@example.com", "username": ""} for n in range(PEOPLE)]
+            )
         else:
             self.send_error(404, self.path)
             return

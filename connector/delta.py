@@ -175,6 +175,10 @@ class Table:
                 )
         return self._scan_files(_files(table).values(), self.schema)
 
+    def count(self, table: DeltaTable | None) -> int:
+        """How many rows it has, as its log tells."""
+        return int(pl.DataFrame(table.get_add_actions())["num_records"].sum()) if table else 0
+
     def _scan_files(self, files: Iterable[str], schema: pl.Schema) -> pl.LazyFrame:
         if not (places := list(files)):
             return pl.LazyFrame(schema=schema)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import polars as pl
+
+LONGEST = 1 << 18
+"""Parts of so many rows are not merged any more: merging takes thrice their memory."""
 
 IDENTITY = ["record", "task", "id", "created_at"]
 
@@ -13,17 +16,20 @@ IDENTITY = ["record", "task", "id", "created_at"]
 class Index:
     """Identity and hash of the last version of everything that is not deleted.
 
-    It is kept in parts, each sorted by task, and each at least twice as long as the next. So looking
-    something up and adding to it cost the same however much is known. A part knows all of each of its tasks:
-    where several have a task, the newest counts.
+    It is kept in parts, each sorted by task, and each at least twice as long as the next unless it is very
+    long. So looking something up and adding to it cost little however much is known. A part knows all of each
+    of its tasks: where several have a task, the newest counts.
 
     Args:
-        rows: `IDENTITY` and `hash`, a number.
+        parts: `IDENTITY` and `hash`, a number; each of other tasks, and at least one.
     """
 
-    def __init__(self, rows: pl.DataFrame) -> None:
-        self._parts = [rows.sort("task")]
-        self._counts = Counter(_by_record(rows))
+    def __init__(self, parts: Iterable[pl.DataFrame]) -> None:
+        self._parts: list[pl.DataFrame] = []
+        self._counts: Counter[str] = Counter()
+        for rows in parts:
+            self._counts.update(_by_record(rows))
+            self._parts.append(rows.sort("task"))
 
     def of(self, tasks: Sequence[str]) -> pl.DataFrame:
         """What is known of some tasks."""
@@ -43,7 +49,7 @@ class Index:
         # A task of which nothing is left needs a row too, to hide what an older part knows of it.
         bare = pl.DataFrame({"task": list(set(tasks))}, {"task": pl.String}).join(rows, on="task", how="anti")
         self._parts.append(pl.concat([rows, bare], how="diagonal").select(rows.columns).sort("task"))
-        while len(self._parts) > 1 and 2 * len(self._parts[-1]) > len(self._parts[-2]):
+        while len(self._parts) > 1 and len(self._parts[-2]) < min(LONGEST, 2 * len(self._parts[-1])):
             newer, older = self._parts.pop(), self._parts.pop()
             others = older.join(newer.select("task").unique(), on="task", how="anti")
             self._parts.append(pl.concat([others, newer]).sort("task"))

@@ -46,7 +46,7 @@ def push_predictions(
         progress: told of every batch.
     """
     done = Predicted()
-    tasks = store.current(TASK)
+    tasks = store.current(TASK, columns=("task", "key", "content"))
     held = store.current(PREDICTION).partition_by("task", as_dict=True)
     data = dict(tasks.select("task", "content").iter_rows())
     ids = {id: id for id in data} | dict(tasks.select("key", "task").iter_rows())

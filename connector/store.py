@@ -42,6 +42,9 @@ Version = int | str
 WAIT_SECONDS = 1.5 * LEASE_SECONDS
 """Long enough to see that a holder on another machine is dead."""
 
+INDEXED_AT_ONCE = 1 << 18
+"""So many rows are looked through at once for what is known: it takes several times their memory."""
+
 LEAST_DAYS = 7.0
 """Who reads the store may be at work on old files for so long."""
 
@@ -181,7 +184,11 @@ class Store:
         return version if isinstance(version, int) else self.snapshot(version).version
 
     def current(
-        self, record: str, version: Version | None = None, between: tuple[str, str] | None = None
+        self,
+        record: str,
+        version: Version | None = None,
+        between: tuple[str, str] | None = None,
+        columns: Sequence[str] = (),
     ) -> pl.DataFrame:
         """What the tool holds as far as we know: the last version of each task or annotation not deleted.
 
@@ -189,6 +196,7 @@ class Store:
             record: `TASK` or `ANNOTATION`.
             version: as of that version of the store.
             between: only of tasks from this one to that one, both included, in the order of text.
+            columns: only these.
 
         Returns:
             Rows in the schema `SCHEMA`, by task, id and time.
@@ -197,7 +205,8 @@ class Store:
         if between:
             first, last = map(pl.lit, between)
             rows = rows.filter(pl.col("task").is_between(first, last))
-        return self._table.collect(latest(rows).filter(~pl.col("deleted")))
+        held = latest(rows).filter(~pl.col("deleted"))
+        return self._table.collect(held.select(columns) if columns else held)
 
     def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         """Read what `rows` gave.
@@ -359,10 +368,18 @@ class Store:
     def _index(self) -> Index:
         kept = self._known_state()
         if kept.index is None:
-            things = self._table.scan(kept.seen.table).filter(pl.col("record").is_in(THINGS))
-            short = things.select(*IDENTITY, "pull", "deleted", _short(pl.col("hash")))
-            kept.index = Index(_indexed(self._table.collect(latest(short).filter(~pl.col("deleted")))))
+            kept.index = Index(self._known_things(kept.seen))
         return kept.index
+
+    def _known_things(self, seen: Seen) -> Iterator[pl.DataFrame]:
+        """What the index keeps, some tasks at a time."""
+        things = self._table.scan(seen.table).filter(pl.col("record").is_in(THINGS))
+        last = pl.col("deleted", "hash").sort_by("pull").last()
+        slices = self._table.count(seen.table) // INDEXED_AT_ONCE + 1
+        for number in range(slices):
+            some = things.filter(pl.col("task").hash() % slices == number)
+            short = some.select(*IDENTITY, "pull", "deleted", _short(pl.col("hash")))
+            yield _indexed(self._table.collect(short.group_by(IDENTITY).agg(last).filter(~pl.col("deleted"))))
 
     def _commit(self, rows: pl.DataFrame, kind: str, at: datetime, told: Mapping[str, object]) -> None:
         """Append rows under the next number. Exactly one of them is a cursor or a snapshot."""

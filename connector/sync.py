@@ -169,7 +169,7 @@ def _push(
     progress: Progress,
     dry_run: bool = False,
 ) -> Pushed:
-    tasks = store.current(TASK).select("key", "task", "version").unique("key", keep="first")
+    tasks = store.current(TASK, columns=("key", "task", "version")).unique("key", keep="first")
     if dry_run:
         keys = pl.DataFrame(
             list(tool.known_keys().items()), schema={"key": pl.String, "task": pl.String}, orient="row"
@@ -387,7 +387,7 @@ def undouble(tool: LabelingTool, store: Store, rejects: list[Reject]) -> int:
 
     The store must be what the tool holds. Of two that people have answered none is deleted, but named.
     """
-    tasks = store.current(TASK)
+    tasks = store.current(TASK, columns=("key", "task", "created_at"))
     twice = tasks.filter(pl.col("key").is_duplicated())
     answered = set(store.current(ANNOTATION)["task"]) if len(twice) else set()
     deleted = 0
@@ -479,7 +479,7 @@ def _deleted_tasks(tool: LabelingTool, store: Store) -> list[str]:
     if store.count(TASK) == tool.count_tasks():
         return []
     theirs = set(tool.task_ids())
-    return [task for task in store.current(TASK)["task"] if task not in theirs]
+    return [task for task in store.current(TASK, columns=["task"])["task"] if task not in theirs]
 
 
 def _silently_changed(tool: LabelingTool, store: Store) -> Iterator[Task]:
@@ -504,7 +504,7 @@ def standing(tool: LabelingTool, store: Store) -> dict[str, Any]:
     answers = store.current(ANNOTATION)
     people = answers.filter(~pl.col("cancelled"))
     by_task = people.group_by("task").agg(people=pl.col("annotator").n_unique())
-    tasks = store.current(TASK).join(by_task, on="task", how="left")
+    tasks = store.current(TASK, columns=("task", "overlap")).join(by_task, on="task", how="left")
     return {
         "tasks_in_tool": tool.count_tasks(),
         "tasks_in_store": len(tasks),

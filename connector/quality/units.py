@@ -220,9 +220,12 @@ def _said(kind: str) -> pl.Expr:
 
 
 def _whole(regions: pl.DataFrame, said: pl.Expr) -> pl.DataFrame:
-    """Answers about the task: one unit each; of a page that shows several things, one for each of them."""
+    """Answers about the task: one unit each; of a page that shows several things, one for each of them.
+
+    A table does not say what its answers are about: they are about the only thing there is.
+    """
     whole = regions.filter(pl.col("parent").is_null())
-    several = pl.when(pl.col("place").n_unique().over("task") > 1).then(pl.col("place"))
+    several = pl.when(pl.col("place").drop_nulls().n_unique().over("task") > 1).then(pl.col("place"))
     return (
         whole.with_columns(unit=several.fill_null(WHOLE))
         .group_by("task", "unit", "annotation")

@@ -373,6 +373,13 @@ def test_gold_names_its_task_by_key_or_id_and_by_the_key_where_both_fit(
     assert loaded.rejects == []
 
 
+def test_gold_of_a_table_is_about_what_people_answered(store: Store, tmp_path: Path) -> None:
+    gold = write(tmp_path / "gold.csv", [("k7", "dog", "animal")], ("task", "label", "control"))
+    table = units(with_gold(read_store(store, {}), read_file(gold, gold=True)).labels)
+    said = table.filter(task="7").select("unit", "role", "label").rows()
+    assert said == [("whole", "person", "cat"), ("whole", "gold", "dog")]
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_gold_needs_no_annotator_and_gold_of_unknown_tasks_is_rejected(tmp_path: Path, name: str) -> None:
     people = read_file(write(tmp_path / "people.csv", CONTENT[:2]))
