@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 from connector.model import Annotation, Annotator, Item, Ontology, Prediction, Task
@@ -105,12 +106,17 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """What an event says: look now. `id` is the same when the same event comes twice."""
+    """What an event says: look now. `id` is the same when the same event comes twice.
+
+    Attributes:
+        at: when it happened, by the sender's clock; None where it does not say.
+    """
 
     id: str
     action: str
     task_ids: tuple[str, ...] = ()
     annotation_ids: tuple[str, ...] = ()
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

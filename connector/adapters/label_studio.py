@@ -9,7 +9,6 @@ kept-alive connection costs 40 ms more per request.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,8 +24,8 @@ from urllib.parse import quote, unquote, urlsplit
 from connector.adapters.base import Bucket, Capabilities, Check, Known, Page, WakeUp, Webhook, batches
 from connector.adapters.label_studio_config import parse_config
 from connector.adapters.label_studio_server import Missing, Server, decoded
+from connector.adapters.signatures import require_secret
 from connector.errors import (
-    AuthError,
     BadRecord,
     Conflict,
     ConnectorError,
@@ -755,25 +754,23 @@ class LabelStudio:
                 client.webhooks.delete(id=int(id))
 
     def parse_event(self, headers: Mapping[str, str], body: bytes, secret: str) -> WakeUp | None:
-        given = {name.lower(): value for name, value in headers.items()}.get(SECRET_HEADER.lower(), "")
-        if not secret or not hmac.compare_digest(given.encode(), secret.encode()):
-            raise AuthError(
-                f"the event does not carry our secret in {SECRET_HEADER}", "register the webhook again"
-            )
+        require_secret(headers, SECRET_HEADER, secret)
         try:
             event = json.loads(body)
             action = event["action"]
             tasks = tuple(str(t["id"]) for t in _listed(event.get("task")) + _listed(event.get("tasks")))
             annotations = _listed(event.get("annotation")) + _listed(event.get("annotations"))
             ids = tuple(str(a["id"]) for a in annotations)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadRecord(f"this is not an event of Label Studio: {error!r}") from error
         if action not in ACTIONS:
             return None
         # Label Studio gives events no id: what happened to what, and when, is one.
         moments = [str(a.get("updated_at", "")) for a in annotations]
         said = dump_json([action, tasks, ids, moments])
-        return WakeUp(hashlib.blake2b(said.encode(), digest_size=12).hexdigest(), action, tasks, ids)
+        id = hashlib.blake2b(said.encode(), digest_size=12).hexdigest()
+        happened = [at for moment in moments if (at := _moment(moment))]
+        return WakeUp(id, action, tasks, ids, max(happened, default=None))
 
 
 def create_project(server: Server, title: str, config: str, overlap: int = 1) -> int:
@@ -871,6 +868,15 @@ def _since(at: str) -> dict[str, Any]:
 
 def _instant(stamp: str) -> datetime:
     return datetime.fromisoformat(stamp)
+
+
+def _moment(stamp: str) -> datetime | None:
+    """The time that an event names, if it is one."""
+    try:
+        at = _instant(stamp)
+    except ValueError:
+        return None
+    return at if at.tzinfo else None
 
 
 def _stamp(at: datetime) -> str:

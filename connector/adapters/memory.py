@@ -6,7 +6,6 @@ does as Label Studio does: its ontology is Label Studio's XML, one ground truth 
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,8 +15,8 @@ from datetime import UTC, datetime
 
 from connector.adapters.base import Bucket, Capabilities, Check, Known, Page, WakeUp, Webhook, batches
 from connector.adapters.label_studio_config import parse_config
+from connector.adapters.signatures import require_secret
 from connector.errors import (
-    AuthError,
     BadRecord,
     Conflict,
     ConnectorError,
@@ -424,15 +423,13 @@ class MemoryTool:
 
     def parse_event(self, headers: Mapping[str, str], body: bytes, secret: str) -> WakeUp | None:
         self._need(self.capabilities.webhooks, "webhooks")
-        given = {name.lower(): value for name, value in headers.items()}.get(SECRET_HEADER.lower(), "")
-        if not secret or not hmac.compare_digest(given.encode(), secret.encode()):
-            raise AuthError("the event does not carry our secret", "register the webhook again")
+        require_secret(headers, SECRET_HEADER, secret)
         try:
             event = json.loads(body)
             action, task, annotation = str(event["action"]), event.get("task"), event.get("annotation")
             tasks = (str(task["id"]),) if task else ()
             annotations = (str(annotation["id"]),) if annotation else ()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadRecord(f"this is not an event: {error!r}") from error
         if not action.startswith(("ANNOTATION", "TASK")):
             return None
