@@ -1,15 +1,15 @@
 """Speed, as ratios to others measured in the same run. Only ratios mean anything: all share this machine.
 
-python -m benchmarks [sync] [quality]
+python -m benchmarks [sync] [quality] [webhooks]
 """
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import quality, sync
+from benchmarks import quality, sync, webhooks
 
-BENCHMARKS = {"sync": sync.main, "quality": quality.main}
+BENCHMARKS = {"sync": sync.main, "quality": quality.main, "webhooks": webhooks.main}
 
 
 def main() -> None:

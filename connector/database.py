@@ -21,13 +21,12 @@ class Database:
     Args:
         path: the file, or `:memory:`; it is made when it is not there.
         schema: statements that do nothing where everything is there.
-        durable: whether a commit waits for the disk. Off only to measure what that costs.
 
     Raises:
         UsageError: if there can be no such file.
     """
 
-    def __init__(self, path: Path, schema: str, durable: bool = True) -> None:
+    def __init__(self, path: Path, schema: str) -> None:
         self.path = path
         try:
             self._db = sqlite3.connect(
@@ -38,7 +37,7 @@ class Database:
         self._lock = threading.RLock()
         with self.read() as db:
             db.execute("PRAGMA journal_mode=WAL")
-            db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+            db.execute("PRAGMA synchronous=FULL")
             db.executescript(schema)
 
     def close(self) -> None:
