@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from connector.adapters.base import WakeUp
-from connector.adapters.label_studio import SECRET_HEADER, LabelStudio
+from connector.adapters.label_studio import LabelStudio
+from connector.adapters.signatures import SECRET_HEADER
 from connector.config import Serve
 from connector.inbox import Inbox
 from connector.webhooks import Metrics, Receiver, application, serving

@@ -18,23 +18,37 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
+import requests
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from connector.adapters.base import WakeUp
+from connector.adapters.base import LabelingTool, WakeUp, Webhook
+from connector.adapters.signatures import SECRET_HEADER
 from connector.config import Serve
 from connector.errors import AuthError, BadRecord, ConnectorError, Temporary, UsageError
 from connector.inbox import Inbox
+from connector.retry import CONNECT_SECONDS
+
+EVENTS_PATH = "/events"
+
+UNINTERESTING = "uninteresting"
+
+PROOF_SECONDS = 3.0
+"""Label Studio sends an event before it answers whoever caused it."""
 
 Parse = Callable[[Mapping[str, str], bytes, str], WakeUp | None]
 """`parse_event` of an adapter."""
@@ -109,7 +123,7 @@ class Receiver:
         except ClientDisconnect:
             return "broken off", Response(status_code=400)
         if event is None:
-            return "uninteresting", JSONResponse({"kept": False, "why": "of no interest"})
+            return UNINTERESTING, JSONResponse({"kept": False, "why": "of no interest"})
         if event.at and (datetime.now(UTC) - event.at).total_seconds() > self.settings.replay_seconds:
             return "old", JSONResponse({"kept": False, "why": "it happened too long ago"})
         try:
@@ -164,7 +178,7 @@ def application(receiver: Receiver, *more: BaseRoute) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/events", receiver.take, methods=["POST"]),
+            Route(EVENTS_PATH, receiver.take, methods=["POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", shown),
@@ -182,6 +196,58 @@ _STATUS = {AuthError: 401, BadRecord: 400, Temporary: 503}
 async def _failed(request: Request, error: Exception) -> Response:  # noqa: ARG001
     assert isinstance(error, ConnectorError)
     return _refusal(_STATUS.get(type(error), 400), error)
+
+
+def register(tool: LabelingTool, url: str, secret: str) -> Webhook:
+    """Let the tool send its events to a receiver.
+
+    Args:
+        url: of the receiver, as the tool reaches it.
+        secret: what the tool shows us with every event.
+    """
+    return tool.add_webhook(f"{url.rstrip('/')}{EVENTS_PATH}", {SECRET_HEADER: secret})
+
+
+def proven(tool: LabelingTool, url: str) -> bool:
+    """Whether an event that the tool sends now reaches the receiver at this address.
+
+    Raises:
+        Temporary: if the receiver does not answer us.
+    """
+    before = _seen_in_vain(url)
+    tool.test_webhooks()
+    arriving = Retrying(
+        retry=retry_if_result(lambda arrived: not arrived),
+        wait=wait_fixed(0.1),
+        stop=stop_after_delay(PROOF_SECONDS),
+        retry_error_callback=lambda _: False,
+    )
+    return bool(arriving(lambda: _seen_in_vain(url) > before))
+
+
+def _seen_in_vain(url: str) -> float:
+    """How many events of no interest a receiver has seen. A test event is one."""
+    try:
+        answer = requests.get(f"{url.rstrip('/')}/metrics", timeout=CONNECT_SECONDS)
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        raise Temporary(
+            f"no receiver answers at {url}: {type(error).__name__}",
+            "start `connector serve`, or mend serve.url in connector.toml",
+        ) from error
+    families = text_string_to_metric_families(answer.text)
+    samples = [sample for family in families for sample in family.samples]
+    wanted = ("connector_events_total", {"outcome": UNINTERESTING})
+    return sum(sample.value for sample in samples if (sample.name, sample.labels) == wanted)
+
+
+def inside(url: str) -> bool:
+    """Whether an address is one of the inside of a network, which Label Studio refuses by default."""
+    try:
+        found = socket.getaddrinfo(urlsplit(url).hostname or "", None)
+    except (OSError, UnicodeError):
+        return False
+    return any(not ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in found)
 
 
 @contextmanager

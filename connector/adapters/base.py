@@ -331,6 +331,10 @@ class LabelingTool(Protocol):
         """Take a registration away; one that is not there is taken away already."""
         ...
 
+    def test_webhooks(self) -> None:
+        """Let the tool send an event of no interest to every registration. Nothing else changes."""
+        ...
+
     def parse_event(self, headers: Mapping[str, str], body: bytes, secret: str) -> WakeUp | None:
         """Read an event without any network; None if it is of no interest.
 

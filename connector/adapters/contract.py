@@ -617,11 +617,19 @@ class LabelingToolContract:
             tool.remove_webhook(added.id)
             assert list(tool.webhooks()) == []
 
+    def test_a_test_of_the_webhooks_changes_nothing(self, tool: LabelingTool) -> None:
+        if not tool.capabilities.webhooks:
+            return
+        before = tool.read_ontology()
+        tool.test_webhooks()
+        assert tool.read_ontology() == before
+
     def _every_webhook_method_is_unsupported(self, tool: LabelingTool) -> None:
         calls: Iterable[Callable[[], object]] = (
             lambda: tool.add_webhook(self.webhook_url, self.headers),
             lambda: tool.webhooks(),
             lambda: tool.remove_webhook("1"),
+            lambda: tool.test_webhooks(),
             lambda: tool.parse_event(self.headers, self.event, self.secret),
         )
         for call in calls:

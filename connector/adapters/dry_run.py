@@ -98,3 +98,6 @@ class DryRun:
 
     def remove_webhook(self, id: str) -> None:
         """Nothing is removed."""
+
+    def test_webhooks(self) -> None:
+        """Nothing is sent."""

@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote, urlsplit
 from connector.adapters.base import Bucket, Capabilities, Check, Known, Page, WakeUp, Webhook, batches
 from connector.adapters.label_studio_config import parse_config
 from connector.adapters.label_studio_server import Missing, Server, decoded
-from connector.adapters.signatures import require_secret
+from connector.adapters.signatures import SECRET_HEADER, require_secret
 from connector.errors import (
     BadRecord,
     Conflict,
@@ -56,8 +56,6 @@ configuration."""
 
 PULL = "run `connector pull`"
 
-SECRET_HEADER = "X-Connector-Secret"
-
 PAGE_SIZE = 1000
 """Larger pages are not faster and cost the server up to a gigabyte."""
 
@@ -88,6 +86,9 @@ ACTIONS = (
     "ANNOTATION_UPDATED",
     "ANNOTATIONS_DELETED",
 )
+
+TEST_ACTION = "PROJECT_UPDATED"
+"""Of no interest, and sent when a project is saved as it is."""
 
 
 @dataclass(frozen=True)
@@ -738,7 +739,7 @@ class LabelStudio:
                 url=url,
                 project=self.project,
                 headers=dict(headers),
-                actions=list(ACTIONS),
+                actions=[*ACTIONS, TEST_ACTION],
                 send_payload=True,
                 send_for_all_actions=False,
             )
@@ -752,6 +753,10 @@ class LabelStudio:
         if any(hook.id == id for hook in self.webhooks()):
             with self._server.sdk() as client:
                 client.webhooks.delete(id=int(id))
+
+    def test_webhooks(self) -> None:
+        with _project_is_there(self.project, self._server.url):
+            self._server.send("PATCH", f"/api/projects/{self.project}/", {})
 
     def parse_event(self, headers: Mapping[str, str], body: bytes, secret: str) -> WakeUp | None:
         require_secret(headers, SECRET_HEADER, secret)

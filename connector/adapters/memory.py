@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from connector.adapters.base import Bucket, Capabilities, Check, Known, Page, WakeUp, Webhook, batches
 from connector.adapters.label_studio_config import parse_config
-from connector.adapters.signatures import require_secret
+from connector.adapters.signatures import SECRET_HEADER, require_secret
 from connector.errors import (
     BadRecord,
     Conflict,
@@ -25,8 +25,6 @@ from connector.errors import (
     UsageError,
 )
 from connector.model import Annotation, Annotator, Item, Ontology, Prediction, Task, dump_json
-
-SECRET_HEADER = "X-Connector-Secret"
 
 CAPABILITIES = Capabilities(
     name="memory",
@@ -420,6 +418,11 @@ class MemoryTool:
         self._need(self.capabilities.webhooks, "webhooks")
         with self.faults.around("remove_webhook"):
             self.project.webhooks.pop(id, None)
+
+    def test_webhooks(self) -> None:
+        self._need(self.capabilities.webhooks, "webhooks")
+        with self.faults.around("test_webhooks"):
+            """Nothing is sent."""
 
     def parse_event(self, headers: Mapping[str, str], body: bytes, secret: str) -> WakeUp | None:
         self._need(self.capabilities.webhooks, "webhooks")

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 
 from connector.errors import AuthError
 
+SECRET_HEADER = "X-Connector-Secret"
+"""Where a tool that signs nothing shows our secret."""
+
 LABELBOX = {"X-Hub-Signature-256": "sha256", "X-Hub-Signature": "sha1"}
 """Labelbox's headers, the better first: older hooks have the second only."""
 

@@ -25,6 +25,9 @@ COMMANDS = {
     "quality": ("quality:quality", "How good the labels are."),
     "review": ("review:review", "An expert looks at a sample; the rest is inferred."),
     "correct": ("correct:correct", "Write corrections back, and take them back."),
+    "webhook": ("webhook:webhook", "Let the labeling tool tell the receiver what happens."),
+    "serve": ("serve:serve", "Receive the tool's events, pull at once, and follow the rules."),
+    "rules": ("rules:rules", "What is done when something happens, and what became of it."),
     "export": ("export:export", "Write the labels into one file: .parquet, .jsonl or .json."),
     "report": ("report:report", "Write the report, one HTML file."),
 }

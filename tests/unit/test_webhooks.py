@@ -18,7 +18,8 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connector.adapters.label_studio import SECRET_HEADER, LabelStudio
+from connector.adapters.label_studio import LabelStudio
+from connector.adapters.signatures import SECRET_HEADER
 from connector.config import Serve
 from connector.errors import UsageError
 from connector.inbox import Inbox
