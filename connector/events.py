@@ -196,7 +196,8 @@ def _merged(
     table = keep_roles(units(loaded.labels, config.quality.thresholds), [Role.PERSON])
     found: list[list[dict[str, Any]]] = [[] for _ in cases]
     for unit in merged_answers(table).iter_rows(named=True):
-        found[int(unit.pop("task"))].append(unit)
+        # A tie decides nothing; what is named there depends on the tasks that are looked at together.
+        found[int(unit.pop("task"))].append({**unit, "label": None} if unit["tie"] else unit)
     return found
 
 
