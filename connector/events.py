@@ -40,6 +40,9 @@ TASKS_AT_ONCE = 2000
 
 _Row = Mapping[str, Any]
 _Identity = tuple[str, datetime | None]
+_Told = tuple[str, datetime, list[_Row]]
+
+UNCERTAIN = "prediction.uncertain"
 
 
 def note_events(store: Store, log: EventLog, config: Config, planned: Planned) -> list[Event]:
@@ -86,7 +89,7 @@ class _Life:
         answers: what counts now, by the identity of the annotation.
         truths: the annotations that are gold.
         times: how often it was completed.
-        told: what happened: the type, when, and the answers at that time.
+        told: what happened: the type, when, and the answers at that time, or the prediction.
     """
 
     task: str
@@ -100,8 +103,7 @@ class _Life:
     truths: set[_Identity] = field(default_factory=set)
     times: int = 0
     complete: bool = False
-    told: list[tuple[str, datetime, list[_Row]]] = field(default_factory=list)
-    guesses: list[_Row] = field(default_factory=list)
+    told: list[_Told] = field(default_factory=list)
 
 
 def _lives(history: pl.DataFrame, config: Config) -> list[_Life]:
@@ -117,7 +119,8 @@ def _lives(history: pl.DataFrame, config: Config) -> list[_Life]:
 def _of_tasks(
     lives: Sequence[_Life], source: str, config: Config, ontology: Ontology | None, changes: Changes
 ) -> None:
-    answered = [(life, n) for life in lives for n, (_, _, said) in enumerate(life.told) if said]
+    told = [(life, n, type, said) for life in lives for n, (type, _, said) in enumerate(life.told)]
+    answered = [(life, n) for life, n, type, said in told if said and type != UNCERTAIN]
     merged = _merged([(life, life.told[n][2]) for life, n in answered], config, ontology)
     answers = {(life.task, n): answer for (life, n), answer in zip(answered, merged, strict=True)}
     for life in lives:
@@ -140,8 +143,8 @@ def _live(life: _Life, row: _Row, config: Config) -> None:
         _become(life, row, config)
     elif row["record"] == ANNOTATION:
         _answer(life, row, config)
-    elif not row["deleted"]:
-        life.guesses.append(row)
+    elif not row["deleted"] and _score(row) < config.events.prediction_score:
+        life.told.append((UNCERTAIN, row["created_at"] or row["pulled_at"], [row]))
     if row["record"] == PREDICTION or not life.there:
         return
     at, said = row["updated_at"] or row["pulled_at"], list(life.answers.values())
@@ -156,13 +159,18 @@ def _live(life: _Life, row: _Row, config: Config) -> None:
     life.complete = complete
 
 
+def _score(prediction: _Row) -> float:
+    """How sure a model is; where it does not say, nothing is made of it."""
+    return 1.0 if prediction["score"] is None else float(prediction["score"])
+
+
 def _become(life: _Life, row: _Row, config: Config) -> None:
     if row["deleted"]:
         life.there = life.there and row["created_at"] != life.created_at
         return
     if row["created_at"] != life.created_at:
         # Tools give the id of a task that is gone to a new one.
-        life.answers, life.truths, life.guesses, life.told = {}, set(), [], []
+        life.answers, life.truths, life.told = {}, set(), []
         life.times, life.complete = 0, False
     life.there, life.created_at, life.key = True, row["created_at"], row["key"]
     life.overlap, life.data, life.batch = row["overlap"] or 1, row["content"], _batch(row, config)
@@ -216,6 +224,9 @@ def _tell(
             id = event_id(type, *identity, reopened)
             changes.events.append(Event(id, type, subject, at, {"task": life.task, "batch": life.batch}))
             continue
+        if type == UNCERTAIN:
+            changes.events.append(_uncertain(life, said[0], subject, identity, at))
+            continue
         if type == "task.completed":
             completed += 1
             changes.events.append(Event(event_id(type, *identity, completed), type, subject, at, data))
@@ -227,18 +238,22 @@ def _tell(
                 event_id("consensus", *identity, judged, agreed), name, subject, at, {**data, **verdict}
             )
             changes.events.append(event)
-    for guess in life.guesses if life.there else ():
-        if guess["score"] is not None and guess["score"] < config.events.prediction_score:
-            model = [guess["annotator"], guess["id"], str(guess["created_at"])]
-            at = guess["created_at"] or guess["pulled_at"]
-            data = {"task": life.task, "batch": life.batch, "model": model[0], "score": guess["score"]}
-            id = event_id("prediction.uncertain", *identity, *model)
-            changes.events.append(Event(id, "prediction.uncertain", subject, at, data))
     if life.there:
         now = Standing(life.task, life.batch, life.times, life.complete, life.complete and agreed is False)
         changes.standing.append(now)
     else:
         changes.gone.append(life.task)
+
+
+def _uncertain(life: _Life, guess: _Row, subject: str, identity: Sequence[str], at: datetime) -> Event:
+    id = event_id(UNCERTAIN, *identity, guess["annotator"], guess["id"], str(guess["created_at"]))
+    data = {
+        "task": life.task,
+        "batch": life.batch,
+        "model": guess["annotator"],
+        "score": guess["score"],
+    }
+    return Event(id, UNCERTAIN, subject, at, data)
 
 
 def _verdict(answer: Sequence[Mapping[str, Any]], people: int, config: Config) -> dict[str, Any] | None:

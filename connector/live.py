@@ -7,6 +7,7 @@ The receiver and the deliveries have a thread each; pulls run in the caller's. A
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ from connector.webhooks import Metrics, Receiver, application, serving
 
 INBOX, EVENTS = "connector-inbox.sqlite", "connector-events.sqlite"
 
+REST = 4
+"""A pull is followed by a rest of so many times its length: the tool has annotators to serve."""
+
 
 @dataclass
 class Live:
@@ -45,6 +49,7 @@ class Live:
     stop: threading.Event
     bell: Bell
     _store: Store | None = field(default=None, repr=False)
+    _took: float = 0
 
     def app(self) -> Starlette:
         """The ASGI app of the receiver.
@@ -60,7 +65,7 @@ class Live:
 
     def round(self) -> None:
         """Pull, note what happened, and what is to be done about it."""
-        knocked = self.inbox.last()
+        knocked, begun = self.inbox.last(), time.monotonic()
         try:
             # What a store knows of itself is good as long as nothing fails: it is not read anew each time.
             store, self._store = self._store or self.line.store(), None
@@ -74,10 +79,12 @@ class Live:
             raise
         self.inbox.followed(knocked)
         self.metrics.pulled(None)
+        self._took = time.monotonic() - begun
 
     def pause(self, seconds: float) -> None:
         """Wait for the next round: until somebody knocks, a question expires, or the time is up."""
-        self.bell.wait(min(seconds, self.asks.seconds_left() + 0.01))
+        settle = max(self.line.config.serve.settle_seconds, REST * self._took)
+        self.bell.wait(min(seconds, self.asks.seconds_left() + 0.01), settle)
 
 
 @contextmanager
@@ -88,14 +95,14 @@ def opened(line: Line, stop: threading.Event) -> Iterator[Live]:
         UsageError: if a rule cannot be followed.
         AuthError: if a secret is missing.
     """
-    tool, settings = line.tool(), line.config.serve
+    tool = line.tool()
     check(line.config.rules, tool.capabilities)
     with (
         closing(Inbox(line.config.folder / INBOX, line.project)) as inbox,
         closing(event_log(line)) as log,
     ):
         planned = planned_by(line.config.rules, log)
-        bell = Bell(stop, settings.settle_seconds)
+        bell = Bell(stop)
         yield Live(line, tool, inbox, log, ask.Asks(log), Metrics(inbox), planned, stop, bell)
 
 

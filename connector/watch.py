@@ -59,24 +59,26 @@ class Bell:
 
     Args:
         stop: ends every wait.
-        settle: seconds from the first ring to the end of the wait: what rings meanwhile is one round.
     """
 
-    def __init__(self, stop: threading.Event, settle: float) -> None:
-        self._stop, self._settle = stop, settle
-        self._rung = threading.Event()
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop, self._rung = stop, threading.Event()
 
     def ring(self) -> None:
         """Let the next round come soon."""
         self._rung.set()
 
-    def wait(self, seconds: float) -> None:
-        """Wait so many seconds at most, or until it rang and settled."""
+    def wait(self, seconds: float, settle: float) -> None:
+        """Wait for a ring, so many seconds at most.
+
+        Args:
+            settle: seconds to wait after the first ring: what rings meanwhile is one round.
+        """
         until = time.monotonic() + seconds
         while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
             # In short pieces: a signal sets `stop`, and rings nothing.
             if self._rung.wait(min(left, 0.25)):
-                self._stop.wait(self._settle)
+                self._stop.wait(settle)
                 break
         self._rung.clear()
 
