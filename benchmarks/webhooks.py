@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +32,9 @@ SLICES = 10
 """The events come in so many slices; the contenders take turns after each."""
 
 SECRET = "a secret"
+FOLLOWED = "followed"
+"""A receiver behind which pulls follow, as fast as may be."""
+
 CONTENDERS = ("connector", "keeps nothing", "a commit for each")
 
 
@@ -155,7 +157,10 @@ def serve(path: Path, contender: str) -> None:
     receiver = Receiver(tool.parse_event, SECRET, inbox, lambda: None, Metrics(inbox), settings)
     with serving(application(receiver), "127.0.0.1", 0) as url:
         print(url.rsplit(":", 1)[1], flush=True)
-        threading.Event().wait()
+        while True:
+            time.sleep(0.2)
+            if contender == FOLLOWED:
+                inbox.followed(inbox.last())
 
 
 if __name__ == "__main__":

@@ -75,6 +75,20 @@ url = {store}           # the label store: a folder, or s3://bucket/prefix
 gold_limit = 0.8       # an annotator passes when the whole interval of the golden score lies above
 seed = 0
 
+# [serve]                # `connector serve`, which receives the tool's events
+# url = "https://connector.example.com"   # where the tool reaches it
+# host = "127.0.0.1"
+# port = 8765
+
+# [events]               # what `connector serve` finds in what it pulls
+# confidence = 0.6       # people agree when every merged answer has at least this
+# batch = "batch"        # the field of a task's data that names its batch
+
+# [[rules]]              # what is done about events; `connector rules test` tries them on the past
+# name = "one more opinion"
+# when = "consensus.failed"
+# then = {{ do = "one-more", limit = 5, queue = "expert review" }}
+
 # [quality.thresholds]   # how alike two regions must be to be the same thing, by kind
 # box = 0.5
 

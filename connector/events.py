@@ -15,6 +15,7 @@ the same events, and the log takes each once. What came and went between two pul
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -42,7 +43,9 @@ _Row = Mapping[str, Any]
 _Identity = tuple[str, datetime | None]
 _Told = tuple[str, datetime, list[_Row]]
 
-UNCERTAIN = "prediction.uncertain"
+COMPLETED, REOPENED, UNCERTAIN = "task.completed", "task.reopened", "prediction.uncertain"
+JUDGED = "answers changed"
+"""What makes no event by itself: people have to agree anew."""
 
 
 def note_events(store: Store, log: EventLog, config: Config, planned: Planned) -> list[Event]:
@@ -151,11 +154,11 @@ def _live(life: _Life, row: _Row, config: Config) -> None:
     complete = len({one["annotator"] for one in said}) >= life.overlap
     if complete and not life.complete:
         life.times += 1
-        life.told.append(("task.completed", at, said))
+        life.told.append((COMPLETED, at, said))
     elif life.complete and not complete:
-        life.told.append(("task.reopened", at, []))
+        life.told.append((REOPENED, at, []))
     elif complete and row["record"] == ANNOTATION:
-        life.told.append(("consensus", at, said))
+        life.told.append((JUDGED, at, said))
     life.complete = complete
 
 
@@ -212,48 +215,44 @@ def _merged(
 def _tell(
     life: _Life, answers: Mapping[int, list[dict[str, Any]]], source: str, config: Config, changes: Changes
 ) -> None:
-    """Turn a task's life into its events."""
-    subject, identity = f"task:{life.task}", [source, life.task, str(life.created_at)]
-    completed = reopened = judged = 0
-    agreed: bool | None = None
+    """Turn a task's life into its events, and note how it stands at the end."""
+    identity = [source, life.task, str(life.created_at)]
+    count, agreed = Counter[str](), None
+
+    def tell(type: str, at: datetime, data: Mapping[str, Any], *which: Any) -> None:
+        about = {"task": life.task, "batch": life.batch, **data}
+        changes.events.append(Event(event_id(type, *identity, *which), type, f"task:{life.task}", at, about))
+
     for n, (type, at, said) in enumerate(life.told):
-        people = len({one["annotator"] for one in said})
-        data = {"task": life.task, "batch": life.batch, "annotators": people, "answer": answers[n]}
-        if type == "task.reopened":
-            reopened, agreed = reopened + 1, None
-            id = event_id(type, *identity, reopened)
-            changes.events.append(Event(id, type, subject, at, {"task": life.task, "batch": life.batch}))
-            continue
+        count[type] += 1
         if type == UNCERTAIN:
-            changes.events.append(_uncertain(life, said[0], subject, identity, at))
+            [guess] = said
+            data = {"model": guess["annotator"], "score": guess["score"]}
+            tell(type, at, data, guess["annotator"], guess["id"], str(guess["created_at"]))
             continue
-        if type == "task.completed":
-            completed += 1
-            changes.events.append(Event(event_id(type, *identity, completed), type, subject, at, data))
+        if type == REOPENED:
+            agreed = None
+            tell(type, at, {}, count[type])
+            continue
+        people = len({one["annotator"] for one in said})
+        data = {"annotators": people, "answer": answers[n]}
+        if type == COMPLETED:
+            tell(type, at, data, count[type])
         verdict = _verdict(answers[n], people, config)
-        if verdict is not None and verdict["reached"] is not agreed:
-            agreed, judged = verdict.pop("reached"), judged + 1
-            name = "consensus.reached" if agreed else "consensus.failed"
-            event = Event(
-                event_id("consensus", *identity, judged, agreed), name, subject, at, {**data, **verdict}
+        if verdict and verdict["reached"] is not agreed:
+            agreed = verdict.pop("reached")
+            count["verdict"] += 1
+            tell(
+                "consensus.reached" if agreed else "consensus.failed",
+                at,
+                {**data, **verdict},
+                count["verdict"],
             )
-            changes.events.append(event)
     if life.there:
-        now = Standing(life.task, life.batch, life.times, life.complete, life.complete and agreed is False)
-        changes.standing.append(now)
+        failed = life.complete and agreed is False
+        changes.standing.append(Standing(life.task, life.batch, life.times, life.complete, failed))
     else:
         changes.gone.append(life.task)
-
-
-def _uncertain(life: _Life, guess: _Row, subject: str, identity: Sequence[str], at: datetime) -> Event:
-    id = event_id(UNCERTAIN, *identity, guess["annotator"], guess["id"], str(guess["created_at"]))
-    data = {
-        "task": life.task,
-        "batch": life.batch,
-        "model": guess["annotator"],
-        "score": guess["score"],
-    }
-    return Event(id, UNCERTAIN, subject, at, data)
 
 
 def _verdict(answer: Sequence[Mapping[str, Any]], people: int, config: Config) -> dict[str, Any] | None:
