@@ -229,7 +229,7 @@ class Asks:
         def called(event: Event) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield from planned(event)
             if asked.question.callback:
-                yield "callback", Call(do="call", url=asked.question.callback).model_dump()
+                yield f"callback of {asked.id}", Call(do="call", url=asked.question.callback).model_dump()
 
         self._log.keep(Changes(events=[event]), called)
         self._become(asked, state, asked.task, answer)

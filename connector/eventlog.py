@@ -64,7 +64,7 @@ CREATE TABLE IF NOT EXISTS listed (
 CREATE TABLE IF NOT EXISTS followed (source TEXT PRIMARY KEY, pull INTEGER NOT NULL);
 """
 
-WAITING, DONE, DEAD = "waiting", "done", "dead"
+WAITING, DONE, DEAD = STATES = ("waiting", "done", "dead")
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +276,12 @@ class EventLog:
             state: `waiting`, `done` or `dead`; by default all.
         """
         return self._deliveries("d.state LIKE ? ORDER BY d.number DESC LIMIT ?", state or "%", most)
+
+    def count(self, state: str) -> int:
+        """How many deliveries are in a state."""
+        with self.file.read() as db:
+            ask = "SELECT count(*) FROM delivery WHERE source = ? AND state = ?"
+            return int(db.execute(ask, (self.source, state)).fetchone()[0])
 
     def _deliveries(self, which: str, *parameters: object) -> list[Delivery]:
         ask = (

@@ -194,7 +194,8 @@ def _answer(life: _Life, row: _Row, config: Config) -> None:
 
 def _batch(row: _Row, config: Config) -> str:
     name = config.events.batch
-    return str(json.loads(row["content"]).get(name, ALL)) if name else ALL
+    named = json.loads(row["content"]).get(name) if name else None
+    return ALL if named is None else str(named)
 
 
 def _merged(

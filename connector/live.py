@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from starlette.applications import Starlette
 
 from connector import ask
 from connector.adapters.base import LabelingTool
 from connector.config import ASK_SECRET, KNOCK_SECRET, needed_secret, secret
-from connector.errors import ConnectorError, Temporary
-from connector.eventlog import EventLog, Planned
+from connector.errors import ConnectorError
+from connector.eventlog import STATES, EventLog, Planned
 from connector.events import note_events
 from connector.inbox import Inbox
 from connector.line import Line
@@ -83,7 +84,8 @@ class Live:
 
     def pause(self, seconds: float) -> None:
         """Wait for the next round: until somebody knocks, a question expires, or the time is up."""
-        settle = max(self.line.config.serve.settle_seconds, REST * self._took)
+        settings = self.line.config.serve
+        settle = min(max(settings.settle_seconds, REST * self._took), settings.pull_seconds)
         self.bell.wait(min(seconds, self.asks.seconds_left() + 0.01), settle)
 
 
@@ -101,9 +103,10 @@ def opened(line: Line, stop: threading.Event) -> Iterator[Live]:
         closing(Inbox(line.config.folder / INBOX, line.project)) as inbox,
         closing(event_log(line)) as log,
     ):
-        planned = planned_by(line.config.rules, log)
-        bell = Bell(stop)
-        yield Live(line, tool, inbox, log, ask.Asks(log), Metrics(inbox), planned, stop, bell)
+        planned, metrics = planned_by(line.config.rules, log), Metrics(inbox)
+        for state in STATES:
+            metrics.deliveries.labels(state).set_function(partial(log.count, state))
+        yield Live(line, tool, inbox, log, ask.Asks(log), metrics, planned, stop, Bell(stop))
 
 
 def event_log(line: Line) -> EventLog:
@@ -135,15 +138,13 @@ def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
 
 
 SEND_EVERY_SECONDS = 0.5
+"""How often is looked for deliveries whose time has come."""
 
 
 def _send(sender: Sender, live: Live, say: Callable[[str], None]) -> None:
     while not live.stop.wait(SEND_EVERY_SECONDS):
         try:
-            sent = sender.send_due(live.stop)
-        except Temporary as error:
+            if sender.send_due(live.stop):
+                live.bell.ring()  # it may have changed the tool
+        except ConnectorError as error:
             say(str(error))
-            continue
-        if sent:
-            live.metrics.deliveries.labels("well").inc(sent)
-            live.bell.ring()  # it may have changed the tool

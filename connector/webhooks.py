@@ -22,6 +22,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import requests
+import uvicorn
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
@@ -72,8 +73,8 @@ class Metrics:
         self.last_pull = Gauge(
             "connector_last_pull_timestamp_seconds", "When the last pull went well.", registry=self.registry
         )
-        self.deliveries = Counter(
-            "connector_deliveries", "What rules sent or did.", ["outcome"], registry=self.registry
+        self.deliveries = Gauge(
+            "connector_deliveries", "What rules send or do.", ["state"], registry=self.registry
         )
         waiting = Gauge(
             "connector_inbox_waiting", "Events that no pull has followed yet.", registry=self.registry
@@ -260,8 +261,6 @@ def serving(app: ASGIApp, host: str, port: int) -> Iterator[str]:
     Raises:
         UsageError: if the address is taken or is none of ours.
     """
-    import uvicorn
-
     try:
         listening = socket.create_server((host, port), backlog=1024, family=_family(host))
     except OSError as error:

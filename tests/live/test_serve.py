@@ -119,6 +119,8 @@ def test_a_save_becomes_events_within_moments_and_the_rules_follow(served: Line)
             served.tool.write_annotation(second.model_copy(update={"result": last.result}), second.revision)
             until(lambda: hook.bodies)
             assert process.poll() is None
+            metrics = requests.get(f"{base(served)}/metrics", timeout=5).text
+            assert 'connector_deliveries{state="done"} 2.0' in metrics
         assert [event for event, _ in events_of(served) if not event.startswith("batch")] == [
             *("task.completed", "consensus.failed", "task.reopened"),
             *("task.completed", "consensus.failed", "consensus.reached"),
@@ -131,6 +133,9 @@ def test_a_save_becomes_events_within_moments_and_the_rules_follow(served: Line)
             ("one more", "done"),
             ("one more", "done"),
         ]
+        rehearsed = served.ask("rules", "test")["would"]
+        assert [(d["rule"], d["event"]["type"]) for d in rehearsed][:1] == [("one more", "consensus.failed")]
+        assert served.ask("rules", "resend")["again"] == 0
 
 
 def test_annotators_do_not_wait_for_the_receiver(served: Line) -> None:
