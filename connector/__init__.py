@@ -4,7 +4,7 @@
 
     line = connector.open_line()                    # reads connector.toml
     line.pull()
-    table = connector.units(line.labels().labels)   # one row for each thing that somebody said
+    table = line.aligned().units                    # one row for each thing that somebody said
     connector.consensus(table, seed=0).units        # a Polars frame: the merged answers, with confidence
     connector.golden(table, limit=0.8).annotators
 

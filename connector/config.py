@@ -74,6 +74,7 @@ url = {store}           # the label store: a folder, or s3://bucket/prefix
 [quality]
 gold_limit = 0.8       # an annotator passes when the whole interval of the golden score lies above
 seed = 0
+# engine = "dask://host:8786"   # where labels are aligned; by default in processes of this machine
 
 # [serve]                # `connector serve`, which receives the tool's events
 # url = "https://connector.example.com"   # where the tool reaches it
@@ -169,11 +170,12 @@ class StoreSettings(_Section):
 
 
 class Quality(_Section):
-    """What counts as good, and how it is computed."""
+    """What counts as good, and how and where it is computed."""
 
     gold_limit: float = Field(default=0.8, gt=0, lt=1)
     thresholds: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
     seed: int = Field(default=0, ge=0)
+    engine: str = "local"
 
 
 class Serve(_Section):

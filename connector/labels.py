@@ -82,7 +82,12 @@ class Loaded:
 _TASKS = pl.Schema({"task": pl.String, "key": pl.String, "data": pl.String, "overlap": pl.Int64})
 
 
-def read_store(store: Store, roles: Mapping[str, Role], version: int | None = None) -> Loaded:
+def read_store(
+    store: Store,
+    roles: Mapping[str, Role],
+    version: int | None = None,
+    between: tuple[str, str] | None = None,
+) -> Loaded:
     """The store's current labels. Skipped tasks are no answers; ground truth is gold, whoever gave it.
 
     A prediction is an answer of its model, in the role of one.
@@ -90,24 +95,23 @@ def read_store(store: Store, roles: Mapping[str, Role], version: int | None = No
     Args:
         roles: of annotators who are no ordinary persons.
         version: as of that version of the store; the newest by default.
+        between: only tasks from this one to that one, both included, in the order of text.
 
     Raises:
         UsageError: if nothing was pulled yet.
     """
-    version = store.version if version is None else version
-    if version is None:
-        raise UsageError(f"the label store {store.url} is empty", "run `connector pull`, or give --labels")
-    tasks = store.current(TASK, version).select("task", "key", data="content", overlap="overlap")
+    version = newest(store) if version is None else version
+    tasks = store.current(TASK, version, between).select("task", "key", data="content", overlap="overlap")
     data = dict(tasks.select("task", "data").iter_rows())
     tables = _Tables(store.ontology(version))
-    for row in store.current(ANNOTATION, version).iter_rows(named=True):
+    for row in store.current(ANNOTATION, version, between).iter_rows(named=True):
         if row["cancelled"]:
             continue
         role = Role.GOLD if row["ground_truth"] else roles.get(row["annotator"], Role.PERSON)
         where = f"annotation {row['id']} of task {row['task']}"
         head = (row["task"], row["id"], row["annotator"], role.value, row["seconds"], row["created_at"])
         tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
-    for row in store.current(PREDICTION, version).iter_rows(named=True):
+    for row in store.current(PREDICTION, version, between).iter_rows(named=True):
         where, role = f"prediction {row['id']} of task {row['task']}", Role.MODEL
         id = f"prediction/{row['id']}"  # annotations have the same numbers
         head = (row["task"], id, row["annotator"], role.value, None, row["created_at"])
@@ -136,6 +140,18 @@ def read_answers(
         head = (row["task"], id, row["annotator"], role.value, row["seconds"], row["created_at"])
         tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
     return tables.done({}, pl.DataFrame(schema=_TASKS))
+
+
+def newest(store: Store) -> int:
+    """The store's version.
+
+    Raises:
+        UsageError: if nothing was pulled yet.
+    """
+    version = store.version
+    if version is None:
+        raise UsageError(f"the label store {store.url} is empty", "run `connector pull`, or give --labels")
+    return version
 
 
 def read_file(path: Path, gold: bool = False, ontology: Ontology | None = None) -> Loaded:
@@ -176,16 +192,21 @@ def with_gold(people: Loaded, gold: Loaded) -> Loaded:
 
     A gold answer names its task by the item's key or by the tool's id; where both fit, by the key.
     """
-    ids = dict(zip(people.tasks["task"], people.tasks["task"], strict=True))
-    ids |= {task: task for task in people.labels.answers["task"].unique()}
-    ids |= dict(zip(people.tasks["key"], people.tasks["task"], strict=True))
-    named = gold.labels.answers["task"].unique().sort()
-    strangers = [task for task in named if task not in ids]
-    rejects = [
-        *people.rejects,
-        *gold.rejects,
-        *(Reject(f"gold task {task}", "no task of the labels has this id or key") for task in strangers),
-    ]
+    answered = people.labels.answers.select("task").unique()
+    known = pl.concat([people.tasks.select("task", "key"), answered], how="diagonal")
+    return add_gold(people, named(gold, known))
+
+
+def named(gold: Loaded, tasks: pl.DataFrame) -> Loaded:
+    """Gold answers by the tool's ids of their tasks; those of no task are rejected.
+
+    Args:
+        tasks: task, and key where there is one.
+    """
+    keyed = tasks.drop_nulls("key")
+    ids = {task: task for task in tasks["task"]} | dict(zip(keyed["key"], keyed["task"], strict=True))
+    strangers = [task for task in gold.labels.answers["task"].unique().sort() if task not in ids]
+    why = "no task of the labels has this id or key"
     answers, regions = (
         frame.filter(~pl.col("task").is_in(strangers)).with_columns(
             task=pl.col("task").replace_strict(ids, default=None, return_dtype=pl.String),
@@ -193,16 +214,22 @@ def with_gold(people: Loaded, gold: Loaded) -> Loaded:
         )
         for frame in (gold.labels.answers, gold.labels.regions)
     )
+    rejects = [*gold.rejects, *(Reject(f"gold task {task}", why) for task in strangers)]
+    return replace(gold, labels=Labels(answers, regions, gold.labels.controls), rejects=rejects)
+
+
+def add_gold(people: Loaded, gold: Loaded) -> Loaded:
+    """Labels with the gold answers that `named` gave, in the place of their own."""
     others = people.labels.answers.filter(pl.col("role") != Role.GOLD)
     labels = Labels(
-        pl.concat([others, answers]),
-        pl.concat([people.labels.regions.join(others, on="annotation", how="semi"), regions]),
+        pl.concat([others, gold.labels.answers]),
+        pl.concat([people.labels.regions.join(others, on="annotation", how="semi"), gold.labels.regions]),
         {**gold.labels.controls, **people.labels.controls},
     )
     return replace(
         people,
         labels=labels,
-        rejects=rejects,
+        rejects=[*people.rejects, *gold.rejects],
         source={**people.source, "gold": gold.source},
         unmeasured={**gold.unmeasured, **people.unmeasured},
     )

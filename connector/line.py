@@ -17,6 +17,7 @@ from connector.export import Exported, export
 from connector.items import BucketItems, ManifestItems, Source
 from connector.labels import Loaded, read_store
 from connector.ledger import Ledger
+from connector.parts import Aligned, align_store
 from connector.store import Store
 from connector.sync import Effects, Progress, Pulled, Pushed
 
@@ -130,6 +131,36 @@ class Line:
     def labels(self, version: int | None = None) -> Loaded:
         """The labels in the store, as of a version; by default the newest."""
         return read_store(self.store(), self.config.roles, version)
+
+    def aligned(
+        self,
+        version: int | None = None,
+        gold: Loaded | None = None,
+        engine: str | None = None,
+        keep_regions: bool = True,
+        progress: Progress = lambda _: None,
+    ) -> Aligned:
+        """The labels in the store, and their unit table.
+
+        Args:
+            version: as of that version; by default the newest.
+            gold: known answers, in the place of the store's own.
+            engine: `local` or `dask://host:port`; by default the configuration's.
+            keep_regions: whether what was drawn is wanted besides the units.
+            progress: told of every part.
+        """
+        quality, store = self.config.quality, self.config.store
+        return align_store(
+            self.store(),
+            store.model_copy(update={"url": self.config.place(store.url)}),
+            self.config.roles,
+            quality.thresholds,
+            version,
+            gold,
+            engine or quality.engine,
+            keep_regions,
+            progress=progress,
+        )
 
 
 def open_line(config: Path | None = None) -> Line:

@@ -25,6 +25,9 @@ from tenacity import (
 from connector.errors import Conflict, Temporary
 
 CONNECT_SECONDS = 5.0
+WORKERS_SECONDS = 60.0
+"""A cluster without workers is waited for so long: they may be starting."""
+
 READ_SECONDS = 120.0
 """Label Studio builds a page of 1000 tasks in some seconds and an export in one request."""
 

@@ -179,14 +179,20 @@ class Store:
     def _damaged(self, what: str) -> UsageError:
         return UsageError(what, "restore it from a copy, or move the store away and pull everything again")
 
-    def current(self, record: str, version: int | None = None) -> pl.DataFrame:
+    def current(
+        self, record: str, version: int | None = None, between: tuple[str, str] | None = None
+    ) -> pl.DataFrame:
         """What the tool holds as far as we know: the last version of each task or annotation not deleted.
 
         Args:
             record: `TASK` or `ANNOTATION`.
             version: as of that version of the store.
+            between: only of tasks from this one to that one, both included, in the order of text.
         """
         rows = self.rows(version).filter(pl.col("record") == record)
+        if between:
+            first, last = map(pl.lit, between)
+            rows = rows.filter(pl.col("task").is_between(first, last))
         return self._collect(_latest(rows).filter(~pl.col("deleted")).sort("task", "id", "created_at"))
 
     def tasks(self, version: int | None = None) -> Iterator[Task]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from connector.commands.inputs import align, load, merge, truth_option
+from connector.commands.inputs import engine_option, load, merge, truth_option
 from connector.commands.session import Group, Session, pass_session
 from connector.errors import UsageError
 
@@ -46,6 +46,7 @@ def correct() -> None:
     help="The least confidence of a consensus that is written back.",
 )
 @truth_option
+@engine_option
 @pass_session
 def plan_command(session: Session, out: Path, policy: str, confident: float, truth: str) -> int | None:
     """Plan what to correct: where people differ from a reviewer, or else from the consensus.
@@ -58,8 +59,8 @@ def plan_command(session: Session, out: Path, policy: str, confident: float, tru
     """
     from connector.corrections import plan
 
-    store, loaded = session.line.store(), load(session, None)
-    units = align(session, loaded)
+    store, labels = session.line.store(), load(session, None)
+    loaded, units = labels.loaded, labels.units
     merged = merge(session, units, truth)
     version = int(loaded.source["version"])
     made = plan(

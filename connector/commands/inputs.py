@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,20 +17,34 @@ if TYPE_CHECKING:
 
     from connector.labels import Loaded
     from connector.model import Ontology
+    from connector.parts import Aligned
     from connector.quality.consensus import Consensus
     from connector.quality.interval import Estimate
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _ONTOLOGY = "connector.ontology"
+_ENGINE = "connector.engine"
 
 
-def _remember(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
-    ctx.meta[_ONTOLOGY] = value
+def _remember(ctx: click.Context, option: click.Parameter, value: object) -> None:
+    ctx.meta[_ONTOLOGY if option.name == "ontology_file" else _ENGINE] = value
+
+
+def engine_option(function: F) -> F:
+    """--engine, which `load` finds in the context."""
+    return click.option(
+        "--engine",
+        expose_value=False,
+        callback=_remember,
+        metavar="ENGINE",
+        help="Where the label store's labels are aligned: local, or dask://host:port.",
+    )(function)
 
 
 def labels_option(function: F) -> F:
-    """--labels, and --ontology, which `load` finds in the context."""
+    """--labels, with --ontology and --engine, which `load` finds in the context."""
+    function = engine_option(function)
     function = click.option(
         "--ontology",
         "ontology_file",
@@ -128,15 +142,43 @@ def short(estimate: Estimate) -> str:
     )
 
 
-def load(session: Session, labels_file: Path | None, gold_file: Path | None = None) -> Loaded:
-    """The labels to work on."""
-    from connector.labels import read_file, with_gold
+def load(
+    session: Session, labels_file: Path | None, gold_file: Path | None = None, keep_regions: bool = False
+) -> Aligned:
+    """The labels to work on, and their unit table.
 
+    Args:
+        keep_regions: whether what was drawn is wanted besides the units.
+    """
+    from connector.labels import read_file, with_gold
+    from connector.parts import align
+
+    thresholds = _thresholds(session)
     ontology = _ontology(labels_file)
-    loaded = read_file(labels_file, ontology=ontology) if labels_file else session.line.labels()
-    for control, kind in loaded.unmeasured.items():
+    gold = read_file(gold_file, True, ontology) if gold_file else None
+    if labels_file:
+        people = read_file(labels_file, ontology=ontology)
+        found = align(with_gold(people, gold) if gold else people, thresholds)
+    else:
+        engine = click.get_current_context().meta.get(_ENGINE)
+        with session.progress("align") as progress:
+            found = session.line.aligned(None, gold, engine, keep_regions, progress)
+    for control, kind in found.loaded.unmeasured.items():
         session.detail(f"control {control} is of kind {kind}, which is not measured yet")
-    return with_gold(loaded, read_file(gold_file, True, ontology)) if gold_file else loaded
+    return found
+
+
+def _thresholds(session: Session) -> Mapping[str, float]:
+    from connector.quality.kinds import DRAWN
+
+    thresholds = session.config.quality.thresholds
+    unknown = sorted(set(thresholds) - set(DRAWN))
+    if unknown:
+        raise UsageError(
+            f"quality.thresholds names {unknown[0]!r}, which is no kind that is drawn",
+            f"use some of {', '.join(DRAWN)}",
+        )
+    return thresholds
 
 
 def _ontology(labels_file: Path | None) -> Ontology | None:
@@ -151,20 +193,6 @@ def _ontology(labels_file: Path | None) -> Ontology | None:
     if not file.is_file():
         raise UsageError(f"there is no file {file}", "name the file of the labeling configuration")
     return parse_config(file.read_text(encoding="utf-8-sig"))
-
-
-def align(session: Session, loaded: Loaded) -> pl.DataFrame:
-    """The unit table of the labels."""
-    from connector.quality.kinds import DRAWN
-    from connector.quality.units import units
-
-    unknown = sorted(set(session.config.quality.thresholds) - set(DRAWN))
-    if unknown:
-        raise UsageError(
-            f"quality.thresholds names {unknown[0]!r}, which is no kind that is drawn",
-            f"use some of {', '.join(DRAWN)}",
-        )
-    return units(loaded.labels, session.config.quality.thresholds)
 
 
 def merge(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from connector.commands.inputs import (
-    align,
     answerable,
     chance_options,
     gold_option,
@@ -86,11 +85,10 @@ def consensus_command(
         connector quality consensus --labels labels.csv --truth dawid-skene --json
         connector quality consensus --like label-studio-enterprise
     """
-    loaded = load(session, labels_file)
+    found = load(session, labels_file, keep_regions=like is not None)
+    loaded = found.loaded
     with answerable("leave --level out, or give --labels whose answers are numbers"):
-        merged = merge(
-            session, align(session, loaded), truth, seed, confidence, level, intervals == "analytic"
-        )
+        merged = merge(session, found.units, truth, seed, confidence, level, intervals == "analytic")
     controls = _agreement_json(loaded, merged)
     rows = [
         (
@@ -139,8 +137,8 @@ def golden_command(
     Example:
         connector quality golden --gold gold.csv --out scores.csv
     """
-    loaded = load(session, labels_file, gold_file)
-    found = _golden(session, align(session, loaded), confidence)
+    labels = load(session, labels_file, gold_file, like is not None)
+    loaded, found = labels.loaded, _golden(session, labels.units, confidence)
     if not len(found.annotators):
         session.rejected(loaded.rejects)
         raise UsageError(
@@ -178,8 +176,8 @@ def annotators_command(
     Example:
         connector quality annotators --out annotators.csv
     """
-    loaded = load(session, labels_file)
-    found = _annotators(align(session, loaded), loaded, confidence)
+    labels = load(session, labels_file)
+    loaded, found = labels.loaded, _annotators(labels.units, labels.loaded, confidence)
     columns = ("annotator", "role", "tasks", "seconds_median", "per_hour", "agreement", "accuracy")
     bounds = ("accuracy_low", "accuracy_high")
     session.table(
@@ -212,8 +210,8 @@ def summary_command(
     Example:
         connector quality summary --gold gold.csv
     """
-    loaded = load(session, labels_file, gold_file)
-    units = align(session, loaded)
+    labels = load(session, labels_file, gold_file)
+    loaded, units = labels.loaded, labels.units
     merged = merge(session, units, truth, seed, confidence)
     found = _golden(session, units, confidence)
     people = _annotators(units, loaded, confidence).filter(role="person")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from connector.commands.inputs import (
-    align,
     answerable,
     chance_options,
     gold_option,
@@ -70,8 +69,8 @@ def report(
     from connector.report import render
     from connector.report.content import content
 
-    loaded = load(session, labels_file, gold_file)
-    units = align(session, loaded)
+    labels = load(session, labels_file, gold_file)
+    loaded, units = labels.loaded, labels.units
     source = session.source(**loaded.source, seed=seed_of(session, seed))
     with answerable("keep one gold answer a task"):
         data = content(

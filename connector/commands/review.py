@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from connector.commands.inputs import (
-    align,
     answerable,
     chance_options,
     labels_option,
@@ -61,8 +60,8 @@ def draw(
     """
     from connector.review import draw_sample
 
-    loaded = load(session, labels_file)
-    merged = merge(session, align(session, loaded))
+    labels = load(session, labels_file)
+    loaded, merged = labels.loaded, merge(session, labels.units)
     drawn = draw_sample(loaded.labels, merged.units, size, fraction, by, seed_of(session, seed))
     population = sum(drawn.strata.values())
     session.say(f"{len(drawn.tasks)} of {population} tasks drawn ({by}, seed {seed_of(session, seed)})")
@@ -131,8 +130,8 @@ def collect(session: Session, labels_file: Path | None, sample: Path, out: Path 
     from connector.quality.review import verdicts
     from connector.review import read_sample
 
-    loaded = load(session, labels_file)
-    units = align(session, loaded)
+    labels = load(session, labels_file)
+    loaded, units = labels.loaded, labels.units
     drawn = read_sample(sample)
     with answerable("let the reviewers settle it in the tool, then pull"):
         found = verdicts(units, merge(session, units).units)
