@@ -159,9 +159,10 @@ def test_annotators_do_not_wait_for_the_receiver(served: Line) -> None:
             made = served.ask("webhook", "add")["webhook"]
             with_hook += saves(8)
             served.ask("webhook", "remove", made["id"])
-    usual, difference = statistics.median(without), statistics.median(with_hook) - statistics.median(without)
+    # The usual save, that is: not one that meets a pull, which this annotator, who never thinks, often does.
+    usual, with_it = (statistics.quantiles(seconds, n=4)[0] for seconds in (without, with_hook))
     # A busy machine adds to everything in proportion.
-    assert difference < 0.020 + 0.2 * usual, f"{usual:.3f} s, and {difference:.3f} s more with the receiver"
+    assert with_it - usual < 0.020 + 0.2 * usual, f"{usual:.3f} s, and {with_it:.3f} s with the receiver"
 
 
 def test_a_receiver_that_is_killed_and_started_again_misses_nothing(served: Line) -> None:
