@@ -1,15 +1,21 @@
 """Speed, as ratios to others measured in the same run. Only ratios mean anything: all share this machine.
 
-python -m benchmarks [sync] [quality] [objects] [million]
+python -m benchmarks [sync] [quality] [objects] [million] [webhooks]
 """
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import million, objects, quality, sync
+from benchmarks import million, objects, quality, sync, webhooks
 
-BENCHMARKS = {"sync": sync.main, "quality": quality.main, "objects": objects.main, "million": million.main}
+BENCHMARKS = {
+    "sync": sync.main,
+    "quality": quality.main,
+    "objects": objects.main,
+    "million": million.main,
+    "webhooks": webhooks.main,
+}
 
 
 def main() -> None:

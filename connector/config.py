@@ -30,6 +30,15 @@ FILE = "connector.toml"
 KEY_PARTS = ("url", "path", "folder", "name", "stem", "suffix")
 """What a key can be made of."""
 TOKEN = "LABEL_STUDIO_API_KEY"
+KNOCK_SECRET = "LABELING_WEBHOOK_SECRET"
+"""What the labeling tool shows us with every event."""
+
+SIGNING_SECRET = "LABELING_SIGNING_SECRET"
+"""What we sign with what we send, by the Standard Webhooks convention: `whsec_` and base64."""
+
+ASK_SECRET = "LABELING_ASK_SECRET"
+"""What shows that somebody may ask."""
+
 PREFIX, WITHIN = "CONNECTOR_", "__"
 KEYRING_SERVICE = "labeling-connector"
 
@@ -68,6 +77,20 @@ url = {store}           # the label store: a folder, or s3://bucket/prefix, gs:/
 gold_limit = 0.8       # an annotator passes when the whole interval of the golden score lies above
 seed = 0
 # engine = "dask://host:8786"   # where labels are aligned; by default in processes of this machine
+
+# [serve]                # `connector serve`, which receives the tool's events
+# url = "https://connector.example.com"   # where the tool reaches it
+# host = "127.0.0.1"
+# port = 8765
+
+# [events]               # what `connector serve` finds in what it pulls
+# confidence = 0.6       # people agree when every merged answer has at least this
+# batch = "batch"        # the field of a task's data that names its batch
+
+# [[rules]]              # what is done about events; `connector rules test` tries them on the past
+# name = "one more opinion"
+# when = "consensus.failed"
+# then = {{ do = "one-more", limit = 5, queue = "expert review" }}
 
 # [quality.thresholds]   # how alike two regions must be to be the same thing, by kind
 # box = 0.5
@@ -157,6 +180,126 @@ class Quality(_Section):
     engine: str = "local"
 
 
+class Serve(_Section):
+    """The receiver of events.
+
+    Attributes:
+        url: where the labeling tool reaches it; by default the address it listens on.
+        per_second: more requests of one address are refused.
+        body_bytes: a longer request is refused; the pull reads what it was about.
+        replay_seconds: an event that happened longer ago is ignored, where its sender says when it happened.
+        settle_seconds: what knocks within this time is read by one pull.
+        pull_seconds: a pull comes after this time even if nobody knocked.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8765, ge=0, le=65535)
+    url: str | None = None
+    per_second: int = Field(default=500, ge=1)
+    body_bytes: int = Field(default=10_000_000, ge=1000)
+    replay_seconds: float = Field(default=300, gt=0)
+    settle_seconds: float = Field(default=1, ge=0)
+    pull_seconds: float = Field(default=60, gt=0)
+
+
+class Events(_Section):
+    """What counts as an event.
+
+    Attributes:
+        confidence: consensus is reached when the merged answer to every question has at least this.
+        agreement: and when so many pairs of answers agree, on average over the questions.
+        prediction_score: a model's prediction below it is uncertain.
+        batch: the field of a task's data that names its batch; without one all tasks are a batch.
+        gold: a file of known answers; by default what is marked as ground truth in the tool.
+    """
+
+    confidence: float = Field(default=0.6, gt=0, le=1)
+    agreement: float = Field(default=0, ge=0, le=1)
+    prediction_score: float = Field(default=0.5, ge=0, le=1)
+    batch: str | None = None
+    gold: str | None = None
+
+
+EventType = Literal[
+    "task.completed",
+    "task.reopened",
+    "consensus.reached",
+    "consensus.failed",
+    "prediction.uncertain",
+    "annotator.failing",
+    "batch.completed",
+    "batch.accepted",
+    "ask.answered",
+    "ask.expired",
+]
+
+
+class OneMore(_Section):
+    """Show the task to one more annotator; at the limit, put it into a list in the tool."""
+
+    do: Literal["one-more"]
+    limit: int = Field(default=5, ge=2)
+    queue: str = "expert review"
+
+
+class Queue(_Section):
+    """Put the task, or the tasks an annotator answered, into a list in the tool."""
+
+    do: Literal["queue"]
+    queue: str = Field(min_length=1)
+
+
+class Call(_Section):
+    """Send the event to an address, signed."""
+
+    do: Literal["call"]
+    url: str = Field(pattern="^https?://")
+
+
+class Slack(_Section):
+    """Send a line of text in the form that Slack's incoming webhooks take.
+
+    Attributes:
+        url_from: the variable of the environment that holds the address, which is a secret.
+        text: made of `{type}`, `{subject}` and the names in the event's data.
+    """
+
+    do: Literal["slack"]
+    url_from: str = Field(pattern="^[A-Z][A-Z0-9_]*$")
+    text: str = "{type}: {subject}"
+
+
+class Run(_Section):
+    """Run a command with the event as JSON on its standard input; it succeeds with exit code 0."""
+
+    do: Literal["run"]
+    command: list[str] = Field(min_length=1)
+    seconds: float = Field(default=60, gt=0)
+
+
+class Export(_Section):
+    """Write the labels into one file, as `connector export` does. `{batch}` in its name is the batch's."""
+
+    do: Literal["export"]
+    to: str = Field(min_length=1)
+
+
+Action = Annotated[OneMore | Queue | Call | Slack | Run | Export, Field(discriminator="do")]
+
+
+class Rule(_Section):
+    """What is to be done when something happens.
+
+    Attributes:
+        after: only for a task to which this happened before.
+    """
+
+    name: str = Field(min_length=1)
+    when: EventType
+    after: EventType | None = None
+    then: Action
+
+
 class Config(BaseSettings):
     """Everything that is configured. `folder` is where the file lies; relative paths start there."""
 
@@ -166,8 +309,20 @@ class Config(BaseSettings):
     raw: Raw = Raw()
     store: StoreSettings = StoreSettings()
     quality: Quality = Quality()
+    serve: Serve = Serve()
+    events: Events = Events()
+    rules: list[Rule] = []
     roles: dict[str, Role] = {}
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @field_validator("rules")
+    @classmethod
+    def _named_once(cls, rules: list[Rule]) -> list[Rule]:
+        names = [rule.name for rule in rules]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"two rules are named {twice!r}")
+        return rules
 
     @property
     def folder(self) -> Path:
@@ -342,15 +497,7 @@ def token(url: str) -> str:
     Raises:
         AuthError: if there is none.
     """
-    if found := os.environ.get(TOKEN):
-        return found
-    import keyring
-    from keyring.errors import KeyringError
-
-    try:
-        kept = keyring.get_password(KEYRING_SERVICE, url)
-    except KeyringError:
-        kept = None
+    kept = secret(TOKEN, url)
     if not kept:
         raise AuthError(
             f"there is no token for {url}",
@@ -358,3 +505,36 @@ def token(url: str) -> str:
             "(in Label Studio: Account & Settings → Personal Access Token)",
         )
     return kept
+
+
+def secret(variable: str, entry: str | None = None) -> str | None:
+    """A secret: from the environment, else from the keyring; None where there is none.
+
+    Args:
+        variable: of the environment.
+        entry: its name in the keyring; by default the variable's.
+    """
+    if found := os.environ.get(variable):
+        return found
+    import keyring
+    from keyring.errors import KeyringError
+
+    try:
+        return keyring.get_password(KEYRING_SERVICE, entry or variable)
+    except KeyringError:
+        return None
+
+
+def needed_secret(variable: str, what_for: str) -> str:
+    """A secret without which something cannot work.
+
+    Raises:
+        AuthError: if there is none.
+    """
+    found = secret(variable)
+    if not found:
+        raise AuthError(
+            f"there is no secret {what_for}",
+            f"set {variable} to a long random text, or run `keyring set {KEYRING_SERVICE} {variable}`",
+        )
+    return found

@@ -120,6 +120,29 @@ def read_store(
     return tables.done({"store": store.url, "version": number}, tasks)
 
 
+def read_answers(
+    answers: Sequence[Mapping[str, Any]],
+    data: Mapping[str, str],
+    roles: Mapping[str, Role],
+    ontology: Ontology | None,
+) -> Loaded:
+    """Some annotations, which may be older versions than the store's current ones.
+
+    Args:
+        answers: rows of the store. One of a task and an id is one annotation.
+        data: of the tasks, by their names in `answers`: JSON.
+        roles: of annotators who are no ordinary persons.
+        ontology: what it does not allow is rejected.
+    """
+    tables = _Tables(ontology)
+    for row in answers:
+        role = Role.GOLD if row["ground_truth"] else roles.get(row["annotator"], Role.PERSON)
+        where, id = f"annotation {row['id']} of task {row['task']}", f"{row['task']}/{row['id']}"
+        head = (row["task"], id, row["annotator"], role.value, row["seconds"], row["created_at"])
+        tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
+    return tables.done({}, pl.DataFrame(schema=_TASKS))
+
+
 def newest(store: Store) -> int:
     """The store's version.
 

@@ -7,14 +7,12 @@ may still be working on it.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from connector.sqlite import told
+from connector.sqlite import Database
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS batch (source TEXT NOT NULL, keys TEXT NOT NULL, at TEXT NOT NULL);
@@ -42,49 +40,42 @@ class Ledger:
     """
 
     def __init__(self, path: Path, source: str) -> None:
-        self.path, self._source = path, source
-        with self._ours():
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
-
-    def _ours(self) -> AbstractContextManager[None]:
-        return told(self.path, "ledger")
+        self._source = source
+        self._file = Database(path, "ledger", _SCHEMA)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._db.close()
+        self._file.close()
 
     def begin(self, keys: Sequence[str], at: datetime) -> int:
         """Note a batch that is about to be sent; it is on the disk when this returns. Gives its number."""
-        with self._ours():
+        with self._file.write() as db:
             row = (self._source, json.dumps(list(keys)), at.isoformat())
-            return int(self._db.execute("INSERT INTO batch VALUES (?, ?, ?)", row).lastrowid or 0)
+            return int(db.execute("INSERT INTO batch VALUES (?, ?, ?)", row).lastrowid or 0)
 
     def end(self, number: int) -> None:
         """Note that a batch is in the tool, or never will be."""
-        with self._ours():
-            self._db.execute("DELETE FROM batch WHERE rowid = ?", (number,))
+        with self._file.write() as db:
+            db.execute("DELETE FROM batch WHERE rowid = ?", (number,))
 
     def begun(self) -> list[tuple[int, list[str], datetime]]:
         """The batches of which nobody knows what became of them: number, keys, and since when."""
-        with self._ours():
-            rows = self._db.execute("SELECT rowid, keys, at FROM batch WHERE source = ?", (self._source,))
+        with self._file.read() as db:
+            rows = db.execute("SELECT rowid, keys, at FROM batch WHERE source = ?", (self._source,))
             return [
                 (number, json.loads(keys), datetime.fromisoformat(at)) for number, keys, at in rows.fetchall()
             ]
 
     def note(self, at: datetime, error: str | None) -> None:
         """Note how a round went."""
-        with self._ours():
-            self._db.execute("INSERT INTO round VALUES (?, ?, ?)", (self._source, at.isoformat(), error))
+        with self._file.write() as db:
+            db.execute("INSERT INTO round VALUES (?, ?, ?)", (self._source, at.isoformat(), error))
             oldest = "SELECT max(rowid) - ? FROM round"
-            self._db.execute(f"DELETE FROM round WHERE rowid <= ({oldest})", (ROUNDS,))
+            db.execute(f"DELETE FROM round WHERE rowid <= ({oldest})", (ROUNDS,))
 
     def rounds(self, most: int = 10) -> list[Round]:
         """The last rounds, the newest first."""
-        with self._ours():
+        with self._file.read() as db:
             ask = "SELECT at, error FROM round WHERE source = ? ORDER BY rowid DESC LIMIT ?"
-            rows = self._db.execute(ask, (self._source, most)).fetchall()
+            rows = db.execute(ask, (self._source, most)).fetchall()
         return [Round(datetime.fromisoformat(at), error) for at, error in rows]

@@ -89,3 +89,19 @@ def persistent(stop: threading.Event, failed: Callable[[RetryCallState], None]) 
 def jittered(seconds: float) -> float:
     """About so many seconds."""
     return seconds * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+REDELIVERED_AFTER = (5.0, 30.0, 120.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0)
+"""Seconds from each failed delivery to the next try; after the last it is given up."""
+
+
+def redelivery(attempts: int, asked: float | None = None) -> float | None:
+    """Seconds until a delivery that failed is tried again; None when it is given up.
+
+    Args:
+        attempts: how often it was tried before this time.
+        asked: how long the receiver asked us to wait.
+    """
+    if attempts >= len(REDELIVERED_AFTER):
+        return None
+    return max(jittered(REDELIVERED_AFTER[attempts]), min(asked or 0, REDELIVERED_AFTER[-1]))

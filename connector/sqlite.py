@@ -1,13 +1,17 @@
-"""What goes wrong with a SQLite file, said as an error of ours that names the file and the next step."""
+"""SQLite files of our own. Whatever goes wrong with one is told with its name and the next step."""
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from connector.errors import ConnectorError, Temporary, UsageError
+
+BUSY_SECONDS = 10
+"""How long to wait for another process that writes."""
 
 _IN_USE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -52,3 +56,59 @@ def _ours(path: Path, name: str, error: sqlite3.Error) -> ConnectorError:
             "check that its folder is there, and the rights of both",
         )
     return UsageError(f"the {name} {path} cannot be used: {error}", "check the disk it lies on")
+
+
+class Database:
+    """A file of our own.
+
+    Args:
+        path: the file, or `:memory:`; it is made when it is not there.
+        name: what it is to people.
+        schema: statements that do nothing where everything is there.
+
+    Raises:
+        UsageError: if there can be no such file.
+    """
+
+    def __init__(self, path: Path, name: str, schema: str) -> None:
+        self._path, self._name = path, name
+        with told(path, name):
+            self._db = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
+            )
+        self._lock = threading.RLock()
+        with self.read() as db:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.executescript(schema)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for one thread at a time.
+
+        Raises:
+            Temporary: if the file cannot be used now.
+            UsageError: if it is damaged.
+        """
+        with self._lock, told(self._path, self._name):
+            yield self._db
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is on the disk afterwards, or nothing.
+
+        Raises:
+            Temporary, UsageError: as of `read`.
+        """
+        with self.read() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")

@@ -239,6 +239,22 @@ class Store:
                 predictions=tuple(map(prediction_of, guessed.iter_rows(named=True))),
             )
 
+    def changed(self, after: int) -> tuple[list[str], int]:
+        """The tasks of which something was stored after a pull, and the number of the last pull.
+
+        Args:
+            after: the number of a pull; 0 for everything.
+        """
+        rows = self.rows().filter(pl.col("pull") > after).select("record", "task", "pull")
+        found = self.collect(rows)
+        tasks = found.filter(pl.col("record").is_in(THINGS))["task"].unique().sort()
+        last: int = found["pull"].max() or after  # type: ignore[assignment]
+        return tasks.to_list(), last
+
+    def history(self, tasks: Sequence[str]) -> pl.DataFrame:
+        """Everything ever stored of these tasks: `SCHEMA`, pull after pull."""
+        return self.collect(self.rows().filter(pl.col("task").is_in(list(tasks))).sort("pull"))
+
     def cursor(self) -> str | None:
         """How far the pull of our source has come."""
         return self._cursor_in(self.rows())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,6 +23,7 @@ def watch(
     interval: float,
     stop: threading.Event,
     say: Callable[[str], None],
+    pause: Callable[[float], object] | None = None,
 ) -> int:
     """Go on until `stop` is set; returns how many rounds went well.
 
@@ -30,6 +32,7 @@ def watch(
         probe: cheap, and raises where the tool is not well.
         interval: seconds from the end of a round to the next.
         say: told what went wrong.
+        pause: how to wait for the next round, so many seconds at most; by default until `stop`.
 
     Raises:
         ConnectorError: what waiting does not mend: a wrong configuration, a token that is refused.
@@ -47,8 +50,37 @@ def watch(
                     probe()
                 round()
                 rounds += 1
-        stop.wait(jittered(interval))
+        (pause or stop.wait)(jittered(interval))
     return rounds
+
+
+class Bell:
+    """Wakes whoever waits for the next round.
+
+    Args:
+        stop: ends every wait.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop, self._rung = stop, threading.Event()
+
+    def ring(self) -> None:
+        """Let the next round come soon."""
+        self._rung.set()
+
+    def wait(self, seconds: float, settle: float) -> None:
+        """Wait for a ring, so many seconds at most.
+
+        Args:
+            settle: seconds to wait after the first ring: what rings meanwhile is one round.
+        """
+        until = time.monotonic() + seconds
+        while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
+            # In short pieces: a signal sets `stop`, and rings nothing.
+            if self._rung.wait(min(left, 0.25)):
+                self._stop.wait(settle)
+                break
+        self._rung.clear()
 
 
 @contextmanager

@@ -9,7 +9,6 @@ kept-alive connection costs 40 ms more per request.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,8 +24,8 @@ from urllib.parse import quote, unquote, urlsplit
 from connector.adapters.base import Bucket, Capabilities, Check, Known, Page, WakeUp, Webhook, batches
 from connector.adapters.label_studio_config import parse_config
 from connector.adapters.label_studio_server import Missing, Server, decoded
+from connector.adapters.signatures import SECRET_HEADER, require_secret
 from connector.errors import (
-    AuthError,
     BadRecord,
     Conflict,
     ConnectorError,
@@ -51,9 +50,11 @@ KEY_FIELD = "connector_key"
 VERSION_FIELD = "connector_version"
 """Where it keeps the version of what the task shows, if there is one."""
 
-PULL = "run `connector pull`"
+NOTE_FIELD = "connector_note"
+"""Where a note to annotators stands: a column of the Data Manager, and `$connector_note` in a
+configuration."""
 
-SECRET_HEADER = "X-Connector-Secret"
+PULL = "run `connector pull`"
 
 PAGE_SIZE = 1000
 """Larger pages are not faster and cost the server up to a gigabyte."""
@@ -85,6 +86,9 @@ ACTIONS = (
     "ANNOTATION_UPDATED",
     "ANNOTATIONS_DELETED",
 )
+
+TEST_ACTION = "PROJECT_UPDATED"
+"""Of no interest, and sent when a project is saved as it is."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,8 @@ class LabelStudio:
         one_ground_truth=True,
         acts_for_others=True,
         overlap=True,
+        task_overlap=True,
+        notes=True,
         predictions=True,
         webhooks=True,
         review_queue=True,
@@ -224,6 +230,22 @@ class LabelStudio:
         with self._server.sdk() as client:
             client.projects.update(id=self.project, maximum_annotations=annotators)
 
+    def set_task_overlap(self, task_id: str, annotators: int) -> None:
+        self._patch_task(task_id, {"overlap": annotators})
+
+    def leave_note(self, task_id: str, note: str | None) -> None:
+        # A task's data is replaced as a whole, so what else stands there has to be read first.
+        named = _filter("id", "equal", "Number", int(task_id) if task_id.isdecimal() else -1)
+        held = next(self._by_id([named], "id,data", task_only=True), None)
+        if held is None:
+            raise _task_is_gone(task_id)
+        data = {name: value for name, value in held["data"].items() if name != NOTE_FIELD}
+        self._patch_task(task_id, {"data": data if note is None else {**data, NOTE_FIELD: note}})
+
+    def _patch_task(self, task_id: str, body: Mapping[str, Any]) -> None:
+        with _instead_of_missing(_task_is_gone(task_id)):
+            self._server.send("PATCH", f"/api/tasks/{_number(task_id)}/", body)
+
     # items to tasks
 
     def known_keys(self) -> Mapping[str, str]:
@@ -287,9 +309,7 @@ class LabelStudio:
             self._keys[item.key] = str(task_id)
 
     def update_item(self, task_id: str, item: Item) -> None:
-        with _task_is_there(task_id):
-            path = f"/api/tasks/{_number(task_id)}/"
-            self._server.send("PATCH", path, {"data": _data(item)})
+        self._patch_task(task_id, {"data": _data(item)})
         self._keys[item.key] = task_id
 
     def delete_task(self, task: Task) -> None:
@@ -429,7 +449,7 @@ class LabelStudio:
     def read_task(self, id: str) -> Task:
         found = next(iter(self.read_tasks([id])), None)
         if found is None:
-            raise Conflict(f"task {id} is not in the project any more", PULL)
+            raise _task_is_gone(id)
         return found
 
     def _list(
@@ -472,9 +492,10 @@ class LabelStudio:
         return Task(
             id=id,
             key=_key(raw),
-            data={k: v for k, v in raw["data"].items() if k not in (KEY_FIELD, VERSION_FIELD)},
+            data={k: v for k, v in raw["data"].items() if k not in (KEY_FIELD, VERSION_FIELD, NOTE_FIELD)},
             version=str(raw["data"].get(VERSION_FIELD) or ""),
             overlap=int(raw.get("overlap") or 1),
+            note=raw["data"].get(NOTE_FIELD),
             created_at=raw["created_at"],
             updated_at=raw["updated_at"],
             annotations=tuple(self._annotation(a, id) for a in raw.get("annotations", ())),
@@ -730,7 +751,7 @@ class LabelStudio:
                 url=url,
                 project=self.project,
                 headers=dict(headers),
-                actions=list(ACTIONS),
+                actions=[*ACTIONS, TEST_ACTION],
                 send_payload=True,
                 send_for_all_actions=False,
             )
@@ -745,26 +766,28 @@ class LabelStudio:
             with self._server.sdk() as client:
                 client.webhooks.delete(id=int(id))
 
+    def test_webhooks(self) -> None:
+        with _project_is_there(self.project, self._server.url):
+            self._server.send("PATCH", f"/api/projects/{self.project}/", {})
+
     def parse_event(self, headers: Mapping[str, str], body: bytes, secret: str) -> WakeUp | None:
-        given = {name.lower(): value for name, value in headers.items()}.get(SECRET_HEADER.lower(), "")
-        if not secret or not hmac.compare_digest(given.encode(), secret.encode()):
-            raise AuthError(
-                f"the event does not carry our secret in {SECRET_HEADER}", "register the webhook again"
-            )
+        require_secret(headers, SECRET_HEADER, secret)
         try:
             event = json.loads(body)
             action = event["action"]
             tasks = tuple(str(t["id"]) for t in _listed(event.get("task")) + _listed(event.get("tasks")))
             annotations = _listed(event.get("annotation")) + _listed(event.get("annotations"))
             ids = tuple(str(a["id"]) for a in annotations)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadRecord(f"this is not an event of Label Studio: {error!r}") from error
         if action not in ACTIONS:
             return None
         # Label Studio gives events no id: what happened to what, and when, is one.
         moments = [str(a.get("updated_at", "")) for a in annotations]
         said = dump_json([action, tasks, ids, moments])
-        return WakeUp(hashlib.blake2b(said.encode(), digest_size=12).hexdigest(), action, tasks, ids)
+        id = hashlib.blake2b(said.encode(), digest_size=12).hexdigest()
+        happened = [at for moment in moments if (at := _moment(moment))]
+        return WakeUp(id, action, tasks, ids, max(happened, default=None))
 
 
 def create_project(server: Server, title: str, config: str, overlap: int = 1) -> int:
@@ -864,6 +887,15 @@ def _instant(stamp: str) -> datetime:
     return datetime.fromisoformat(stamp)
 
 
+def _moment(stamp: str) -> datetime | None:
+    """The time that an event names, if it is one."""
+    try:
+        at = _instant(stamp)
+    except ValueError:
+        return None
+    return at if at.tzinfo else None
+
+
 def _stamp(at: datetime) -> str:
     """The only form of a time that the server's filters take: with the fraction, even when it is zero."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -900,10 +932,8 @@ def _project_is_there(project: int, url: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _task_is_there(id: str) -> Iterator[None]:
-    with _instead_of_missing(Conflict(f"task {id} is not in the project any more", PULL)):
-        yield
+def _task_is_gone(id: str) -> Conflict:
+    return Conflict(f"task {id} is not in the project any more", PULL)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ does as Label Studio does: its ontology is Label Studio's XML, one ground truth 
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,8 +15,8 @@ from datetime import UTC, datetime
 
 from connector.adapters.base import Bucket, Capabilities, Check, Known, Page, WakeUp, Webhook, batches
 from connector.adapters.label_studio_config import parse_config
+from connector.adapters.signatures import SECRET_HEADER, require_secret
 from connector.errors import (
-    AuthError,
     BadRecord,
     Conflict,
     ConnectorError,
@@ -27,14 +26,14 @@ from connector.errors import (
 )
 from connector.model import Annotation, Annotator, Item, Ontology, Prediction, Task, dump_json
 
-SECRET_HEADER = "X-Connector-Secret"
-
 CAPABILITIES = Capabilities(
     name="memory",
     atomic_write=True,
     one_ground_truth=True,
     acts_for_others=True,
     overlap=True,
+    task_overlap=True,
+    notes=True,
     predictions=True,
     webhooks=True,
     review_queue=True,
@@ -186,6 +185,16 @@ class MemoryTool:
             for task in list(self.project.tasks.values()):
                 self.project.keep(task.model_copy(update={"overlap": annotators}))
 
+    def set_task_overlap(self, task_id: str, annotators: int) -> None:
+        self._need(self.capabilities.task_overlap, "overlap of single tasks")
+        with self.faults.around("set_task_overlap"):
+            self.project.keep(self._task(task_id).model_copy(update={"overlap": annotators}))
+
+    def leave_note(self, task_id: str, note: str | None) -> None:
+        self._need(self.capabilities.notes, "notes")
+        with self.faults.around("leave_note"):
+            self.project.keep(self._task(task_id).model_copy(update={"note": note}))
+
     # items to tasks
 
     def known_keys(self) -> Mapping[str, str]:
@@ -219,7 +228,7 @@ class MemoryTool:
     def update_item(self, task_id: str, item: Item) -> None:
         with self.faults.around("update_item"):
             held = self._task(task_id)
-            new = {"key": item.key, "data": item.data, "version": item.version}
+            new = {"key": item.key, "data": item.data, "version": item.version, "note": None}
             self.project.keep(held.model_copy(update=new))
 
     def delete_task(self, task: Task) -> None:
@@ -410,17 +419,20 @@ class MemoryTool:
         with self.faults.around("remove_webhook"):
             self.project.webhooks.pop(id, None)
 
+    def test_webhooks(self) -> None:
+        self._need(self.capabilities.webhooks, "webhooks")
+        with self.faults.around("test_webhooks"):
+            """Nothing is sent."""
+
     def parse_event(self, headers: Mapping[str, str], body: bytes, secret: str) -> WakeUp | None:
         self._need(self.capabilities.webhooks, "webhooks")
-        given = {name.lower(): value for name, value in headers.items()}.get(SECRET_HEADER.lower(), "")
-        if not secret or not hmac.compare_digest(given.encode(), secret.encode()):
-            raise AuthError("the event does not carry our secret", "register the webhook again")
+        require_secret(headers, SECRET_HEADER, secret)
         try:
             event = json.loads(body)
             action, task, annotation = str(event["action"]), event.get("task"), event.get("annotation")
             tasks = (str(task["id"]),) if task else ()
             annotations = (str(annotation["id"]),) if annotation else ()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadRecord(f"this is not an event: {error!r}") from error
         if not action.startswith(("ANNOTATION", "TASK")):
             return None

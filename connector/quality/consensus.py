@@ -120,6 +120,26 @@ def consensus(
     return Consensus(units, summaries, method)
 
 
+def merged_answers(table: pl.DataFrame) -> pl.DataFrame:
+    """The answer that suits each unit, and how far the answers agree: `Consensus.units` without shapes.
+
+    For a few tasks that somebody waits for: nothing is said of the whole, so there are no intervals.
+
+    Args:
+        table: schema `UNITS`, of the roles that count.
+
+    Raises:
+        ValueError: if answers are no numbers where they should be.
+    """
+    made = []
+    for (_,), part in table.group_by("control", maintain_order=True):
+        agreed = _agreed(part, str(part["kind"][0]), counts(part))
+        made.append(usual(part)[0].join(agreed, on=UNIT))
+    nothing = majority(table).with_columns(agreement="confidence")
+    units = pl.concat(made) if made else nothing
+    return units.select(*UNIT, "label", "confidence", "votes", "annotators", "agreement", "tie").sort(UNIT)
+
+
 _NO_LABELS = (RATING, NUMBER, DATE, TEXT, RANKING)
 
 

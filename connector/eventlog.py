@@ -1,0 +1,343 @@
+"""Task events, and what is to be done about them: on the disk, each once.
+
+A SQLite file beside the configuration. The events that one pull brought, the deliveries that rules make of
+them, and how far the store was followed are one transaction: a crash neither loses nor repeats an event. A
+delivery is tried until it goes well or is given up; then it is a dead letter, which a person lists and sends
+again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from connector.model import digest, dump_json
+from connector.sqlite import Database
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS event (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    source TEXT NOT NULL,
+    id TEXT NOT NULL UNIQUE,
+    type TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    at TEXT NOT NULL,
+    data TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS event_subject ON event (source, subject, type);
+CREATE TABLE IF NOT EXISTS delivery (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    source TEXT NOT NULL,
+    event TEXT NOT NULL REFERENCES event (id),
+    subject TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    action TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    due REAL NOT NULL,
+    error TEXT,
+    UNIQUE (event, rule)
+);
+CREATE INDEX IF NOT EXISTS delivery_state ON delivery (source, state, rule, subject, number);
+CREATE TABLE IF NOT EXISTS standing (
+    source TEXT NOT NULL,
+    task TEXT NOT NULL,
+    batch TEXT NOT NULL,
+    times INTEGER NOT NULL,
+    complete INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    PRIMARY KEY (source, task)
+);
+CREATE INDEX IF NOT EXISTS standing_batch ON standing (source, batch, complete);
+CREATE TABLE IF NOT EXISTS failing (
+    source TEXT NOT NULL, subject TEXT NOT NULL, times INTEGER NOT NULL, now INTEGER NOT NULL,
+    PRIMARY KEY (source, subject)
+);
+CREATE TABLE IF NOT EXISTS listed (
+    source TEXT NOT NULL, queue TEXT NOT NULL, task TEXT NOT NULL, PRIMARY KEY (source, queue, task)
+);
+CREATE TABLE IF NOT EXISTS followed (source TEXT PRIMARY KEY, pull INTEGER NOT NULL);
+"""
+
+WAITING, DONE, DEAD = STATES = ("waiting", "done", "dead")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, which the tool does not tell.
+
+    Attributes:
+        id: the same for the same event, whoever finds it and however often.
+        subject: whom or what it is about: `task:12`, `annotator:ann@example.com/animal`, `batch:week 7`.
+        data: what a receiver wants to know of it.
+    """
+
+    id: str
+    type: str
+    subject: str
+    at: datetime
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is sent."""
+        return {
+            "id": self.id,
+            "type": self.type,
+            "subject": self.subject,
+            "timestamp": self.at.isoformat(),
+            "data": dict(self.data),
+        }
+
+
+def event_id(type: str, *what: Any) -> str:
+    """The id of an event: of its type, and of what it was made of."""
+    return f"evt_{digest([type, *what])}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a task stands.
+
+    Attributes:
+        times: how often it was completed.
+        complete: as many people as asked for have answered.
+        failed: they do not agree.
+    """
+
+    task: str
+    batch: str
+    times: int
+    complete: bool
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a rule makes of an event, on its way. `action` is the rule's, as it was when the event came."""
+
+    number: int
+    event: Event
+    rule: str
+    action: Mapping[str, Any]
+    state: str
+    attempts: int
+    error: str | None
+
+
+@dataclass
+class Changes:
+    """What is kept together: see `EventLog.keep`.
+
+    Attributes:
+        gone: tasks that are not there any more.
+        failing: of an annotator and a control, how often it began to fail, and whether it does now.
+    """
+
+    events: list[Event] = field(default_factory=list)
+    standing: list[Standing] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    failing: dict[str, tuple[int, bool]] = field(default_factory=dict)
+
+
+Planned = Callable[[Event], Iterable[tuple[str, Mapping[str, Any]]]]
+"""What is to be done about an event: the names of rules, and their actions."""
+
+
+class EventLog:
+    """The events of one project, and their deliveries.
+
+    Args:
+        path: the file; it is made when it is not there.
+        source: which project of which tool.
+    """
+
+    def __init__(self, path: Path, source: str) -> None:
+        self.file = Database(path, "list of events", _SCHEMA)
+        self.source = source
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.file.close()
+
+    def followed(self) -> int | None:
+        """Up to which pull the store was followed; None before the first time."""
+        with self.file.read() as db:
+            row = db.execute("SELECT pull FROM followed WHERE source = ?", (self.source,)).fetchone()
+        return int(row[0]) if row else None
+
+    def keep(self, changes: Changes, planned: Planned, pull: int | None = None) -> list[Event]:
+        """Keep what happened, and what is to be done about it, in one transaction.
+
+        Args:
+            planned: asked for each event that is new.
+            pull: up to which pull the store was followed with this.
+
+        Returns:
+            The events that were not known yet.
+        """
+        new, source, now = [], self.source, time.time()
+        with self.file.write() as db:
+            for event in changes.events:
+                row = (
+                    source,
+                    event.id,
+                    event.type,
+                    event.subject,
+                    event.at.isoformat(),
+                    dump_json(event.data),
+                )
+                into = "INSERT OR IGNORE INTO event (source, id, type, subject, at, data)"
+                if not db.execute(f"{into} VALUES (?, ?, ?, ?, ?, ?)", row).rowcount:
+                    continue
+                new.append(event)
+                deliveries = [
+                    (source, event.id, event.subject, rule, dump_json(action), WAITING, 0, now)
+                    for rule, action in planned(event)
+                ]
+                into = "INSERT INTO delivery (source, event, subject, rule, action, state, attempts, due)"
+                db.executemany(f"{into} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", deliveries)
+            db.executemany(
+                "INSERT OR REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)",
+                [(source, s.task, s.batch, s.times, s.complete, s.failed) for s in changes.standing],
+            )
+            gone = [(source, task) for task in changes.gone]
+            db.executemany("DELETE FROM standing WHERE source = ? AND task = ?", gone)
+            failing = [(source, who, *state) for who, state in changes.failing.items()]
+            db.executemany("INSERT OR REPLACE INTO failing VALUES (?, ?, ?, ?)", failing)
+            if pull is not None:
+                db.execute("INSERT OR REPLACE INTO followed VALUES (?, ?)", (source, pull))
+        return new
+
+    # how things stand
+
+    def standing(self, batch: str) -> list[Standing]:
+        """The tasks of a batch, in the order of their names."""
+        ask = "SELECT task, batch, times, complete, failed FROM standing WHERE source = ? AND batch = ?"
+        with self.file.read() as db:
+            rows = db.execute(f"{ask} ORDER BY task", (self.source, batch)).fetchall()
+        return [Standing(task, name, times, bool(done), bool(bad)) for task, name, times, done, bad in rows]
+
+    def batches_of(self, tasks: Sequence[str]) -> set[str]:
+        """The batches that these tasks stood in."""
+        ask = "SELECT batch FROM standing WHERE source = ? AND task = ?"
+        with self.file.read() as db:
+            rows = [db.execute(ask, (self.source, task)).fetchone() for task in tasks]
+        return {row[0] for row in rows if row}
+
+    def incomplete(self, batch: str, most: int) -> list[str]:
+        """Some tasks of a batch that are not completed."""
+        ask = "SELECT task FROM standing WHERE source = ? AND batch = ? AND NOT complete LIMIT ?"
+        with self.file.read() as db:
+            return [task for (task,) in db.execute(ask, (self.source, batch, most)).fetchall()]
+
+    def failing(self) -> dict[str, tuple[int, bool]]:
+        """Of each annotator and control that ever failed: how often it began, and whether it does now."""
+        ask = "SELECT subject, times, now FROM failing WHERE source = ?"
+        with self.file.read() as db:
+            rows = db.execute(ask, (self.source,)).fetchall()
+        return {subject: (times, bool(now)) for subject, times, now in rows}
+
+    def events(self, type: str | None = None, subject: str | None = None, most: int = -1) -> list[Event]:
+        """The last events, in their order.
+
+        Args:
+            most: how many at most; by default all.
+        """
+        where = [("source", self.source), ("type", type), ("subject", subject)]
+        asked = [(name, value) for name, value in where if value is not None]
+        matches = " AND ".join(f"{name} = ?" for name, _ in asked)
+        ask = f"SELECT id, type, subject, at, data FROM event WHERE {matches} ORDER BY number DESC LIMIT ?"
+        with self.file.read() as db:
+            rows = db.execute(ask, (*(value for _, value in asked), most)).fetchall()
+        return [_event(row) for row in reversed(rows)]
+
+    # deliveries
+
+    def due(self) -> Delivery | None:
+        """The next delivery to try: none of the same rule about the same subject is overtaken."""
+        earlier = (
+            "SELECT 1 FROM delivery e WHERE e.source = d.source AND e.state = 'waiting' AND e.rule = d.rule "
+            "AND e.subject = d.subject AND e.number < d.number"
+        )
+        ready = (
+            f"d.state = 'waiting' AND d.due <= ? AND NOT EXISTS ({earlier}) ORDER BY d.due, d.number LIMIT 1"
+        )
+        return next(iter(self._deliveries(ready, time.time())), None)
+
+    def deliveries(self, state: str | None = None, most: int = -1) -> list[Delivery]:
+        """The last deliveries, the newest first.
+
+        Args:
+            state: `waiting`, `done` or `dead`; by default all.
+        """
+        return self._deliveries("d.state LIKE ? ORDER BY d.number DESC LIMIT ?", state or "%", most)
+
+    def count(self, state: str) -> int:
+        """How many deliveries are in a state."""
+        with self.file.read() as db:
+            ask = "SELECT count(*) FROM delivery WHERE source = ? AND state = ?"
+            return int(db.execute(ask, (self.source, state)).fetchone()[0])
+
+    def _deliveries(self, which: str, *parameters: object) -> list[Delivery]:
+        ask = (
+            "SELECT d.number, d.rule, d.action, d.state, d.attempts, d.error, e.id, e.type, e.subject, e.at, "
+            f"e.data FROM delivery d JOIN event e ON e.id = d.event WHERE d.source = ? AND {which}"
+        )
+        with self.file.read() as db:
+            rows = db.execute(ask, (self.source, *parameters)).fetchall()
+        return [
+            Delivery(number, _event(event), rule, json.loads(action), state, attempts, error)
+            for number, rule, action, state, attempts, error, *event in rows
+        ]
+
+    def delivered(self, delivery: Delivery) -> None:
+        """Note that it went well."""
+        with self.file.write() as db:
+            db.execute(
+                "UPDATE delivery SET state = ?, attempts = attempts + 1, error = NULL WHERE number = ?",
+                (DONE, delivery.number),
+            )
+
+    def not_delivered(self, delivery: Delivery, error: str, again_in: float | None) -> None:
+        """Note that it failed.
+
+        Args:
+            again_in: seconds until it is tried again; None makes it a dead letter.
+        """
+        state = WAITING if again_in is not None else DEAD
+        with self.file.write() as db:
+            db.execute(
+                "UPDATE delivery SET state = ?, attempts = attempts + 1, error = ?, due = ? WHERE number = ?",
+                (state, error, time.time() + (again_in or 0), delivery.number),
+            )
+
+    def resend(self, numbers: Sequence[int] | None = None) -> int:
+        """Let dead letters be tried again; returns how many.
+
+        Args:
+            numbers: which; by default all.
+        """
+        dead = {one.number for one in self.deliveries(DEAD)}
+        chosen = dead if numbers is None else dead & set(numbers)
+        with self.file.write() as db:
+            again = "UPDATE delivery SET state = ?, attempts = 0, due = ? WHERE number = ?"
+            db.executemany(again, [(WAITING, time.time(), number) for number in sorted(chosen)])
+        return len(chosen)
+
+    def listed(self, queue: str, tasks: Sequence[str]) -> list[str]:
+        """Add tasks to a list in the tool; returns all that rules put there."""
+        with self.file.write() as db:
+            rows = [(self.source, queue, task) for task in tasks]
+            db.executemany("INSERT OR IGNORE INTO listed VALUES (?, ?, ?)", rows)
+            ask = "SELECT task FROM listed WHERE source = ? AND queue = ? ORDER BY rowid"
+            return [task for (task,) in db.execute(ask, (self.source, queue)).fetchall()]
+
+
+def _event(row: Sequence[Any]) -> Event:
+    id, type, subject, at, data = row
+    return Event(id, type, subject, datetime.fromisoformat(at), json.loads(data))

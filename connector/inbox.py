@@ -1,0 +1,109 @@
+"""Events as they came in, on the disk before they are acknowledged. A SQLite file beside the configuration.
+
+An event that waits here says only that the tool knocked: what changed is for a pull to read. Its body is not
+kept, since Label Studio's events carry a token of the project. All that came while the disk was busy is
+written in the next commit together, so that many senders wait for few of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+from connector.adapters.base import WakeUp
+from connector.errors import ConnectorError
+from connector.sqlite import Database
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS knock (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    source TEXT NOT NULL,
+    id TEXT NOT NULL,
+    action TEXT NOT NULL,
+    at TEXT NOT NULL,
+    UNIQUE (source, id)
+);
+"""
+
+# The same event anew gets a new number: should a pull be under way, another one follows.
+_INSERT = "INSERT OR REPLACE INTO knock (source, id, action, at) VALUES (?, ?, ?, ?)"
+
+DELETED_AT_ONCE = 500
+"""So many leave the inbox in one commit: whoever knocks meanwhile waits for no more than that."""
+
+_Row = tuple[str, str, str, str]
+
+
+class Inbox:
+    """The events of one project that no pull has followed yet.
+
+    Args:
+        path: the file; it is made when it is not there.
+        source: which project of which tool.
+        at_once: how many events one commit may take; 1 is a commit for each.
+    """
+
+    def __init__(self, path: Path, source: str, at_once: int = 1000) -> None:
+        self._source, self._at_once = source, at_once
+        self._file = Database(path, "inbox", _SCHEMA)
+        self._came: list[tuple[_Row, asyncio.Future[None]]] = []
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    async def put(self, event: WakeUp) -> None:
+        """Keep an event; it is on the disk when this returns. The same event twice is one.
+
+        Raises:
+            Temporary: if the disk does not take it now.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._came:
+            # Not at once: whoever else was read from the network together with this one comes along.
+            loop.call_soon(self._commit, loop)
+        kept = loop.create_future()
+        self._came.append(((self._source, event.id, event.action, datetime.now(UTC).isoformat()), kept))
+        await kept
+
+    def _commit(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Here and not in a thread: everybody who would run meanwhile waits for the disk too, and two threads
+        # that take turns cost more than the disk does.
+        batch, self._came = self._came[: self._at_once], self._came[self._at_once :]
+        if self._came:
+            loop.call_soon(self._commit, loop)
+        error: ConnectorError | None = None
+        try:
+            with self._file.write() as db:
+                db.executemany(_INSERT, [row for row, _ in batch])
+        except ConnectorError as failed:
+            error = failed
+        for _, kept in batch:
+            if kept.done():
+                continue  # whoever waited has left
+            if error:
+                kept.set_exception(error)
+            else:
+                kept.set_result(None)
+
+    def last(self) -> int:
+        """The number of the event that came last, for `followed` after a pull; 0 when none waits."""
+        with self._file.read() as db:
+            ask = "SELECT coalesce(max(number), 0) FROM knock WHERE source = ?"
+            return int(db.execute(ask, (self._source,)).fetchone()[0])
+
+    def waiting(self) -> int:
+        """How many events no pull has followed yet."""
+        with self._file.read() as db:
+            ask = "SELECT count(*) FROM knock WHERE source = ?"
+            return int(db.execute(ask, (self._source,)).fetchone()[0])
+
+    def followed(self, number: int) -> None:
+        """Let go of the events up to this number: a pull that began after them has ended."""
+        some = "SELECT number FROM knock WHERE source = ? AND number <= ? LIMIT ?"
+        deleted = DELETED_AT_ONCE
+        while deleted == DELETED_AT_ONCE:
+            with self._file.write() as db:
+                parameters = (self._source, number, DELETED_AT_ONCE)
+                deleted = db.execute(f"DELETE FROM knock WHERE number IN ({some})", parameters).rowcount

@@ -1,0 +1,150 @@
+"""What `connector serve` does: it receives, pulls when somebody knocked, and follows the rules.
+
+The receiver and the deliveries have a thread each; pulls run in the caller's. A pull is the one that
+`connector pull` does.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from starlette.applications import Starlette
+
+from connector import ask
+from connector.adapters.base import LabelingTool
+from connector.config import ASK_SECRET, KNOCK_SECRET, needed_secret, secret
+from connector.errors import ConnectorError
+from connector.eventlog import STATES, EventLog, Planned
+from connector.events import note_events
+from connector.inbox import Inbox
+from connector.line import Line
+from connector.outgoing import Sender
+from connector.rules import check, planned_by
+from connector.store import Store
+from connector.sync import pull
+from connector.watch import Bell, watch
+from connector.webhooks import Metrics, Receiver, application, serving
+
+INBOX, EVENTS = "connector-inbox.sqlite", "connector-events.sqlite"
+
+REST = 4
+"""A pull is followed by a rest of so many times its length: the tool has annotators to serve."""
+
+
+@dataclass
+class Live:
+    """The parts of a line that runs. Made by `opened`."""
+
+    line: Line
+    tool: LabelingTool
+    inbox: Inbox
+    log: EventLog
+    asks: ask.Asks
+    metrics: Metrics
+    planned: Planned
+    stop: threading.Event
+    bell: Bell
+    _store: Store | None = field(default=None, repr=False)
+    _took: float = 0
+
+    def app(self) -> Starlette:
+        """The ASGI app of the receiver.
+
+        Raises:
+            AuthError: if there is no secret by which the labeling tool is known.
+        """
+        knock = needed_secret(KNOCK_SECRET, "by which the labeling tool is known")
+        settings = self.line.config.serve
+        receiver = Receiver(self.tool.parse_event, knock, self.inbox, self.bell.ring, self.metrics, settings)
+        asking = secret(ASK_SECRET)
+        return application(receiver, *(ask.routes(self.asks, asking, self.bell.ring) if asking else ()))
+
+    def round(self) -> None:
+        """Pull, note what happened, and what is to be done about it."""
+        knocked, begun = self.inbox.last(), time.monotonic()
+        try:
+            # What a store knows of itself is good as long as nothing fails: it is not read anew each time.
+            store, self._store = self._store or self.line.store(), None
+            self.asks.place(self.tool, store)
+            pull(self.tool, store)
+            note_events(store, self.log, self.line.config, self.planned)
+            self.asks.settle(self.tool, self.planned)
+            self._store = store
+        except ConnectorError as error:
+            self.metrics.pulled(error.what)
+            raise
+        self.inbox.followed(knocked)
+        self.metrics.pulled(None)
+        self._took = time.monotonic() - begun
+
+    def pause(self, seconds: float) -> None:
+        """Wait for the next round: until somebody knocks, a question expires, or the time is up."""
+        settings = self.line.config.serve
+        settle = min(max(settings.settle_seconds, REST * self._took), settings.pull_seconds)
+        self.bell.wait(min(seconds, self.asks.seconds_left() + 0.01), settle)
+
+
+@contextmanager
+def opened(line: Line, stop: threading.Event) -> Iterator[Live]:
+    """The parts of a line, ready to run.
+
+    Raises:
+        UsageError: if a rule cannot be followed.
+        AuthError: if a secret is missing.
+    """
+    tool = line.tool()
+    check(line.config.rules, tool.capabilities)
+    with (
+        closing(Inbox(line.config.folder / INBOX, line.project)) as inbox,
+        closing(event_log(line)) as log,
+    ):
+        planned, metrics = planned_by(line.config.rules, log), Metrics(inbox)
+        for state in STATES:
+            metrics.deliveries.labels(state).set_function(partial(log.count, state))
+        yield Live(line, tool, inbox, log, ask.Asks(log), metrics, planned, stop, Bell(stop))
+
+
+def event_log(line: Line) -> EventLog:
+    """The events of a line."""
+    return EventLog(line.config.folder / EVENTS, line.project)
+
+
+def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
+    """Receive, pull and follow the rules until `stop` is set; returns how many pulls went well.
+
+    Args:
+        say: told where it listens, and what goes wrong.
+
+    Raises:
+        ConnectorError: what waiting does not mend.
+    """
+    settings = line.config.serve
+    with opened(line, stop) as live:
+        sender = Sender(live.log, line.tool(), line.export)  # an adapter is for one thread
+        sending = threading.Thread(target=_send, args=(sender, live, say), name="deliveries", daemon=True)
+        with serving(live.app(), settings.host, settings.port) as url:
+            say(f"listening on {url}; events go to {url}/events; SIGTERM or Ctrl-C ends it")
+            sending.start()
+            try:
+                return watch(live.round, live.tool.count_tasks, settings.pull_seconds, stop, say, live.pause)
+            finally:
+                stop.set()
+                sending.join()
+
+
+SEND_EVERY_SECONDS = 0.5
+"""How often is looked for deliveries whose time has come."""
+
+
+def _send(sender: Sender, live: Live, say: Callable[[str], None]) -> None:
+    while not live.stop.wait(SEND_EVERY_SECONDS):
+        try:
+            if sender.send_due(live.stop):
+                live.bell.ring()  # it may have changed the tool
+        except ConnectorError as error:
+            say(str(error))

@@ -1,0 +1,283 @@
+"""The receiver: an ASGI app that takes the tool's events and answers as soon as they are on the disk.
+
+Label Studio sends an event inside the annotator's own request, once, and waits a second for the answer. So
+nothing is done here but to look who it is, to keep the event, and to ring: a pull reads what it was about.
+
+    POST /events     an event of the labeling tool
+    POST /ask, GET /ask/{id}     see `connector.ask`
+    GET /healthz     the process lives
+    GET /readyz      the last pull went well, and events can be kept
+    GET /metrics     for Prometheus
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+import requests
+import uvicorn
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from connector.adapters.base import LabelingTool, WakeUp, Webhook
+from connector.adapters.signatures import SECRET_HEADER
+from connector.config import Serve
+from connector.errors import AuthError, BadRecord, ConnectorError, Temporary, UsageError
+from connector.inbox import Inbox
+from connector.retry import CONNECT_SECONDS
+
+EVENTS_PATH = "/events"
+
+UNINTERESTING = "uninteresting"
+
+PROOF_SECONDS = 3.0
+"""Label Studio sends an event before it answers whoever caused it."""
+
+Parse = Callable[[Mapping[str, str], bytes, str], WakeUp | None]
+"""`parse_event` of an adapter."""
+
+
+class Metrics:
+    """What Prometheus reads, and `readyz` knows."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.registry = CollectorRegistry()
+        self.events = Counter(
+            "connector_events", "Events of the labeling tool.", ["outcome"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "connector_event_seconds",
+            "From an event's arrival to its answer.",
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1),
+            registry=self.registry,
+        )
+        self.pulls = Counter("connector_pulls", "Pulls.", ["outcome"], registry=self.registry)
+        self.last_pull = Gauge(
+            "connector_last_pull_timestamp_seconds", "When the last pull went well.", registry=self.registry
+        )
+        self.deliveries = Gauge(
+            "connector_deliveries", "What rules send or do.", ["state"], registry=self.registry
+        )
+        waiting = Gauge(
+            "connector_inbox_waiting", "Events that no pull has followed yet.", registry=self.registry
+        )
+        waiting.set_function(inbox.waiting)
+        self.trouble: str | None = "no pull has gone well yet"
+
+    def pulled(self, trouble: str | None) -> None:
+        """Note how a pull went."""
+        self.trouble = trouble
+        self.pulls.labels("failed" if trouble else "well").inc()
+        if trouble is None:
+            self.last_pull.set_to_current_time()
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """Takes events.
+
+    Args:
+        parse: reads an event and looks who sent it, without any network.
+        secret: what the sender and we know.
+        ring: called when an event was kept.
+    """
+
+    parse: Parse
+    secret: str = field(repr=False)
+    inbox: Inbox
+    ring: Callable[[], None]
+    metrics: Metrics
+    settings: Serve
+
+    async def take(self, request: Request) -> Response:
+        """Answer an event: 202 when it is kept, 200 when it is of no interest, 4xx when it is refused."""
+        with self.metrics.seconds.time():
+            outcome, response = await self._take(request)
+        self.metrics.events.labels(outcome).inc()
+        return response
+
+    async def _take(self, request: Request) -> tuple[str, Response]:
+        try:
+            event = self.parse(request.headers, await request.body(), self.secret)
+        except AuthError as error:
+            return "unauthorized", _refusal(401, error)
+        except BadRecord as error:
+            return "unreadable", _refusal(400, error)
+        except ClientDisconnect:
+            return "broken off", Response(status_code=400)
+        if event is None:
+            return UNINTERESTING, JSONResponse({"kept": False, "why": "of no interest"})
+        if event.at and (datetime.now(UTC) - event.at).total_seconds() > self.settings.replay_seconds:
+            return "old", JSONResponse({"kept": False, "why": "it happened too long ago"})
+        try:
+            await self.inbox.put(event)
+        except ConnectorError as error:
+            return "not kept", _refusal(503, error)
+        self.ring()
+        return "kept", JSONResponse({"kept": True}, 202)
+
+
+def _refusal(status: int, error: ConnectorError) -> Response:
+    # What was wrong is ours to know; whoever knocks with a wrong secret learns nothing but that.
+    said = "not let in" if status == 401 else error.what[:300]
+    headers = {"Retry-After": "5"} if status == 503 else None
+    return JSONResponse({"error": said}, status, headers)
+
+
+class OfOneAddress:
+    """Lets so many requests a second of each address through; the others are answered 429."""
+
+    def __init__(self, app: ASGIApp, per_second: int) -> None:
+        self._app, self._limit = app, RateLimitItemPerSecond(per_second)
+        self._seen = FixedWindowRateLimiter(MemoryStorage())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = scope.get("client")
+        if scope["type"] == "http" and not self._seen.hit(self._limit, client[0] if client else "-"):
+            refused = JSONResponse({"error": "too many requests"}, 429, {"Retry-After": "1"})
+            await refused(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def application(receiver: Receiver, *more: BaseRoute) -> Starlette:
+    """The ASGI app. It can be mounted in another one.
+
+    Args:
+        more: further routes.
+    """
+    metrics, settings = receiver.metrics, receiver.settings
+
+    async def healthz(request: Request) -> Response:  # noqa: ARG001
+        return JSONResponse({"lives": True})
+
+    async def readyz(request: Request) -> Response:  # noqa: ARG001
+        return JSONResponse(
+            {"ready": metrics.trouble is None, "why": metrics.trouble}, 503 if metrics.trouble else 200
+        )
+
+    def shown(request: Request) -> Response:  # noqa: ARG001  not async: it reads the inbox
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route(EVENTS_PATH, receiver.take, methods=["POST"]),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", shown),
+            *more,
+        ],
+        middleware=[Middleware(OfOneAddress, settings.per_second)],
+        max_body_size=settings.body_bytes,
+        exception_handlers={ConnectorError: _failed},
+    )
+
+
+_STATUS = {AuthError: 401, BadRecord: 400, Temporary: 503}
+
+
+async def _failed(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    assert isinstance(error, ConnectorError)
+    return _refusal(_STATUS.get(type(error), 400), error)
+
+
+def register(tool: LabelingTool, url: str, secret: str) -> Webhook:
+    """Let the tool send its events to a receiver.
+
+    Args:
+        url: of the receiver, as the tool reaches it.
+        secret: what the tool shows us with every event.
+    """
+    return tool.add_webhook(f"{url.rstrip('/')}{EVENTS_PATH}", {SECRET_HEADER: secret})
+
+
+def proven(tool: LabelingTool, url: str) -> bool:
+    """Whether an event that the tool sends now reaches the receiver at this address.
+
+    Raises:
+        Temporary: if the receiver does not answer us.
+    """
+    before = _seen_in_vain(url)
+    tool.test_webhooks()
+    arriving = Retrying(
+        retry=retry_if_result(lambda arrived: not arrived),
+        wait=wait_fixed(0.1),
+        stop=stop_after_delay(PROOF_SECONDS),
+        retry_error_callback=lambda _: False,
+    )
+    return bool(arriving(lambda: _seen_in_vain(url) > before))
+
+
+def _seen_in_vain(url: str) -> float:
+    """How many events of no interest a receiver has seen. A test event is one."""
+    try:
+        answer = requests.get(f"{url.rstrip('/')}/metrics", timeout=CONNECT_SECONDS)
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        raise Temporary(
+            f"no receiver answers at {url}: {type(error).__name__}",
+            "start `connector serve`, or mend serve.url in connector.toml",
+        ) from error
+    families = text_string_to_metric_families(answer.text)
+    samples = [sample for family in families for sample in family.samples]
+    wanted = ("connector_events_total", {"outcome": UNINTERESTING})
+    return sum(sample.value for sample in samples if (sample.name, sample.labels) == wanted)
+
+
+def inside(url: str) -> bool:
+    """Whether an address is one of the inside of a network, which Label Studio refuses by default."""
+    try:
+        found = socket.getaddrinfo(urlsplit(url).hostname or "", None)
+    except (OSError, UnicodeError):
+        return False
+    return any(not ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in found)
+
+
+@contextmanager
+def serving(app: ASGIApp, host: str, port: int) -> Iterator[str]:
+    """Serve an app in a thread of its own; gives its address. What is under way is answered at the end.
+
+    Args:
+        port: 0 for any that is free.
+
+    Raises:
+        UsageError: if the address is taken or is none of ours.
+    """
+    try:
+        listening = socket.create_server((host, port), backlog=1024, family=_family(host))
+    except OSError as error:
+        raise UsageError(
+            f"nothing can listen on {host}:{port}: {error}", "set serve.host and serve.port in connector.toml"
+        ) from error
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listening],), name="receiver", daemon=True)
+    thread.start()
+    try:
+        name = f"[{host}]" if ":" in host else host
+        yield f"http://{name}:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

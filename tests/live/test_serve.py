@@ -1,0 +1,234 @@
+"""The receiver on a real Label Studio: people save, and what should follow follows."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+import requests
+from standardwebhooks.webhooks import Webhook
+
+from connector.demo.pictures import result
+from connector.demo.server import free_port
+from connector.eventlog import EventLog
+from connector.live import EVENTS
+from connector.model import Item
+from tests.conftest import Line
+from tests.unit.receiver import receiver
+
+pytestmark = pytest.mark.live
+
+SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+SECRETS = {
+    "LABELING_WEBHOOK_SECRET": "open sesame",
+    "LABELING_SIGNING_SECRET": SIGNING,
+    "LABELING_ASK_SECRET": "may ask",
+}
+
+
+@pytest.fixture
+def served(line: Line) -> Line:
+    """A line with a port of its own for the receiver."""
+    (line.folder / "connector.toml").open("a").write(
+        f"[serve]\nport = {free_port()}\nsettle_seconds = 0.1\npull_seconds = 300\n"
+    )
+    return dataclasses.replace(line, environment={**line.environment, **SECRETS})
+
+
+def base(line: Line) -> str:
+    text = (line.folder / "connector.toml").read_text()
+    return f"http://127.0.0.1:{text.split('port = ')[1].splitlines()[0]}"
+
+
+def until(true: Callable[[], Any], seconds: float = 30) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+    return found
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+@contextmanager
+def serve(line: Line) -> Iterator[subprocess.Popen[str]]:
+    process = line.start("serve")
+    try:
+        until(lambda: process.poll() is not None or answers(f"{base(line)}/readyz"))
+        assert process.poll() is None, process.communicate()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def events_of(line: Line) -> list[tuple[str, str]]:
+    source = f"label-studio:{line.server.url}#{line.project}"
+    with closing(EventLog(line.folder / EVENTS, source)) as log:
+        return [(event.type, event.subject) for event in log.events()]
+
+
+def task_of(line: Line, key: str) -> str:
+    [task] = line.tool.add_items([Item(key=key, data={"image": "s3://raw/x.png"})])
+    return task.id
+
+
+def test_a_save_becomes_events_within_moments_and_the_rules_follow(served: Line) -> None:
+    with receiver(500) as hook:
+        (served.folder / "connector.toml").open("a").write(
+            f"""
+            [[rules]]
+            name = "one more"
+            when = "consensus.failed"
+            then = {{ do = "one-more", limit = 4 }}
+            [[rules]]
+            name = "tell"
+            when = "consensus.reached"
+            after = "consensus.failed"
+            then = {{ do = "call", url = "{hook.url}" }}
+            """
+        )
+        task = task_of(served, "a")
+        with serve(served) as process:
+            added = served.ask("webhook", "add")
+            assert added["arrived"] is True
+            assert len(added["webhook"]["actions"]) == 7
+            assert "SSRF" in added["notes"][0]
+            for who, label in enumerate(("field", "street", "harbour")):
+                served.answer(who, task, result(label, [], f"a{who}"))
+            until(lambda: ("consensus.failed", f"task:{task}") in events_of(served))
+            until(lambda: served.tool.read_task(task).overlap == 4)
+            served.answer(3, task, result("field", [], "a3"))
+            until(lambda: events_of(served).count(("consensus.failed", f"task:{task}")) == 2)
+            # The limit is reached: an expert is to look.
+            until(lambda: any(v["data"]["title"] == "expert review" for v in served.tool._views()))
+            # Somebody thinks again, and now most agree.
+            second, last = served.tool.read_task(task).annotations[1::2]
+            served.tool.write_annotation(second.model_copy(update={"result": last.result}), second.revision)
+            until(lambda: hook.bodies)
+            assert process.poll() is None
+            metrics = requests.get(f"{base(served)}/metrics", timeout=5).text
+            assert 'connector_deliveries{state="done"} 2.0' in metrics
+        assert [event for event, _ in events_of(served) if not event.startswith("batch")] == [
+            *("task.completed", "consensus.failed", "task.reopened"),
+            *("task.completed", "consensus.failed", "consensus.reached"),
+        ]
+        Webhook(SIGNING).verify(hook.bodies[0], hook.headers[0])
+        assert hook.json[0]["type"] == "consensus.reached"
+        log = served.ask("rules", "log")["deliveries"]
+        assert [(d["rule"], d["state"]) for d in log] == [
+            ("tell", "waiting"),  # the receiver answered 500
+            ("one more", "done"),
+            ("one more", "done"),
+        ]
+        rehearsed = served.ask("rules", "test")["would"]
+        assert [(d["rule"], d["event"]["type"]) for d in rehearsed][:1] == [("one more", "consensus.failed")]
+        assert served.ask("rules", "resend")["again"] == 0
+
+
+def test_annotators_do_not_wait_for_the_receiver(served: Line) -> None:
+    config = served.folder / "connector.toml"
+    config.write_text(config.read_text().replace("settle_seconds = 0.1", ""))
+    task = task_of(served, "a")
+
+    def saves(number: int) -> list[float]:
+        seconds = []
+        for n in range(number):
+            begun = time.perf_counter()
+            served.answer(0, task, result("field", [], f"{n}"))
+            seconds.append(time.perf_counter() - begun)
+        return seconds
+
+    with serve(served):
+        saves(5)
+        with_hook, without = [], []
+        for _ in range(6):  # in turns: the server grows slower and faster by itself
+            without += saves(8)
+            made = served.ask("webhook", "add")["webhook"]
+            with_hook += saves(8)
+            served.ask("webhook", "remove", made["id"])
+    # The usual save, that is: not one that meets a pull, which this annotator, who never thinks, often does.
+    usual, with_it = (statistics.quantiles(seconds, n=4)[0] for seconds in (without, with_hook))
+    # A busy machine adds to everything in proportion.
+    assert with_it - usual < 0.020 + 0.2 * usual, f"{usual:.3f} s, and {with_it:.3f} s with the receiver"
+
+
+def test_a_receiver_that_is_killed_and_started_again_misses_nothing(served: Line) -> None:
+    tasks = [task_of(served, key) for key in "ab"]
+    with serve(served) as process:
+        served.ask("webhook", "add")
+        served.answer(0, tasks[0], result("field", [], "a"))
+        until(lambda: (served.folder / EVENTS).is_file())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    for who in (1, 2):  # nobody listens
+        served.answer(who, tasks[0], result("field", [], f"b{who}"))
+    with serve(served) as process:
+        until(lambda: ("task.completed", f"task:{tasks[0]}") in events_of(served))
+        for who in range(3):
+            served.answer(who, tasks[1], result("field", [], f"c{who}"))
+        until(lambda: ("batch.accepted", "batch:all") in events_of(served))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0, process.communicate()
+    for task in tasks:
+        assert [e for e, subject in events_of(served) if subject == f"task:{task}"] == [
+            *("task.completed", "consensus.reached"),
+        ]
+
+
+def test_people_are_asked_and_their_answer_comes_back(served: Line) -> None:
+    with receiver() as hook, serve(served):
+        served.ask("webhook", "add")
+        allowed = {"Authorization": "Bearer may ask"}
+        question = {
+            "key": "is this a field?",
+            "data": {"image": "s3://raw/x.png"},
+            "annotators": 2,
+            "callback": hook.url,
+            "prediction": {"result": result("street", [], "m"), "model_version": "m1", "score": 0.4},
+        }
+        url = f"{base(served)}/ask"
+        assert requests.post(url, json=question, timeout=5).status_code == 401
+        asked = requests.post(url, json=question, headers=allowed, timeout=5)
+        assert (asked.status_code, asked.json()["state"]) == (202, "asked")
+        where = f"{url}/{asked.json()['id']}"
+        task = until(lambda: requests.get(where, headers=allowed, timeout=5).json()["task"])
+        held = served.tool.read_task(task)
+        assert (held.overlap, held.predictions[0].score) == (2, 0.4)
+        assert any(view["data"]["title"] == "asked" for view in served.tool._views())
+        again = requests.post(url, json=question, headers=allowed, timeout=5)
+        assert (again.status_code, again.json()["state"]) == (200, "open")
+        for who in range(2):
+            served.answer(who, task, result("field", [], f"a{who}"))
+        found = requests.get(where, params={"wait": 30}, headers=allowed, timeout=40).json()
+        assert (found["state"], found["agreed"], found["annotators"]) == ("answered", True, 2)
+        assert {unit["label"] for unit in found["answer"]} >= {"field"}
+        until(lambda: hook.bodies)
+        Webhook(SIGNING).verify(hook.bodies[0], hook.headers[0])
+        assert hook.json[0]["type"] == "ask.answered"
+        assert hook.json[0]["data"]["key"] == "is this a field?"
+
+
+def test_a_wrong_address_is_found_out(served: Line) -> None:
+    assert served.ask("webhook", "test", code=3)["arrived"] is None
+    with serve(served):
+        # A receiver that answers us, and that the tool does not knock at.
+        assert served.ask("webhook", "test", code=3)["arrived"] is False
+        secrets = {**served.environment, "LABELING_WEBHOOK_SECRET": "another"}
+        wrong = dataclasses.replace(served, environment=secrets)
+        assert wrong.ask("webhook", "add", code=3)["arrived"] is False
+        assert served.ask("webhook", "add")["arrived"] is True
+        [hook] = served.ask("webhook", "list")["webhooks"]
+        assert hook["active"]

@@ -1,0 +1,98 @@
+"""What was acknowledged is on the disk, whenever the process dies."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from benchmarks.webhooks import knock, port_of, start
+from connector.adapters.base import WakeUp
+from connector.inbox import DELETED_AT_ONCE, Inbox
+
+
+def put(inbox: Inbox, *ids: str) -> None:
+    async def all_at_once() -> None:
+        await asyncio.gather(*(inbox.put(WakeUp(id, "X")) for id in ids))
+
+    asyncio.run(all_at_once())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_acknowledged_event_is_there_after_a_kill_at_a_random_moment(tmp_path: Path, seed: int) -> None:
+    process = start(tmp_path)
+    port = port_of(process)
+    threading.Timer(random.Random(seed).uniform(0.3, 1.5), process.kill).start()
+    load = asyncio.run(knock(port, 1_000_000))
+    assert process.wait() != 0
+    process.communicate()
+    assert len(load.acknowledged) > 50
+    with closing(sqlite3.connect(tmp_path / "inbox.sqlite")) as db:
+        kept = {id for (id,) in db.execute("SELECT id FROM knock")}
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert not set(load.acknowledged) - kept
+    with closing(Inbox(tmp_path / "inbox.sqlite", "one")) as inbox:
+        assert inbox.waiting() == len(kept)
+
+
+def test_what_came_before_a_pull_goes_and_what_came_after_stays(tmp_path: Path) -> None:
+    with closing(Inbox(tmp_path / "i.sqlite", "one")) as inbox:
+        assert inbox.last() == 0
+        put(inbox, "a", "b")
+        upto = inbox.last()
+        put(inbox, "c")
+        inbox.followed(upto)
+        assert inbox.waiting() == 1
+        inbox.followed(inbox.last())
+        assert (inbox.waiting(), inbox.last()) == (0, 0)
+        put(inbox, "d")
+        assert inbox.last() > upto
+
+
+def test_an_event_that_comes_again_during_a_pull_is_followed_by_another(tmp_path: Path) -> None:
+    with closing(Inbox(tmp_path / "i.sqlite", "one")) as inbox:
+        put(inbox, "a")
+        upto = inbox.last()
+        put(inbox, "a")
+        inbox.followed(upto)
+        assert inbox.waiting() == 1
+
+
+def test_projects_do_not_see_each_others_events(tmp_path: Path) -> None:
+    with (
+        closing(Inbox(tmp_path / "i.sqlite", "one")) as one,
+        closing(Inbox(tmp_path / "i.sqlite", "two")) as two,
+    ):
+        put(one, "a")
+        assert (one.waiting(), two.waiting()) == (1, 0)
+        two.followed(10)
+        assert one.waiting() == 1
+
+
+def test_the_file_does_not_grow_with_what_went_through(tmp_path: Path) -> None:
+    path = tmp_path / "i.sqlite"
+    sizes = []
+    with closing(Inbox(path, "one")) as inbox:
+        for n in range(40):
+            put(inbox, *(f"{n}/{m}" for m in range(2 * DELETED_AT_ONCE + 1)))
+            inbox.followed(inbox.last())
+            assert inbox.waiting() == 0
+            sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
+    # The log beside the file is as long as the largest commit, more or less.
+    assert max(sizes[20:]) <= 1.1 * max(sizes[:20])
+
+
+def test_senders_that_knock_together_share_a_commit(tmp_path: Path) -> None:
+    def seconds(at_once: int) -> float:
+        with closing(Inbox(tmp_path / f"{at_once}.sqlite", "one", at_once)) as inbox:
+            begun = time.perf_counter()
+            put(inbox, *map(str, range(1000)))
+            return time.perf_counter() - begun
+
+    assert seconds(1000) < seconds(1) / 2

@@ -1,0 +1,129 @@
+"""Rounds: what knocked is followed by a pull, whatever goes wrong on the way, and however often it knocks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from connector.adapters.base import WakeUp
+from connector.adapters.memory import MemoryTool
+from connector.ask import Asks
+from connector.config import parse
+from connector.errors import Temporary
+from connector.eventlog import EventLog
+from connector.inbox import Inbox
+from connector.line import Line
+from connector.live import Live
+from connector.rules import planned_by
+from connector.watch import Bell
+from connector.webhooks import Metrics
+from tests.unit.memory_line import MemoryLine
+
+CONFIG = """
+[serve]
+settle_seconds = 0.05
+[[rules]]
+name = "one more"
+when = "consensus.failed"
+then = { do = "one-more", limit = 3 }
+"""
+
+
+@contextmanager
+def live_on(tool: MemoryTool, folder: Path) -> Iterator[Live]:
+    """A process that serves; leaving it is its end."""
+    line, stop = Line(parse(CONFIG, folder / "connector.toml")), threading.Event()
+    with (
+        closing(Inbox(folder / "inbox.sqlite", line.project)) as inbox,
+        closing(EventLog(folder / "log.sqlite", line.project)) as log,
+    ):
+        planned = planned_by(line.config.rules, log)
+        yield Live(line, tool, inbox, log, Asks(log), Metrics(inbox), planned, stop, Bell(stop))
+
+
+def knock(live: Live, *ids: str) -> None:
+    async def all_of_them() -> None:
+        for id in ids:
+            await live.inbox.put(WakeUp(id, "ANNOTATION_CREATED"))
+            live.bell.ring()
+
+    asyncio.run(all_of_them())
+
+
+def test_what_knocked_is_gone_after_the_pull_that_followed_it(tmp_path: Path) -> None:
+    with live_on(MemoryLine(tmp_path).tool, tmp_path) as live:
+        knock(live, "a", "b", "a")
+        live.round()
+        assert live.inbox.waiting() == 0
+        assert live.metrics.trouble is None
+
+
+def test_a_pull_that_fails_leaves_what_knocked_and_the_next_one_follows(tmp_path: Path) -> None:
+    tool = MemoryLine(tmp_path).tool
+    with live_on(tool, tmp_path) as live:
+        live.round()
+        knock(live, "a")
+        tool.faults.fail("changed_tasks", tool.faults.calls["changed_tasks"] + 1)
+        with pytest.raises(Temporary):
+            live.round()
+        assert (live.inbox.waiting(), live.metrics.trouble) == (1, "injected: changed_tasks fails")
+        live.round()
+        assert (live.inbox.waiting(), live.metrics.trouble) == (0, None)
+
+
+def test_what_knocks_while_one_waits_is_one_round(tmp_path: Path) -> None:
+    with live_on(MemoryLine(tmp_path).tool, tmp_path) as live:
+        threading.Timer(0.2, knock, (live, "a", "b", "c")).start()
+        begun = time.monotonic()
+        live.pause(30)
+        assert 0.2 < time.monotonic() - begun < 10
+        begun = time.monotonic()
+        live.pause(0.3)  # nobody knocks: the clock
+        assert time.monotonic() - begun >= 0.3
+        live.stop.set()
+        live.pause(30)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_with_all_kinds_of_trouble_the_same_happens_as_without(tmp_path: Path, seed: int) -> None:
+    """Restarts, pulls that fail, events that are lost, come twice, or in another order."""
+    found = []
+    for name in ("calm", "trouble"):
+        folder, chance = tmp_path / name, random.Random(seed)
+        people = MemoryLine(folder / "people")
+        tool, tasks = people.tool, people.add(*"abcd")
+        answers = [(task, who) for task in tasks for who in ("ann", "ben")]
+        random.Random(seed).shuffle(answers)
+        lost: list[str] = []
+        with live_on(tool, folder) as live:
+            live.round()
+        for n, (task, who) in enumerate(answers):
+            people.say(task, who, random.Random(f"{seed} {task} {who}").choice(["cat", "dog"]))
+            with live_on(tool, folder) as live:
+                lost.append(f"event {n}")
+                if name == "calm" or chance.random() < 0.5:
+                    knock(live, *chance.sample(lost * 2, len(lost)))
+                    if name == "trouble" and chance.random() < 0.3:
+                        tool.faults.fail("changed_tasks", tool.faults.calls["changed_tasks"] + 1)
+                        with pytest.raises(Temporary):
+                            live.round()
+                    else:
+                        live.round()
+        with live_on(tool, folder) as live:
+            live.round()
+            events = [(e.id, e.type, e.subject, e.data) for e in live.log.events()]
+            store = live.line.store()
+            held = store.current("annotation").select("task", "annotator", "content", "hash")
+            assert live.inbox.waiting() == 0
+        found.append(
+            (sorted(e for e in events if e[2].startswith("task:")), {e[0] for e in events}, held.to_dicts())
+        )
+    assert found[0][0]
+    assert found[0] == found[1]

@@ -1,0 +1,191 @@
+"""What rules send: signed, tried again, in order, and without a word of a secret in any error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from connector import retry
+from connector.adapters.memory import MemoryTool
+from connector.config import SIGNING_SECRET
+from connector.errors import UsageError
+from connector.eventlog import DEAD, DONE, WAITING, Changes, Event, EventLog
+from connector.outgoing import Sender, signer
+from tests.unit.receiver import receiver
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+class Post:
+    """A log, and what carries out its deliveries."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.log, self.tool, self.exported = log, MemoryTool(), list[str]()
+        self.sender = Sender(log, self.tool, self.exported.append)
+
+    def happens(
+        self, action: dict[str, Any], subject: str = "task:1", id: str = "evt_1", **data: Any
+    ) -> None:
+        event = Event(id, "task.completed", subject, datetime(2026, 3, 1, tzinfo=UTC), {"task": "1", **data})
+        self.log.keep(Changes(events=[event]), lambda _: [("rule", action)])
+
+    def send(self) -> list[tuple[str, int, str | None]]:
+        self.sender.send_due(threading.Event())
+        return [(d.state, d.attempts, d.error) for d in reversed(self.log.deliveries())]
+
+    def send_until_quiet(self) -> None:
+        deadline = time.monotonic() + 20
+        while self.log.deliveries(WAITING) and time.monotonic() < deadline:
+            self.sender.send_due(threading.Event())
+
+
+@pytest.fixture
+def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Post]:
+    monkeypatch.setenv(SIGNING_SECRET, SECRET)
+    with closing(EventLog(tmp_path / "e.sqlite", "one")) as log:
+        yield Post(log)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "REDELIVERED_AFTER", (0.01,) * 7)
+
+
+def test_a_call_is_signed_by_the_convention(post: Post) -> None:
+    with receiver() as hook:
+        post.happens({"do": "call", "url": hook.url}, name="ü")
+        assert post.send() == [(DONE, 1, None)]
+    assert Webhook(SECRET).verify(hook.bodies[0], hook.headers[0]) == {
+        "id": "evt_1",
+        "type": "task.completed",
+        "subject": "task:1",
+        "timestamp": "2026-03-01T00:00:00+00:00",
+        "data": {"task": "1", "name": "ü"},
+    }
+    assert hook.headers[0]["webhook-id"] == "evt_1"
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(hook.bodies[0] + b" ", hook.headers[0])
+
+
+def test_the_signature_is_that_of_the_published_vector() -> None:
+    """The example of the convention's own libraries."""
+    at = datetime.fromtimestamp(1614265330, UTC)
+    signed = signer(SECRET).sign("msg_p5jXN8AQM9LWM0D4loKWxJek", at, '{"test": 2432232314}')
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_a", "ä"])
+def test_a_secret_that_cannot_sign_is_named(secret: str) -> None:
+    with pytest.raises(UsageError, match=SIGNING_SECRET):
+        signer(secret)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_call_that_fails_is_tried_again_with_the_same_id(post: Post) -> None:
+    with receiver(500, 429, 302, 404) as hook:
+        post.happens({"do": "call", "url": hook.url})
+        post.send_until_quiet()
+    assert [h["webhook-id"] for h in hook.headers] == ["evt_1"] * 5
+    assert [(d.state, d.attempts) for d in post.log.deliveries()] == [(DONE, 5)]
+
+
+@pytest.mark.usefixtures("quick")
+def test_it_is_given_up_at_last_and_a_receiver_may_say_so_at_once(post: Post) -> None:
+    with receiver(*[503] * 8) as hook, receiver(410) as gone:
+        post.happens({"do": "call", "url": hook.url})
+        post.happens({"do": "call", "url": gone.url}, subject="task:2", id="evt_2")
+        post.send_until_quiet()
+    assert [(d.state, d.attempts) for d in post.log.deliveries()] == [(DEAD, 1), (DEAD, 8)]
+
+
+def test_pauses_grow_and_a_receiver_may_ask_for_longer_ones(post: Post) -> None:
+    pauses = [retry.redelivery(n) for n in range(7)]
+    assert pauses == sorted(p for p in pauses if p is not None)
+    assert retry.redelivery(7) is None
+    assert retry.redelivery(0, 600) == 600
+    assert retry.redelivery(0, 1e9) == retry.REDELIVERED_AFTER[-1]
+
+
+@pytest.mark.usefixtures("quick")
+def test_nothing_is_overtaken_that_is_about_the_same(post: Post) -> None:
+    with receiver(500, 500) as hook:
+        post.happens({"do": "call", "url": hook.url}, n=1)
+        post.happens({"do": "call", "url": hook.url}, id="evt_2", n=2)
+        post.send_until_quiet()
+    seen = [body["id"] for body in hook.json]
+    assert seen == ["evt_1"] * 3 + ["evt_2"]
+
+
+def test_what_waits_long_keeps_nobody_else_waiting(post: Post) -> None:
+    with receiver(500) as hook:
+        post.happens({"do": "call", "url": hook.url})
+        post.happens({"do": "call", "url": hook.url}, subject="task:2", id="evt_2")
+        assert [state for state, _, _ in post.send()] == [WAITING, DONE]
+
+
+def test_no_error_tells_an_address_or_a_secret(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLACK_ADDRESS", "http://127.0.0.1:1/services/hidden")
+    post.happens({"do": "slack", "url_from": "SLACK_ADDRESS"})
+    post.happens({"do": "call", "url": "http://127.0.0.1:1/x?token=hidden"}, subject="task:2", id="evt_2")
+    errors = [str(error) for _, _, error in post.send()]
+    assert errors == [
+        "Slack cannot be reached: ConnectionError",
+        "127.0.0.1 cannot be reached: ConnectionError",
+    ]
+
+
+def test_slack_is_told_a_line(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    with receiver() as hook:
+        monkeypatch.setenv("SLACK_ADDRESS", hook.url)
+        text = "{type}: <https://labels.example.com/{task}|{subject}> of {name}"
+        action = {"do": "slack", "url_from": "SLACK_ADDRESS", "text": text}
+        post.happens(action, name="<!channel> & co")
+        post.happens({**action, "text": "{missing}"}, id="evt_2")
+        (state, _, _), (dead, _, error) = post.send()
+    assert (state, dead) == (DONE, DEAD)
+    assert "may name" not in str(error)
+    assert "'missing'" in str(error)
+    said = "task.completed: <https://labels.example.com/1|task:1> of &lt;!channel&gt; &amp; co"
+    assert hook.json == [{"text": said}]
+
+
+def test_a_command_gets_the_event(post: Post, tmp_path: Path) -> None:
+    script = f"import sys; open({str(tmp_path / 'got')!r}, 'w').write(sys.stdin.read())"
+    post.happens({"do": "run", "command": [sys.executable, "-c", script]})
+    post.happens({"do": "run", "command": ["false"]}, subject="task:2", id="evt_2")
+    post.happens({"do": "run", "command": ["no such command"]}, subject="task:3", id="evt_3")
+    post.happens({"do": "run", "command": ["sleep", "5"], "seconds": 0.1}, subject="task:4", id="evt_4")
+    states = post.send()
+    assert [state for state, _, _ in states] == [DONE, WAITING, DEAD, WAITING]
+    assert states[1][2] == "false ended with exit code 1"
+    assert json.loads((tmp_path / "got").read_text())["id"] == "evt_1"
+
+
+def test_an_export_cannot_leave_its_folder_by_the_name_of_a_batch(post: Post) -> None:
+    post.happens({"do": "export", "to": "out/{batch}.json"}, batch="../../etc/week 7")
+    assert [state for state, _, _ in post.send()] == [DONE]
+    assert post.exported == ["out/-etc-week-7.json"]
+
+
+def test_a_list_in_the_tool_keeps_what_was_put_there(post: Post) -> None:
+    post.happens({"do": "queue", "queue": "look"}, id="evt_1", task="1")
+    post.happens({"do": "queue", "queue": "look"}, id="evt_2", task="2")
+    post.send()
+    assert post.tool.project.queues == {"look": ["1", "2"]}
+
+
+def test_a_fault_of_ours_is_listed_and_keeps_nobody_waiting(post: Post) -> None:
+    post.happens({"do": "one-more", "limit": 3}, annotators="many")
+    post.happens({"do": "queue", "queue": "look"}, subject="task:2", id="evt_2")
+    (first, _, error), (second, _, _) = post.send()
+    assert (first, second, error) == (DEAD, DONE, "a fault of ours: ValueError")

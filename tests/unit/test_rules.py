@@ -1,0 +1,172 @@
+"""Rules: what they make of events, and what of them cannot be followed."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from connector.adapters.memory import CAPABILITIES
+from connector.config import SIGNING_SECRET, parse
+from connector.errors import AuthError, Unsupported, UsageError
+from connector.eventlog import DEAD, DONE, WAITING, EventLog
+from connector.model import Prediction
+from connector.outgoing import Sender
+from connector.rules import check, planned_by, rehearse
+from tests.unit.memory_line import MemoryLine
+
+ONE_MORE = """
+[[rules]]
+name = "one more"
+when = "consensus.failed"
+then = { do = "one-more", limit = 3 }
+"""
+SURE = """
+[[rules]]
+name = "look"
+when = "prediction.uncertain"
+then = { do = "queue", queue = "unsure" }
+[[rules]]
+name = "answer"
+when = "task.completed"
+after = "prediction.uncertain"
+then = { do = "run", command = ["true"] }
+"""
+
+
+def obeyed(line: MemoryLine) -> list[tuple[str, str, str]]:
+    """Follow, and carry out what is due, until nothing is."""
+    sender = Sender(line.log, line.tool, lambda target: None)
+    planned = planned_by(line.config.rules, line.log)
+    while line.follow(planned) or sender.send_due(threading.Event()):
+        pass
+    return [(d.rule, d.event.subject, d.state) for d in reversed(line.log.deliveries())]
+
+
+def test_where_people_differ_one_more_is_asked_and_then_an_expert(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, ONE_MORE)
+    first, second = line.add("a", "b")
+    for task in (first, second):
+        line.say(task, "ann", "cat")
+        line.say(task, "ben", "dog")
+    assert [rule for rule, _, _ in obeyed(line)] == ["one more"] * 2
+    assert [line.tool.read_task(task).overlap for task in (first, second)] == [3, 3]
+    assert line.tool.project.queues == {}
+    line.say(first, "cem", "cat")
+    line.say(second, "cem")  # nothing: three opinions
+    assert {state for _, _, state in obeyed(line)} == {DONE}
+    assert line.tool.project.queues == {"expert review": [second]}
+    assert line.tool.read_task(second).overlap == 3
+
+
+def test_a_task_that_is_gone_needs_nobody_more(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, ONE_MORE)
+    [task] = line.add("a")
+    line.say(task, "ann", "cat")
+    line.say(task, "ben", "dog")
+    line.follow(planned_by(line.config.rules, line.log))
+    line.tool.project.delete_task(task)
+    assert [state for _, _, state in obeyed(line)] == [DONE]
+
+
+def test_an_overlap_that_was_raised_by_hand_is_not_lowered(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, ONE_MORE)
+    [task] = line.add("a")
+    line.say(task, "ann", "cat")
+    line.say(task, "ben", "dog")
+    line.follow(planned_by(line.config.rules, line.log))
+    line.tool.set_task_overlap(task, 6)
+    obeyed(line)
+    assert line.tool.read_task(task).overlap == 6
+
+
+def test_a_rule_may_ask_what_happened_before(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, SURE, overlap=1)
+    sure, unsure = line.add("a", "b")
+    guesses = [
+        Prediction(task_id=task, result="[]", model_version="m", score=score)
+        for task, score in ((sure, 0.9), (unsure, 0.1))
+    ]
+    line.tool.write_predictions(guesses)
+    for task in (sure, unsure):
+        line.say(task, "ann", "cat")
+    assert obeyed(line) == [("look", f"task:{unsure}", DONE), ("answer", f"task:{unsure}", DONE)]
+    assert line.tool.project.queues == {"unsure": [unsure]}
+
+
+def test_a_rehearsal_says_what_would_be_done_and_does_nothing(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, ONE_MORE)
+    [task] = line.add("a")
+    line.say(task, "ann", "cat")
+    line.say(task, "ben", "dog")
+    line.follow()
+    [would] = rehearse(line.store, line.config, "memory")
+    assert (would.rule, would.event.subject, would.state) == ("one more", f"task:{task}", WAITING)
+    assert line.log.deliveries() == []
+    assert line.tool.read_task(task).overlap == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ('when = "task.done"\nthen = { do = "queue", queue = "x" }', "task.completed"),
+        ('when = "task.completed"\nthen = { do = "dance" }', "dance"),
+        ('when = "task.completed"\nthen = { do = "one-more", limit = 1 }', "limit"),
+        ('when = "task.completed"\nthen = { do = "call", url = "ftp://x" }', "url"),
+        ('when = "task.completed"\nthen = { do = "call", url = "https://me:word@x" }', "secret"),
+        ('when = "task.completed"\nthen = { do = "slack", url_from = "https://hooks" }', "url_from"),
+    ],
+)
+def test_a_rule_that_cannot_be_read_is_named(tmp_path: Path, rule: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        parse(f'[[rules]]\nname = "r"\n{rule}', tmp_path / "connector.toml")
+    assert "rules" in caught.value.what
+
+
+def test_two_rules_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="two rules are named 'one more'"):
+        parse(ONE_MORE * 2, tmp_path / "connector.toml")
+
+
+@pytest.mark.parametrize(
+    ("rule", "error"),
+    [
+        ('when = "task.completed"\nthen = { do = "one-more" }', UsageError),
+        ('when = "consensus.failed"\nthen = { do = "one-more" }', Unsupported),
+        ('when = "task.completed"\nthen = { do = "queue", queue = "x" }', Unsupported),
+        (
+            'when = "batch.completed"\nafter = "task.completed"\nthen = { do = "run", command = ["x"] }',
+            UsageError,
+        ),
+        ('when = "task.completed"\nthen = { do = "call", url = "https://x" }', AuthError),
+        ('when = "task.completed"\nthen = { do = "slack", url_from = "NO_SUCH_ADDRESS" }', AuthError),
+    ],
+)
+def test_a_rule_that_cannot_be_followed_is_named_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, error: type[Exception]
+) -> None:
+    monkeypatch.delenv(SIGNING_SECRET, raising=False)
+    config = parse(f'[[rules]]\nname = "the rule"\n{rule}', tmp_path / "connector.toml")
+    poor = replace(CAPABILITIES, task_overlap=False, review_queue=False)
+    with pytest.raises(error, match="'the rule'"):
+        check(config.rules, poor)
+
+
+def test_what_was_given_up_is_listed_and_tried_again(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, ONE_MORE)
+    [task] = line.add("a")
+    line.say(task, "ann", "cat")
+    line.say(task, "ben", "dog")
+    line.follow(planned_by(line.config.rules, line.log))
+    line.tool.faults.fail("set_task_overlap", 1, AuthError("not allowed"))
+    assert [state for _, _, state in obeyed(line)] == [DEAD]
+    [dead] = line.log.deliveries(DEAD)
+    assert dead.error == "not allowed"
+    with closing(EventLog(tmp_path / "events.sqlite", "memory")) as elsewhere:
+        assert elsewhere.resend([dead.number + 1]) == 0
+        assert elsewhere.resend() == 1
+    assert [state for _, _, state in obeyed(line)] == [DONE]
+    assert line.tool.read_task(task).overlap == 3
