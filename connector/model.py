@@ -120,13 +120,17 @@ class Prediction(_Record):
 
 
 class Task(_Record):
-    """An item inside the labeling tool, with all its current annotations and predictions."""
+    """An item inside the labeling tool, with all its current annotations and predictions.
+
+    `note` is what somebody left there for whoever opens it; it is no part of the data.
+    """
 
     id: str
     key: str
     data: dict[str, Any] = {}
     version: str = ""
     overlap: int = 1
+    note: str | None = None
     created_at: Instant | None = None
     updated_at: Instant | None = None
     annotations: tuple[Annotation, ...] = ()

@@ -39,6 +39,8 @@ class Capabilities:
         one_ground_truth: setting the ground truth on one annotation clears it on the task's others.
         acts_for_others: an annotation can be written in another annotator's name.
         overlap: how many people label each task can be set.
+        task_overlap: it can be set for a single task.
+        notes: a task can carry a note that people see.
         predictions, webhooks, review_queue, connect_bucket: whether the methods of that name work.
         import_batch: how many items are best sent in one request.
     """
@@ -48,6 +50,8 @@ class Capabilities:
     one_ground_truth: bool
     acts_for_others: bool
     overlap: bool
+    task_overlap: bool
+    notes: bool
     predictions: bool
     webhooks: bool
     review_queue: bool
@@ -163,6 +167,24 @@ class LabelingTool(Protocol):
         """Show each task to so many people, each blind to the others."""
         ...
 
+    def set_task_overlap(self, task_id: str, annotators: int) -> None:
+        """Show one task to so many people. Twice is once; its annotations stay.
+
+        Raises:
+            Conflict: if the task is gone.
+        """
+        ...
+
+    def leave_note(self, task_id: str, note: str | None) -> None:
+        """Leave a note on a task for whoever opens it, in place of the one there; None takes it away.
+
+        A note is no part of the task's data, and does not touch its annotations. Twice is once.
+
+        Raises:
+            Conflict: if the task is gone.
+        """
+        ...
+
     def add_items(self, items: Iterable[Item], known: Known | None = None) -> Iterator[Task]:
         """Make a task of each item; an item whose key has one already gives that one.
 
@@ -187,6 +209,8 @@ class LabelingTool(Protocol):
 
     def update_item(self, task_id: str, item: Item) -> None:
         """Replace what a task shows, and its key and version; its annotations stay. Twice is once.
+
+        A note goes with what it was about.
 
         Raises:
             Conflict: if the task is gone.

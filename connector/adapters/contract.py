@@ -295,6 +295,43 @@ class LabelingToolContract:
         tool.set_overlap(2)
         assert (known | read(tool, cursor)[0])[task.id].overlap == 2
 
+    def test_one_task_can_be_shown_to_more_people(self, tool: LabelingTool, people: Sequence[str]) -> None:
+        a, b = self.add(tool, "a", "b")
+        if not tool.capabilities.task_overlap:
+            with pytest.raises(Unsupported):
+                tool.set_task_overlap(a.id, 4)
+            return
+        said = self.write(tool, a, people[0], self.choice("cat"))
+        known, cursor = read(tool)
+        for _ in range(2):
+            tool.set_task_overlap(a.id, 4)
+        now = (known | read(tool, cursor)[0])[a.id]
+        assert (now.overlap, now.annotations) == (4, (said,))
+        assert tool.read_task(b.id).overlap == known[b.id].overlap != 4
+        for id in NO_SUCH_IDS:
+            with pytest.raises(Conflict):
+                tool.set_task_overlap(id, 4)
+
+    def test_a_note_is_left_on_a_task_and_taken_away(self, tool: LabelingTool, people: Sequence[str]) -> None:
+        [task] = self.add(tool, "a")
+        if not tool.capabilities.notes:
+            with pytest.raises(Unsupported):
+                tool.leave_note(task.id, "look again")
+            return
+        said = self.write(tool, task, people[0], self.choice("cat"))
+        known, cursor = read(tool)
+        for note in ("look again", 'is it a "dog"?\n🐕 <b>', None, None):
+            tool.leave_note(task.id, note)
+            now = (known | read(tool, cursor)[0])[task.id]
+            assert (now.note, now.data, now.key) == (note, self.item("a").data, "a")
+            assert now.annotations == (said,)
+        tool.leave_note(task.id, "about what is shown")
+        tool.update_item(task.id, self.item("another"))
+        assert tool.read_task(task.id).note is None
+        for id in NO_SUCH_IDS:
+            with pytest.raises(Conflict):
+                tool.leave_note(id, "look again")
+
     # what annotators said
 
     def test_what_is_written_is_returned_as_it_is_stored(

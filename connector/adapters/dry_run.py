@@ -51,6 +51,12 @@ class DryRun:
     def set_overlap(self, annotators: int) -> None:
         """Nothing is set."""
 
+    def set_task_overlap(self, task_id: str, annotators: int) -> None:
+        """Nothing is set."""
+
+    def leave_note(self, task_id: str, note: str | None) -> None:
+        """Nothing is left."""
+
     def add_items(self, items: Iterable[Item], known: Known | None = None) -> Iterator[Task]:
         keys = known.keys if known else self._tool.known_keys()
         for item in items:

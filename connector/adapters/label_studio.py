@@ -51,6 +51,10 @@ KEY_FIELD = "connector_key"
 VERSION_FIELD = "connector_version"
 """Where it keeps the version of what the task shows, if there is one."""
 
+NOTE_FIELD = "connector_note"
+"""Where a note to annotators stands: a column of the Data Manager, and `$connector_note` in a
+configuration."""
+
 PULL = "run `connector pull`"
 
 SECRET_HEADER = "X-Connector-Secret"
@@ -137,6 +141,8 @@ class LabelStudio:
         one_ground_truth=True,
         acts_for_others=True,
         overlap=True,
+        task_overlap=True,
+        notes=True,
         predictions=True,
         webhooks=True,
         review_queue=True,
@@ -224,6 +230,22 @@ class LabelStudio:
         with self._server.sdk() as client:
             client.projects.update(id=self.project, maximum_annotations=annotators)
 
+    def set_task_overlap(self, task_id: str, annotators: int) -> None:
+        self._patch_task(task_id, {"overlap": annotators})
+
+    def leave_note(self, task_id: str, note: str | None) -> None:
+        # A task's data is replaced as a whole, so what else stands there has to be read first.
+        named = _filter("id", "equal", "Number", int(task_id) if task_id.isdecimal() else -1)
+        held = next(self._by_id([named], "id,data", task_only=True), None)
+        if held is None:
+            raise _task_is_gone(task_id)
+        data = {name: value for name, value in held["data"].items() if name != NOTE_FIELD}
+        self._patch_task(task_id, {"data": data if note is None else {**data, NOTE_FIELD: note}})
+
+    def _patch_task(self, task_id: str, body: Mapping[str, Any]) -> None:
+        with _instead_of_missing(_task_is_gone(task_id)):
+            self._server.send("PATCH", f"/api/tasks/{_number(task_id)}/", body)
+
     # items to tasks
 
     def known_keys(self) -> Mapping[str, str]:
@@ -287,9 +309,7 @@ class LabelStudio:
             self._keys[item.key] = str(task_id)
 
     def update_item(self, task_id: str, item: Item) -> None:
-        with _task_is_there(task_id):
-            path = f"/api/tasks/{_number(task_id)}/"
-            self._server.send("PATCH", path, {"data": _data(item)})
+        self._patch_task(task_id, {"data": _data(item)})
         self._keys[item.key] = task_id
 
     def delete_task(self, task: Task) -> None:
@@ -429,7 +449,7 @@ class LabelStudio:
     def read_task(self, id: str) -> Task:
         found = next(iter(self.read_tasks([id])), None)
         if found is None:
-            raise Conflict(f"task {id} is not in the project any more", PULL)
+            raise _task_is_gone(id)
         return found
 
     def _list(
@@ -460,9 +480,10 @@ class LabelStudio:
         return Task(
             id=id,
             key=_key(raw),
-            data={k: v for k, v in raw["data"].items() if k not in (KEY_FIELD, VERSION_FIELD)},
+            data={k: v for k, v in raw["data"].items() if k not in (KEY_FIELD, VERSION_FIELD, NOTE_FIELD)},
             version=str(raw["data"].get(VERSION_FIELD) or ""),
             overlap=int(raw.get("overlap") or 1),
+            note=raw["data"].get(NOTE_FIELD),
             created_at=raw["created_at"],
             updated_at=raw["updated_at"],
             annotations=tuple(self._annotation(a, id) for a in raw.get("annotations", ())),
@@ -888,10 +909,8 @@ def _project_is_there(project: int, url: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _task_is_there(id: str) -> Iterator[None]:
-    with _instead_of_missing(Conflict(f"task {id} is not in the project any more", PULL)):
-        yield
+def _task_is_gone(id: str) -> Conflict:
+    return Conflict(f"task {id} is not in the project any more", PULL)
 
 
 @contextmanager

@@ -35,6 +35,8 @@ CAPABILITIES = Capabilities(
     one_ground_truth=True,
     acts_for_others=True,
     overlap=True,
+    task_overlap=True,
+    notes=True,
     predictions=True,
     webhooks=True,
     review_queue=True,
@@ -186,6 +188,16 @@ class MemoryTool:
             for task in list(self.project.tasks.values()):
                 self.project.keep(task.model_copy(update={"overlap": annotators}))
 
+    def set_task_overlap(self, task_id: str, annotators: int) -> None:
+        self._need(self.capabilities.task_overlap, "overlap of single tasks")
+        with self.faults.around("set_task_overlap"):
+            self.project.keep(self._task(task_id).model_copy(update={"overlap": annotators}))
+
+    def leave_note(self, task_id: str, note: str | None) -> None:
+        self._need(self.capabilities.notes, "notes")
+        with self.faults.around("leave_note"):
+            self.project.keep(self._task(task_id).model_copy(update={"note": note}))
+
     # items to tasks
 
     def known_keys(self) -> Mapping[str, str]:
@@ -219,7 +231,7 @@ class MemoryTool:
     def update_item(self, task_id: str, item: Item) -> None:
         with self.faults.around("update_item"):
             held = self._task(task_id)
-            new = {"key": item.key, "data": item.data, "version": item.version}
+            new = {"key": item.key, "data": item.data, "version": item.version, "note": None}
             self.project.keep(held.model_copy(update=new))
 
     def delete_task(self, task: Task) -> None:
