@@ -2,7 +2,8 @@
 # make test   everything that CI runs: style, types, tests
 #
 # The first run of either prepares .venv (about half a minute) and .server, a Label Studio and an S3 server
-# of their own (about a minute: the server's database is migrated once). Later runs start at once.
+# of their own (about a minute: the server's database is migrated once); the tests also .azurite, an Azure
+# server (a quarter of a minute). Later runs start at once.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -14,7 +15,7 @@ UV := .uv/bin/uv
 demo: .venv/ready .server/ready
 	$(BIN)/connector demo
 
-test: lint types .server/ready
+test: lint types .server/ready .azurite/ready
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 lint: .venv/ready
@@ -44,9 +45,10 @@ lock: $(UV)
 	$(UV) $(LOCK) requirements/server.in -o requirements/server.txt
 	$(UV) $(LOCK) requirements/peers.in -o requirements/peers.txt
 	$(UV) $(LOCK) requirements/uv.in -o requirements/uv.txt
+	cd requirements/azurite && rm -f package-lock.json && npm install --package-lock-only --no-audit --no-fund
 
 clean:
-	rm -rf .venv .server .uv .demo .benchmarks .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .server .azurite .uv .demo .benchmarks .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(UV): requirements/uv.txt
@@ -64,6 +66,15 @@ $(UV): requirements/uv.txt
 	test -x .server/venv/bin/python || $(PYTHON) -m venv --without-pip .server/venv
 	$(UV) pip sync --quiet --compile-bytecode --python .server/venv/bin/python --require-hashes requirements/server.txt
 	$(BIN)/python -m connector.demo.server .server
+	touch $@
+
+.azurite/ready: requirements/azurite/package-lock.json
+	command -v npm >/dev/null || { test $$(id -u) = 0 && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends nodejs npm; } || \
+		{ echo "npm: not installed. Install with: sudo apt-get install nodejs npm" >&2; exit 1; }
+	mkdir -p .azurite
+	cp requirements/azurite/package.json requirements/azurite/package-lock.json .azurite
+	npm ci --prefix .azurite --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
 .benchmarks/ready: $(UV) requirements/peers.txt

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_settings import (
@@ -34,7 +35,8 @@ KEYRING_SERVICE = "labeling-connector"
 
 TEMPLATE = """\
 # What `connector` works with. Secrets do not belong here: the tool's token is read from the environment
-# (LABEL_STUDIO_API_KEY) or the keyring, the bucket's keys from the environment (AWS_ACCESS_KEY_ID, …).
+# (LABEL_STUDIO_API_KEY) or the keyring, the bucket's keys from the environment (AWS_ACCESS_KEY_ID, …,
+# GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_CONNECTION_STRING).
 
 [tool]
 kind = "label-studio"
@@ -49,7 +51,7 @@ overlap = {overlap}            # how many people label each task, each blind to 
 [raw]
 url = {raw}  # s3://bucket/prefix, gs://…, az://…, file:///folder or a folder
 field = {field}           # the field of a task's data that shows the object
-# endpoint = "http://localhost:9000"   # for S3-compatible servers
+# endpoint = "http://localhost:9000"   # for S3-compatible servers, and other clouds' emulators
 # include = ["*.jpg", "*.png"]         # of the paths below the url; by default all
 # key = "{{folder}}{{stem}}"               # what names an item: url, path, folder, name, stem, suffix
 # [raw.fields.video]                   # several objects an item: those of one key
@@ -59,7 +61,7 @@ field = {field}           # the field of a task's data that shows the object
 # content = "text"                     # url, text or json
 
 [store]
-url = {store}           # the label store: a folder, or s3://bucket/prefix
+url = {store}           # the label store: a folder, or s3://bucket/prefix, gs://…, az://…
 # copies = ["labels.parquet"]          # written anew after every sync: .parquet, .jsonl or .json
 
 [quality]
@@ -187,17 +189,51 @@ class Config(BaseSettings):
         return url if "://" in url else str((self.folder / url).resolve())
 
     def storage_options(self, section: Raw | StoreSettings) -> dict[str, str]:
-        """What obstore needs to open the section's bucket; the keys come from the environment."""
-        if not section.url.startswith("s3://"):
-            return {}
-        given = {
-            "endpoint": section.endpoint or os.environ.get("AWS_ENDPOINT_URL"),
-            "region": section.region or os.environ.get("AWS_REGION") or "us-east-1",
-            "access_key_id": os.environ.get("AWS_ACCESS_KEY_ID"),
-            "secret_access_key": os.environ.get("AWS_SECRET_ACCESS_KEY"),
-            "session_token": os.environ.get("AWS_SESSION_TOKEN"),
-        }
+        """What obstore needs to open the section's bucket; the keys come from the environment.
+
+        S3's are told in full, since the labeling tool gets them, too. Of Google's and Azure's obstore reads
+        GOOGLE_… and AZURE_… by itself.
+        """
+        scheme = section.url.partition("://")[0]
+        given = _STORAGES[scheme](section) if scheme in _STORAGES else {}
         return {name: value for name, value in given.items() if value}
+
+
+def _s3_options(section: Raw | StoreSettings) -> Mapping[str, str | None]:
+    return {
+        "endpoint": section.endpoint or os.environ.get("AWS_ENDPOINT_URL"),
+        "region": section.region or os.environ.get("AWS_REGION") or "us-east-1",
+        "access_key_id": os.environ.get("AWS_ACCESS_KEY_ID"),
+        "secret_access_key": os.environ.get("AWS_SECRET_ACCESS_KEY"),
+        "session_token": os.environ.get("AWS_SESSION_TOKEN"),
+    }
+
+
+def _google_options(section: Raw | StoreSettings) -> Mapping[str, str | None]:
+    return {"base_url": section.endpoint}
+
+
+def _azure_options(section: Raw | StoreSettings) -> Mapping[str, str | None]:
+    # The connection string is what Azure's pages hand out; obstore does not read it.
+    text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    said = dict(part.strip().split("=", 1) for part in text.split(";") if "=" in part)
+    name, suffix = said.get("AccountName"), said.get("EndpointSuffix")
+    endpoint = (
+        section.endpoint
+        or said.get("BlobEndpoint")
+        or (f"https://{name}.blob.{suffix}" if name and suffix else os.environ.get("AZURE_STORAGE_ENDPOINT"))
+    )
+    if said and not name:  # beside a shared access signature it stands in the address only
+        name = (urlsplit(endpoint or "").hostname or "").partition(".")[0]
+    return {
+        "endpoint": endpoint and endpoint.rstrip("/"),
+        "account_name": name,
+        "account_key": said.get("AccountKey"),
+        "sas_key": said.get("SharedAccessSignature"),
+    }
+
+
+_STORAGES = {"s3": _s3_options, "gs": _google_options, "az": _azure_options}
 
 
 def find(start: Path) -> Path | None:
@@ -266,17 +302,18 @@ def _wrong(at: list[str], kind: str, what: str, path: Path) -> str:
 
 
 _SECRET_NAMES = ("token", "secret", "password", "api_key", "access_key")
-_PASSWORD_IN_URL = re.compile("://[^/@]*:[^/@]+@")
+_SECRET_IN_URL = re.compile("://[^/@]*:[^/@]+@|[?&]sig=|AccountKey=")
 
 
 def _refuse_secrets(content: Mapping[str, Any], path: Path) -> None:
     for name, value in _settings(content):
         if name.startswith("roles.") and value in list(Role):
             continue  # an annotator's name may hold any word
-        if any(word in name.lower() for word in _SECRET_NAMES) or _PASSWORD_IN_URL.search(str(value)):
+        if any(word in name.lower() for word in _SECRET_NAMES) or _SECRET_IN_URL.search(str(value)):
             raise UsageError(
                 f"{path}: {name} looks like a secret",
-                f"take it out; the tool's token goes into {TOKEN}, the bucket's keys into AWS_…",
+                f"take it out; the tool's token goes into {TOKEN}, the bucket's keys into AWS_…, GOOGLE_… "
+                "or AZURE_…",
             )
 
 

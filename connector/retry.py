@@ -28,9 +28,13 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 120.0
 """Label Studio builds a page of 1000 tasks in some seconds and an export in one request."""
 
+ATTEMPTS = 5
+GIVE_UP_SECONDS = 120.0
+FIRST_WAIT_SECONDS = 0.2
 LONGEST_WAIT_SECONDS = 30.0
+"""Storage libraries try again by themselves: they are given these too."""
 
-_backoff = wait_random_exponential(multiplier=0.2, max=LONGEST_WAIT_SECONDS)
+_backoff = wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS)
 
 
 def _wait(state: RetryCallState) -> float:
@@ -48,7 +52,7 @@ JITTER = 0.1
 patient = Retrying(
     retry=retry_if_exception_type(Temporary),
     wait=_wait,
-    stop=stop_after_attempt(5) | stop_after_delay(120),
+    stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(GIVE_UP_SECONDS),
     reraise=True,
 )
 """Calls a function again while it raises `Temporary`: five times at most, two minutes at most."""

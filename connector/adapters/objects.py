@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import io
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 import obstore
-from obstore.exceptions import (
-    BaseError,
-    InvalidPathError,
-    NotFoundError,
-    NotSupportedError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-    UnknownConfigurationKeyError,
-)
-from obstore.store import MemoryStore, ObjectStore, from_url
+from obstore.exceptions import BaseError, PermissionDeniedError
+from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
 
-from connector.errors import AuthError, ConnectorError, Temporary, UsageError
+from connector.adapters.objects_failures import Ours
+from connector.errors import Temporary, UsageError
+from connector.retry import (
+    ATTEMPTS,
+    CONNECT_SECONDS,
+    FIRST_WAIT_SECONDS,
+    GIVE_UP_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    READ_SECONDS,
+)
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta
 
 SCHEMES = ("file", "s3", "gs", "az", "memory")
 
+HANDED_OVER = 200
+"""So many objects of a listing the library collects before it hands them over: fewer than any storage lists
+at once, so that none waits for the page behind its own."""
+
+BLOCK_BYTES = 8 * 2**20
+"""A large object is read in such blocks. Each is a request of its own: one long answer would be cut off by
+the library's time-outs, which count from its beginning."""
+
+AT_ONCE = 16
+"""So many requests are on their way when many objects are looked into."""
+
+_CLOUDS: Mapping[str, Callable[..., ObjectStore]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+
 _MEMORIES: dict[str, MemoryStore] = {}
+
+_HASH = re.compile(r"[0-9a-f]{32}(-\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +60,8 @@ class Object:
         key: its URL, which names it for good.
         path: its path below the prefix.
         size: bytes.
-        etag: changes when the content does, where the storage tells.
+        modified: when it was written.
+        etag: what the storage itself tells contents apart by, without its quotes.
     """
 
     key: str
@@ -47,23 +72,52 @@ class Object:
 
     @property
     def version(self) -> str:
-        """Another one when the content is another: the ETag, else size and time."""
+        """Another one when the content is another: the ETag, else size and time.
+
+        The same content written again may have another version, too:
+
+        - s3: the MD5 of what was put in one piece, the MD5 of the MD5s of what was put in parts; so it is
+          the content's. Of a write only where a KMS or customer's key encrypts, and in directory buckets.
+        - gs: the MD5 of what was put in one piece without a customer's key, else of that write.
+        - az: of that write.
+        - file: inode, time in microseconds and size; of that write, and it survives a renaming.
+        - memory: a count of the writes.
+        """
         return self.etag or f"{self.size}-{self.modified.isoformat()}"
 
     @property
     def fingerprint(self) -> str | None:
-        """The same for the same content under another name; None where nothing tells."""
-        return f"{self.etag}/{self.size}" if self.etag else None
+        """The same for the same content under another name, so that a moved object is known again.
+
+        None where nothing tells: of az and memory always, of s3 and gs where the ETag is no hash. Two that
+        differ may still be the same content: an object that was moved in parts of another size or encrypted
+        with a key, a file that was copied to another disk.
+        """
+        scheme, etag = self.key.partition(":")[0], self.etag or ""
+        hashed = scheme in ("s3", "gs") and _HASH.fullmatch(etag)
+        # Where a file system has no inodes, the ETag begins with a zero and is nobody's own.
+        followed = scheme == "file" and not etag.startswith("0-")
+        return f"{etag}/{self.size}" if hashed or followed else None
 
 
 @dataclass(frozen=True)
 class Objects:
     """The objects below one URL.
 
+    Paths are the names as they are: `a b#1.png` is written so in a bucket's URL, too. Names with an empty
+    part (`a//b`), with `.` or `..` for a part, or with control characters cannot be used. In a folder, a name
+    that ends with `#` and digits is not seen: the library keeps those for files half written. Azure itself
+    takes `\\` for `/`.
+
     Args:
-        url: `s3://bucket/prefix`, `gs://…`, `az://…`, `file:///folder`, `memory://name` or a plain path.
-        options: `endpoint`, `region`, `access_key_id`, `secret_access_key`, … as obstore names them. What is
-            not given comes from the environment, as usual for the kind of storage.
+        url: `s3://bucket/prefix`, `gs://…`, `az://container/…`, `file:///folder`, `memory://name` or a path.
+        options: `endpoint`, `region`, `access_key_id`, `account_name`, … as obstore names them. What is not
+            given comes from the environment, as usual for the kind of storage.
+
+    Every method raises:
+        AuthError: if the storage does not let us in.
+        Temporary: if it does not answer, or not as a storage does.
+        UsageError: if there is no such bucket or object, or it cannot be named so.
     """
 
     url: str
@@ -71,43 +125,56 @@ class Objects:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", absolute_url(self.url))
+        _endpoint(self.options)
 
     @property
     def _store(self) -> ObjectStore:
-        scheme, name = self.url.split("://", 1)
-        if scheme == "memory":
-            return _MEMORIES.setdefault(name.rstrip("/"), MemoryStore())
-        if scheme == "file" and not Path(unquote(name)).is_dir():
-            raise UsageError(f"there is no folder {unquote(name)}", "mend raw.url in connector.toml")
-        config: dict[str, Any] = dict(self.options)
-        if scheme == "file":
-            return from_url(self.url)
-        plain = config.get("endpoint", "").startswith("http://")
-        # obstore's types tell the kinds of storage apart by literals; which kind it is, the URL says.
-        open_store: Callable[..., ObjectStore] = from_url
-        return open_store(self.url, config=config, client_options={"allow_http": plain})
+        # Looked at every time: of a folder that is gone the library says that it is empty.
+        if self.url.startswith("file:") and not (folder := _folder(self.url)).is_dir():
+            raise UsageError(f"there is no folder {folder}", "mend raw.url in connector.toml")
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> ObjectStore:
+        with Ours(self.url):
+            return _open(self.url, self.options)
 
     def list(self, below: str = "") -> Iterator[Object]:
-        """All objects, page by page, in the storage's own order.
+        """All objects, page by page as they are asked for, in the storage's own order.
+
+        What is written or deleted meanwhile may be listed or not; everything else comes once.
 
         Args:
             below: only those whose path starts with this folder.
-
-        Raises:
-            AuthError: if the storage does not let us in.
-            Temporary: if it does not answer.
-            UsageError: if there is no such bucket.
         """
-        with _Ours(self.url):
-            for page in obstore.list(self._store, prefix=below or None):
+        with Ours(self.url):
+            anything = False
+            for page in obstore.list(self._store, prefix=below or None, chunk_size=HANDED_OVER):
                 for meta in page:
-                    yield Object(
-                        self._key(meta["path"]),
-                        meta["path"],
-                        meta["size"],
-                        meta["last_modified"],
-                        meta["e_tag"],
-                    )
+                    anything = True
+                    if meta["size"] or self._has(meta["path"]):
+                        yield self._object(meta)
+            # A web page in the place of a storage reads like an empty list; asked this, it gives itself away.
+            if not anything:
+                self._has("no/such/object")
+
+    def _has(self, path: str) -> bool:
+        # Consoles mark a folder by an empty object `folder/`, which is listed as `folder` and is not there.
+        try:
+            return bool(path) and bool(self._meta(path))
+        except FileNotFoundError:
+            return False
+        except PermissionDeniedError:
+            return True  # who may list may not always read
+
+    def _meta(self, path: str) -> ObjectMeta:
+        return _checked(obstore.head(self._store, path), self._key(path))
+
+    def _object(self, meta: ObjectMeta) -> Object:
+        etag = (meta["e_tag"] or "").removeprefix("W/").strip('"')  # Azure quotes it in answers, not in lists
+        return Object(
+            self._key(meta["path"]), meta["path"], meta["size"], meta["last_modified"], etag or None
+        )
 
     def _key(self, path: str) -> str:
         return f"{self.url.rstrip('/')}/{quote(path) if self.url.startswith('file:') else path}"
@@ -128,63 +195,204 @@ class Objects:
 
     def read(self, path: str) -> bytes:
         """The bytes of an object."""
-        with _Ours(f"{self.url}/{path}"):
-            return bytes(obstore.get(self._store, path).bytes())
+        with Ours(self._key(path)):
+            answer = obstore.get(self._store, path)
+            _checked(answer.meta, self._key(path))
+            return bytes(answer.bytes())
+
+    def open(self, path: str) -> io.BufferedReader:
+        """A file to read an object from, however large it is: never more than a block is in memory.
+
+        >>> bucket = Objects("memory://example")
+        >>> _ = bucket.write("rows.csv", b"key\\n1\\n2\\n")
+        >>> list(io.TextIOWrapper(bucket.open("rows.csv"), "utf-8"))
+        ['key\\n', '1\\n', '2\\n']
+
+        Raises:
+            Conflict: while it is read, if the object was replaced meanwhile.
+        """
+        with Ours(self._key(path)):
+            store, meta = self._store, self._meta(path)
+        return io.BufferedReader(_Remote(store, self._key(path), path, meta))
 
     def head(self, path: str, length: int) -> bytes:
         """The first bytes of an object, at most `length`; of an empty one, none."""
-        with _Ours(f"{self.url}/{path}"):
-            size = obstore.head(self._store, path)["size"]
-            return (
-                bytes(obstore.get_range(self._store, path, start=0, end=min(length, size))) if size else b""
-            )
+        with Ours(self._key(path)):
+            try:
+                return bytes(obstore.get_range(self._store, path, start=0, length=length))
+            except BaseError as error:
+                # An empty object has no first byte to ask for.
+                if "range" not in str(error).lower() or self._meta(path)["size"]:
+                    raise
+                return b""
+
+    def heads(self, objects: Iterable[Object], length: int) -> Iterator[tuple[Object, bytes | None]]:
+        """The first bytes of many objects, in their order, several asked for at once.
+
+        Returns:
+            With each object its first bytes, at most `length`, or None if it is gone since it was listed.
+        """
+        under_way: deque[tuple[Object, Future[bytes | None]]] = deque()
+        pool = ThreadPoolExecutor(AT_ONCE)
+        try:
+            for one in objects:
+                under_way.append((one, pool.submit(self._head_or_none, one.path, length)))
+                if len(under_way) == 2 * AT_ONCE:
+                    first, answer = under_way.popleft()
+                    yield first, answer.result()
+            for first, answer in under_way:
+                yield first, answer.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _head_or_none(self, path: str, length: int) -> bytes | None:
+        try:
+            return self.head(path, length)
+        except UsageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
 
     def write(self, path: str, data: bytes | Path) -> str:
         """Store an object, or a file as one, replacing one of that path; returns its key."""
-        with _Ours(f"{self.url}/{path}"):
+        with Ours(self._key(path)):
             obstore.put(self._store, path, data)
         return self._key(path)
+
+    def write_new(self, path: str, data: bytes) -> str:
+        """Store an object where there is none; returns its key. Of two who try at once, one does.
+
+        Raises:
+            Conflict: if there is one. After an answer that was lost it may be ours: look.
+        """
+        with Ours(self._key(path)):
+            obstore.put(self._store, path, data, mode="create")
+        return self._key(path)
+
+    def delete(self, path: str) -> None:
+        """Delete an object. One that is not there is deleted already."""
+        with Ours(self._key(path)):
+            try:
+                obstore.delete(self._store, path)
+            except FileNotFoundError:
+                # Azure says the same when the whole container is missing; who lists it will be told.
+                return
+            except TypeError:
+                self._meta(path)  # tells why there can be no such path; `delete` does not
+
+
+class _Remote(io.RawIOBase):
+    """An object as a file. Every block is asked for on condition that the object is still the same."""
+
+    def __init__(self, store: ObjectStore, key: str, path: str, meta: ObjectMeta) -> None:
+        self._store, self._key, self._path = store, key, path
+        self._size, self._etag = meta["size"], meta["e_tag"]
+        self._at = 0
+        # Not the reader's buffer: asked for text it passes that by, and asks for a few kilobytes each time.
+        self._block, self._start = memoryview(b""), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise ValueError(f"{self._key} has no byte {start + offset}")
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._start <= self._at < self._start + len(self._block) and self._at < self._size:
+            end = min(self._at + BLOCK_BYTES, self._size)
+            options: GetOptions = {"range": (self._at, end), "if_match": self._etag}
+            self._block = memoryview(b"")  # the old one goes before the new one comes
+            with Ours(self._key):
+                answer = obstore.get(self._store, self._path, options=options).bytes()
+            self._block, self._start = memoryview(answer), self._at
+        found = self._block[self._at - self._start :][: len(buffer)]
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+
+def _checked(meta: ObjectMeta, key: str) -> ObjectMeta:
+    if not meta["e_tag"]:
+        raise Temporary(
+            f"{key}: what answers is no storage: it sends no ETag",
+            "check the endpoint; where it is right, run the same command again",
+        )
+    return meta
 
 
 def absolute_url(place: str) -> str:
     """A URL of a place that may be given as a plain path.
 
     Raises:
-        UsageError: if it is a URL of a kind we do not know.
+        UsageError: if it is a URL of a kind we do not know, or names no bucket.
     """
     if "://" not in place:
         return Path(place).resolve().as_uri()
-    scheme = urlsplit(place).scheme
+    scheme, name = place.split("://", 1)
     if scheme not in SCHEMES:
         raise UsageError(
             f"{place!r} is no storage we know",
             f"use one of {', '.join(s + '://' for s in SCHEMES)} or a folder",
         )
+    if scheme in _CLOUDS and not name.partition("/")[0]:
+        raise UsageError(f"{place!r} names no bucket", f"write {scheme}://bucket/prefix")
     return place
 
 
-class _Ours:
-    """Turns the storage's failures into ours."""
+def delta_options(url: str, options: Mapping[str, str]) -> dict[str, str]:
+    """What deltalake and polars need to open the place that `Objects` opens with these options."""
+    if url.partition("://")[0] not in _CLOUDS:
+        return {}
+    # Delta's commits need "write only if absent", which S3 servers offer by ETag.
+    more = {"conditional_put": "etag"} if url.startswith("s3://") else {}
+    plain = {"allow_http": "true"} if _endpoint(options).startswith("http://") else {}
+    return {**options, **more, **plain}
 
-    def __init__(self, place: str) -> None:
-        self.place = place
 
-    def __enter__(self) -> None:
-        return None
+def _endpoint(options: Mapping[str, str]) -> str:
+    """The address of the server, if it is not the cloud's own."""
+    endpoint = options.get("endpoint") or options.get("base_url") or ""
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise UsageError(f"{endpoint!r} is no address of a server", "begin it with https:// or http://")
+    return endpoint
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, ConnectorError):
-            return
-        if isinstance(error, (NotFoundError, FileNotFoundError)):
-            raise UsageError(f"{self.place} is not there", "check the bucket's name and the path") from error
-        if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
-            raise AuthError(
-                f"not allowed to use {self.place}", "check the storage's keys, and what they permit"
-            ) from error
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        if isinstance(error, (ValueError, InvalidPathError, NotSupportedError, UnknownConfigurationKeyError)):
-            raise UsageError(
-                f"{self.place} cannot be used: {first}", "mend the path or its options"
-            ) from error
-        if isinstance(error, BaseError):
-            raise Temporary(f"{self.place} does not answer as it should: {first}") from error
+
+def _folder(url: str) -> Path:
+    return Path(unquote(url.removeprefix("file://")))
+
+
+def _open(url: str, options: Mapping[str, str]) -> ObjectStore:
+    scheme, place = url.split("://", 1)
+    if scheme == "memory":
+        return _MEMORIES.setdefault(place.rstrip("/"), MemoryStore())
+    if scheme == "file":
+        return LocalStore(_folder(url))
+    # Not from_url: it takes a prefix for a piece of a URL, and cuts `a#b` off after `a`.
+    bucket, _, prefix = place.partition("/")
+    return _CLOUDS[scheme](
+        bucket,
+        prefix=prefix or None,
+        config=dict(options),
+        client_options={
+            "allow_http": _endpoint(options).startswith("http://"),
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "read_timeout": timedelta(seconds=READ_SECONDS),
+            # For the whole of an answer; by default half a minute, which cuts off slow lines at work.
+            "timeout": timedelta(days=1),
+        },
+        retry_config={
+            "max_retries": ATTEMPTS - 1,
+            "retry_timeout": timedelta(seconds=GIVE_UP_SECONDS),
+            "backoff": {
+                "init_backoff": timedelta(seconds=FIRST_WAIT_SECONDS),
+                "max_backoff": timedelta(seconds=LONGEST_WAIT_SECONDS),
+            },
+        },
+    )

@@ -235,19 +235,33 @@ def s3_server(bucket: str = "raw", server: Path | None = None) -> Iterator[S3]:
     server, port = server or find_server(), free_port()
     program = [str(server / "venv" / "bin" / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
     s3 = S3(f"http://127.0.0.1:{port}", bucket)
-    with tempfile.TemporaryDirectory(prefix="s3-") as folder:
+    with serving(program, f"{s3.endpoint}/moto-api/"):
+        # moto takes the region from the signature's scope; what is signed, it does not check.
+        scope = f"AWS4-HMAC-SHA256 Credential={s3.access_key}/20260101/{REGION}/s3/aws4_request"
+        requests.put(
+            f"{s3.endpoint}/{bucket}",
+            headers={"Authorization": f"{scope}, SignedHeaders=host, Signature=0"},
+            timeout=STOP_SECONDS,
+        ).raise_for_status()
+        yield s3
+
+
+@contextmanager
+def serving(
+    program: Sequence[str], url: str, environment: Mapping[str, str] | None = None, status: int = 200
+) -> Iterator[None]:
+    """A server that answers when this is entered and is gone when it is left.
+
+    Args:
+        url: an address of it that answers with that status once it is ready.
+        environment: more variables for it.
+    """
+    with tempfile.TemporaryDirectory(prefix="server-") as folder:
         log = Path(folder) / "server.log"
-        process = _spawn(program, log, _environment(Path(folder)))
+        process = _spawn(program, log, {**_environment(Path(folder)), **(environment or {})})
         try:
-            _wait_for(f"{s3.endpoint}/moto-api/", process, log)
-            # moto takes the region from the signature's scope; what is signed, it does not check.
-            scope = f"AWS4-HMAC-SHA256 Credential={s3.access_key}/20260101/{REGION}/s3/aws4_request"
-            requests.put(
-                f"{s3.endpoint}/{bucket}",
-                headers={"Authorization": f"{scope}, SignedHeaders=host, Signature=0"},
-                timeout=STOP_SECONDS,
-            ).raise_for_status()
-            yield s3
+            _wait_for(url, process, log, status)
+            yield
         finally:
             _stop(process)
 
@@ -291,12 +305,12 @@ def _spawn(command: Sequence[str], log: Path, environment: Mapping[str, str]) ->
         )
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path, status: int = 200) -> None:
     def answers() -> bool:
         if process.poll() is not None:
             raise ConnectorError(f"the server stopped at once; its log ends with:\n{_end_of(log)}")
         try:
-            return requests.get(url, timeout=5).status_code == 200
+            return requests.get(url, timeout=5).status_code == status
         except requests.RequestException:
             return False
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import polars as pl
@@ -25,6 +22,7 @@ from connector.model import Item
 from connector.store import ANNOTATION, IDENTITY, TASK, Store
 from tests.conftest import Line, new_line
 from tests.live.test_line import put_pictures, store_of
+from tests.servers import same_to_all
 from tests.unit.sources import Given, synced
 
 pytestmark = pytest.mark.live
@@ -141,30 +139,6 @@ def test_a_server_that_is_killed_in_the_middle_loses_and_doubles_nothing(
     assert line.tool.count_tasks() == MANY
 
 
-@contextmanager
-def fake_server(status: int, content_type: str, body: bytes) -> Iterator[str]:
-    """A stand-in for a server that is broken: it says the same to everybody. No real one does on request."""
-
-    class Same(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_POST = do_GET
-
-        def log_message(self, *args: object) -> None:
-            """Nothing is logged."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Same)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-
-
 def elsewhere(line: Line, url: str) -> Line:
     config = (line.folder / "connector.toml").read_text()
     (line.folder / "connector.toml").write_text(config.replace(line.server.url, url))
@@ -172,7 +146,7 @@ def elsewhere(line: Line, url: str) -> Line:
 
 
 def test_a_web_page_instead_of_an_answer_is_a_wrong_address(line: Line) -> None:
-    with fake_server(200, "text/html", b"<!DOCTYPE html><title>Welcome</title>") as url:
+    with same_to_all(200, "text/html", b"<!DOCTYPE html><title>Welcome</title>") as url:
         for command in (("push",), ("pull",), ("status",), ("ontology", "show")):
             code, out, err = elsewhere(line, url).run(*command)
             assert (code, out) == (2, "")
@@ -191,7 +165,7 @@ def test_a_server_that_is_unwell_is_asked_again_and_then_named(
     from connector.retry import patient
 
     monkeypatch.setattr(patient, "sleep", lambda _: None)
-    with fake_server(500, "application/json", b'{"detail": "out of order"}') as url:
+    with same_to_all(500, "application/json", b'{"detail": "out of order"}') as url:
         code, _, err = elsewhere(line, url).run("pull")
     assert code == 6
     assert "answered 500: out of order" in err

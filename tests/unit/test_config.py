@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import keyring
@@ -38,8 +39,9 @@ tokenizer = "model"
 
 @pytest.fixture(autouse=True)
 def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("LABEL_STUDIO_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
-        monkeypatch.delenv(name, raising=False)
+    for name in os.environ:
+        if name.startswith(("LABEL_STUDIO_", "AWS_", "AZURE_", "GOOGLE_")):
+            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
 
@@ -112,6 +114,8 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
         ('aws_secret_access_key = "hunter2"', "aws_secret_access_key"),
         ('[store.login]\npassword = "hunter2"', "store.login.password"),
         ('[raw]\nurl = "s3://key:hunter2@bucket"', "raw.url"),
+        ('[raw]\nurl = "az://raw?sv=2026&sig=hunter2"', "raw.url"),
+        ('[store]\nendpoint = "AccountName=a;AccountKey=hunter2"', "store.endpoint"),
         ('[roles]\ntoken = "hunter2"', "roles.token"),
     ],
 )
@@ -184,6 +188,52 @@ def test_the_keys_of_a_bucket_come_from_the_environment(monkeypatch: pytest.Monk
         "secret_access_key": "hunter2",
     }
     assert config.storage_options(config.raw) == {}  # a folder has no keys
+
+
+CLOUD = "https://name.blob.core.windows.net"
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint", "environment", "options"),
+    [
+        ("gs://b", "", {"GOOGLE_SERVICE_ACCOUNT": "key.json"}, {}),
+        ("gs://b", "http://localhost:1", {}, {"base_url": "http://localhost:1"}),
+        ("az://b", "", {"AZURE_STORAGE_ACCOUNT_NAME": "name", "AZURE_STORAGE_ACCOUNT_KEY": "hunter2"}, {}),
+        ("az://b", "", {"AZURE_STORAGE_ENDPOINT": "http://localhost:1/"}, {"endpoint": "http://localhost:1"}),
+        (
+            "az://b",
+            "",
+            "DefaultEndpointsProtocol=https;AccountName=name;AccountKey=hunter2==;EndpointSuffix=core.windows.net",
+            {"endpoint": CLOUD, "account_name": "name", "account_key": "hunter2=="},
+        ),
+        (
+            "az://b",
+            "",
+            f"BlobEndpoint={CLOUD}/;SharedAccessSignature=sv=2026&sig=hunter2%3D",
+            {"endpoint": CLOUD, "account_name": "name", "sas_key": "sv=2026&sig=hunter2%3D"},
+        ),
+        (
+            "az://b",
+            "http://localhost:1/name",
+            "AccountName=name;AccountKey=hunter2==",
+            {"endpoint": "http://localhost:1/name", "account_name": "name", "account_key": "hunter2=="},
+        ),
+    ],
+)
+def test_google_and_azure_get_what_obstore_does_not_read_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    endpoint: str,
+    environment: dict[str, str] | str,
+    options: dict[str, str],
+) -> None:
+    if isinstance(environment, str):
+        environment = {"AZURE_STORAGE_CONNECTION_STRING": environment}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for section in ("raw", "store"):
+        config = parse(f'[{section}]\nurl = "{url}"\nendpoint = "{endpoint}"', Path(FILE))
+        assert config.storage_options(getattr(config, section)) == options
 
 
 ODD = ("http://höst:1/", 'C:\\pictures\\"new"', "{bild} #1", "./läbels", 'a"b@example.com')

@@ -1,132 +1,132 @@
-"""Objects in memory and in folders; the ones in S3 are tested live, against a real server."""
+"""Objects: what is told before any storage is asked, and how failures are sorted. See also the contract."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import GenericError
 
-from connector.adapters.objects import Objects, absolute_url
-from connector.errors import Temporary, UsageError
-
-ODD = ["a b.png", "ä/ö/日本.png", "100%.png", "a%20b.png", "q?x#y&z+.png", "[x]*~.png", "'\"\\.png"]
-
-_fresh = itertools.count()
+from connector.adapters.objects import Object, Objects, absolute_url, delta_options
+from connector.adapters.objects_failures import Ours
+from connector.errors import AuthError, Conflict, ConnectorError, Temporary, UsageError
 
 
-@pytest.fixture(params=["memory", "file", "folder", "folder with an odd name"])
-def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
-    """An empty place of each kind."""
-    if request.param == "memory":
-        return Objects(f"memory://test-{next(_fresh)}")
-    if request.param == "file":
-        return Objects(tmp_path.as_uri())
-    folder = tmp_path / ("raw 100% ä#1" if "odd" in request.param else "raw")
-    folder.mkdir()
-    return Objects(str(folder))
-
-
-def test_whatever_an_object_is_called_it_is_found_listed_and_read_by_that_name(objects: Objects) -> None:
-    keys = {path: objects.write(path, path.encode()) for path in ODD}
-    assert len(set(keys.values())) == len(ODD)
-    listed = {one.path: one for one in objects.list()}
-    assert sorted(listed) == sorted(ODD)
-    for path, key in keys.items():
-        assert objects.read(path) == path.encode()
-        assert (listed[path].key, listed[path].size) == (key, len(path.encode()))
-        assert key.startswith(f"{objects.url}/")
-        assert objects.path_of(key) == path
-
-
-def test_a_second_object_of_a_path_replaces_the_first_and_changes_its_etag(objects: Objects) -> None:
-    objects.write("a", b"first")
-    (before,) = objects.list()
-    objects.write("a", b"and second")
-    (after,) = objects.list()
-    assert objects.read("a") == b"and second"
-    assert (after.key, after.size) == (before.key, 10)
-    assert after.etag != before.etag
-    assert after.modified >= before.modified
-
-
-@pytest.mark.parametrize("below", ["sub", "sub/"])
-def test_a_folder_is_not_the_beginning_of_a_name(objects: Objects, below: str) -> None:
-    for path in ("sub/a", "sub/deep/b", "subway/c", "sub.txt"):
-        objects.write(path, b"x")
-    assert sorted(one.path for one in objects.list(below)) == ["sub/a", "sub/deep/b"]
-    assert list(objects.list("su")) == []
-    assert list(objects.list("nothing")) == []
-
-
-def test_a_slash_behind_the_url_changes_nothing(objects: Objects) -> None:
+def test_a_slash_behind_the_url_changes_nothing() -> None:
+    objects = Objects("memory://slash")
     key = objects.write("deep/a b", b"x")
     same = Objects(objects.url + "/")
     assert [(one.key, one.path) for one in same.list()] == [(key, "deep/a b")]
     assert same.read(same.path_of(key)) == b"x"
-    assert Objects(objects.url).write("deep/a b", b"x") == key
+    assert same.write("deep/a b", b"y") == key
 
 
-def test_memory_lists_every_object_once_in_the_order_of_names_over_many_pages() -> None:
-    objects = Objects(f"memory://test-{next(_fresh)}")
-    names = [f"{n % 7}/{n:05}" for n in range(1500)]
-    for name in names:
-        objects.write(name, b"")
-    assert [one.path for one in objects.list()] == sorted(names)
-
-
-@pytest.mark.parametrize(("data", "length", "head"), [(b"abc", 2, b"ab"), (b"abc", 9, b"abc"), (b"", 3, b"")])
-def test_the_head_of_an_object_is_at_most_all_of_it(
-    objects: Objects, data: bytes, length: int, head: bytes
-) -> None:
-    objects.write("a", data)
-    assert objects.head("a", length) == head
-
-
-@pytest.mark.parametrize("path", ["missing", "missing/too", "../outside", "a//b"])
-def test_what_is_not_there_or_cannot_be_is_named(objects: Objects, path: str) -> None:
-    asked: list[Callable[[], object]] = [lambda: objects.read(path), lambda: objects.head(path, 3)]
-    for ask in asked:
-        with pytest.raises(UsageError) as caught:
-            ask()
-        assert f"{objects.url}/{path}" in caught.value.what
-        assert caught.value.hint
-    if "." in path or "//" in path:
-        with pytest.raises(UsageError):
-            objects.write(path, b"x")
-
-
-def test_a_key_of_elsewhere_is_refused(objects: Objects) -> None:
-    for key in ("s3://other/a", objects.url, objects.url + "er/a", "a"):
+def test_a_key_of_elsewhere_is_refused() -> None:
+    objects = Objects("s3://bucket/raw")
+    assert objects.path_of("s3://bucket/raw/a%20b") == "a%20b"
+    for key in ("s3://other/raw/a", objects.url, objects.url + "er/a", "a"):
         with pytest.raises(UsageError, match="does not lie below"):
             objects.path_of(key)
 
 
-def test_a_folder_that_is_not_there_is_named_and_not_made(tmp_path: Path) -> None:
-    missing = Objects(str(tmp_path / "no such"))
-    for ask in (lambda: list(missing.list()), lambda: missing.read("a"), lambda: missing.write("a", b"x")):
-        with pytest.raises(UsageError, match=r"there is no folder .*no such"):
-            ask()
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
-    ("url", "error"),
-    [("ftp://x", UsageError), ("s3://b", UsageError), ("s3://127.0.0.1", Temporary)],
-    ids=["of no kind we know", "with an option nobody knows", "where nobody answers"],
+    ("url", "said"),
+    [
+        ("ftp://x", "is no storage we know"),
+        ("s3://", "names no bucket"),
+        ("gs:///prefix", "names no bucket"),
+        ("az:///", "names no bucket"),
+    ],
 )
-def test_a_bucket_that_cannot_be_asked_is_told_from_one_that_does_not_answer(
-    url: str, error: type[Exception]
-) -> None:
-    options = {"nonsense": "1"} if url == "s3://b" else {"endpoint": "http://127.0.0.1:1", "region": "r"}
-    keys = {} if url == "s3://b" else {"access_key_id": "a", "secret_access_key": "b"}
-    with pytest.raises(error, match=url):
-        list(Objects(url, {**options, **keys}).list())
+def test_a_url_that_names_no_bucket_is_refused(url: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        Objects(url)
+    assert caught.value.hint
+
+
+def test_an_option_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"s3://b cannot be used: .*nonsense.*\n  next: mend its options"):
+        list(Objects("s3://b", {"nonsense": "1"}).list())
 
 
 def test_a_path_becomes_a_url_and_a_url_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute_url("raw") == (tmp_path / "raw").as_uri()
-    assert absolute_url("s3://b/p") == "s3://b/p"
-    assert "secret" not in repr(Objects("memory://x", {"secret_access_key": "secret"}))
+    assert absolute_url("s3://b/p#1") == "s3://b/p#1"
+    assert "hunter2" not in repr(Objects("memory://x", {"secret_access_key": "hunter2"}))
+
+
+def test_a_label_store_gets_the_options_of_its_bucket_and_none_in_a_folder(tmp_path: Path) -> None:
+    given = {"endpoint": "http://localhost:1", "account_name": "a"}
+    assert delta_options("az://b", given) == {**given, "allow_http": "true"}
+    assert delta_options("s3://b", {"region": "r"}) == {"region": "r", "conditional_put": "etag"}
+    assert delta_options(tmp_path.as_uri(), given) == {}
+    with pytest.raises(UsageError, match="no address of a server"):
+        delta_options("s3://b", {"endpoint": "localhost:1"})
+
+
+MD5 = "5d41402abc4b2a76b9719d911017c592"
+
+
+@pytest.mark.parametrize(
+    ("key", "etag", "version", "fingerprint"),
+    [
+        ("s3://b/a", MD5, MD5, f"{MD5}/5"),
+        ("gs://b/a", f"{MD5}-12", f"{MD5}-12", f"{MD5}-12/5"),
+        ("gs://b/a", "CLDX1oKFkYYDEAE=", "CLDX1oKFkYYDEAE=", None),
+        ("s3://b/a", "1", "1", None),
+        ("az://b/a", "0x8DCAFE", "0x8DCAFE", None),
+        ("az://b/a", MD5, MD5, None),
+        ("file:///a", "22e007-66110bc313ec6-5", "22e007-66110bc313ec6-5", "22e007-66110bc313ec6-5/5"),
+        ("file:///a", "0-66110bc313ec6-5", "0-66110bc313ec6-5", None),
+        ("memory://m/a", "0", "0", None),
+        ("s3://b/a", None, "5-2026-01-02T03:04:05+00:00", None),
+    ],
+)
+def test_an_object_tells_its_version_and_what_is_known_of_its_content(
+    key: str, etag: str | None, version: str, fingerprint: str | None
+) -> None:
+    found = Object(key, "a", 5, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), etag)
+    assert (found.version, found.fingerprint) == (version, fingerprint)
+
+
+ANSWERED = "Error performing GET http://x/raw in 1ms - Server returned non-2xx status code:"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (GenericError(f"{ANSWERED} 403 Forbidden: <Code>AccessDenied</Code>"), AuthError, "(AccessDenied)"),
+        (GenericError(f"{ANSWERED} 404 Not Found: <Code>NoSuchBucket</Code>"), UsageError, "(NoSuchBucket)"),
+        (GenericError(f"{ANSWERED} 400 Bad Request: the region is wrong"), UsageError, "region"),
+        (GenericError(f"{ANSWERED} 301 Moved Permanently: "), UsageError, "region"),
+        (GenericError("Received redirect without LOCATION"), UsageError, "region"),
+        (GenericError(f"{ANSWERED} 408 Request Timeout: "), Temporary, "408"),
+        (GenericError(f"{ANSWERED} 429 Too Many Requests: "), Temporary, "429"),
+        (GenericError(f"{ANSWERED} 503 Slow Down: "), Temporary, "503"),
+        (GenericError("HTTP error: error sending request"), Temporary, "sending"),
+        (
+            GenericError("Error performing token request: - " + ANSWERED + " 404"),
+            AuthError,
+            "AWS_ACCESS_KEY_ID",
+        ),
+        (PermissionError("no"), AuthError, "keys"),
+        (TimeoutError("late"), Temporary, "late"),
+    ],
+)
+def test_a_failure_is_sorted_by_what_to_do_next(
+    error: Exception, kind: type[ConnectorError], said: str
+) -> None:
+    with pytest.raises(kind, match="s3://raw") as caught, Ours("s3://raw"):
+        raise error
+    assert said in str(caught.value)
+    assert caught.value.hint
+    assert caught.value.__cause__ is error
+
+
+def test_what_is_not_the_storages_passes() -> None:
+    for error in (Conflict("ours"), KeyError("a fault of the program"), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as caught, Ours("s3://raw"):
+            raise error
+        assert caught.value is error
