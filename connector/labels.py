@@ -47,7 +47,7 @@ from connector.regions import (
     gather,
     parse_result,
 )
-from connector.store import ANNOTATION, PREDICTION, TASK, Store
+from connector.store import ANNOTATION, PREDICTION, TASK, Store, Version
 
 GOLD = "gold"
 """The annotator of a gold file that names none."""
@@ -82,7 +82,7 @@ class Loaded:
 _TASKS = pl.Schema({"task": pl.String, "key": pl.String, "data": pl.String, "overlap": pl.Int64})
 
 
-def read_store(store: Store, roles: Mapping[str, Role], version: int | None = None) -> Loaded:
+def read_store(store: Store, roles: Mapping[str, Role], version: Version | None = None) -> Loaded:
     """The store's current labels. Skipped tasks are no answers; ground truth is gold, whoever gave it.
 
     A prediction is an answer of its model, in the role of one.
@@ -92,11 +92,12 @@ def read_store(store: Store, roles: Mapping[str, Role], version: int | None = No
         version: as of that version of the store; the newest by default.
 
     Raises:
-        UsageError: if nothing was pulled yet.
+        UsageError: if nothing was pulled yet, or there is no such version.
     """
-    version = store.version if version is None else version
-    if version is None:
+    number = store.version if version is None else store.number_of(version)
+    if number is None:
         raise UsageError(f"the label store {store.url} is empty", "run `connector pull`, or give --labels")
+    version = number if version is None else version
     tasks = store.current(TASK, version).select("task", "key", data="content", overlap="overlap")
     data = dict(tasks.select("task", "data").iter_rows())
     tables = _Tables(store.ontology(version))
@@ -112,7 +113,7 @@ def read_store(store: Store, roles: Mapping[str, Role], version: int | None = No
         id = f"prediction/{row['id']}"  # annotations have the same numbers
         head = (row["task"], id, row["annotator"], role.value, None, row["created_at"])
         tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
-    return tables.done({"store": store.url, "version": version}, tasks)
+    return tables.done({"store": store.url, "version": number}, tasks)
 
 
 def read_file(path: Path, gold: bool = False, ontology: Ontology | None = None) -> Loaded:

@@ -17,7 +17,7 @@ from connector.export import Exported, export
 from connector.items import BucketItems, ManifestItems, Source
 from connector.labels import Loaded, read_store
 from connector.ledger import Ledger
-from connector.store import Store
+from connector.store import Store, Version
 from connector.sync import Effects, Progress, Pulled, Pushed
 
 LEDGER = "connector-sync.sqlite"
@@ -127,8 +127,8 @@ class Line:
         for target in self.config.store.copies:
             self.export(target)
 
-    def labels(self, version: int | None = None) -> Loaded:
-        """The labels in the store, as of a version; by default the newest."""
+    def labels(self, version: Version | None = None) -> Loaded:
+        """The labels in the store, as of a version or snapshot; by default the newest."""
         return read_store(self.store(), self.config.roles, version)
 
 

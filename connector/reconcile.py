@@ -9,8 +9,9 @@ from enum import StrEnum
 import polars as pl
 
 from connector.adapters.base import LabelingTool, batches
+from connector.index import IDENTITY
 from connector.items import Listed, Source
-from connector.store import IDENTITY, THINGS, Store, rows_of
+from connector.store import THINGS, Store, rows_of
 
 AT_ONCE = 10_000
 

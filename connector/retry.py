@@ -34,6 +34,10 @@ FIRST_WAIT_SECONDS = 0.2
 LONGEST_WAIT_SECONDS = 30.0
 """Storage libraries try again by themselves: they are given these too."""
 
+LEASE_SECONDS = 300.0
+"""A holder of the label store's lease that shows no sign of life for so long is taken for dead. Each page
+that is kept is such a sign, and with all attempts the tool may need minutes for one."""
+
 _backoff = wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS)
 
 

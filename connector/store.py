@@ -3,38 +3,52 @@
 Rows are only ever appended. A row says what the tool held of one task or one annotation when we looked; a
 tombstone says that it is gone. The current view is the last row of each. Identity is (id, created at):
 tools give the id of something deleted to something new. The pull's cursor is a row of the same commit, so
-either both are there or neither is; an application transaction numbers the commits, and a commit is refused
-if anybody made another since its writer looked: of two with the same idea of where they are one fails.
+either both are there or neither is.
+
+Commits with rows are numbered, and each row bears the number of its commit. So what the store held at a
+version is all rows up to a number, wherever they lie by now: no merging and no deletion of files loses it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from urllib.parse import unquote
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
-from deltalake.exceptions import DeltaError
-from polars.exceptions import PanicException, PolarsError
+from deltalake import Transaction
 
 from connector.adapters.objects import absolute_url
-from connector.errors import AuthError, Conflict, ConnectorError, Temporary, UsageError
+from connector.delta import Commit, Compacted, Seen, Table, Vacuumed
+from connector.errors import UsageError
+from connector.index import IDENTITY, Index
+from connector.lease import Lease
 from connector.model import Annotation, Ontology, Prediction, Task, digest, dump_json
+from connector.retry import LEASE_SECONDS
 
 TASK, ANNOTATION, PREDICTION = "task", "annotation", "prediction"
-ONTOLOGY, CURSOR = "ontology", "cursor"
+ONTOLOGY, CURSOR, SNAPSHOT = "ontology", "cursor", "snapshot"
 
 THINGS = [TASK, ANNOTATION, PREDICTION]
 """The records of what the tool holds."""
 
+Version = int | str
+"""The number of a version, or the name of a snapshot."""
+
+WAIT_SECONDS = 1.5 * LEASE_SECONDS
+"""Long enough to see that a holder on another machine is dead."""
+
+LEAST_DAYS = 7.0
+"""Who reads the store may be at work on old files for so long."""
+
 _TIME: pl.DataType = pl.Datetime("us", "UTC")
 
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
-    "record": pl.String,  # task, annotation, prediction, ontology or cursor
+    "record": pl.String,  # task, annotation, prediction, ontology, cursor or snapshot
     "task": pl.String,
     "id": pl.String,  # the annotation's, or the task's
     "created_at": _TIME,
@@ -47,15 +61,13 @@ _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "cancelled": pl.Boolean,
     "ground_truth": pl.Boolean,
     "overlap": pl.Int64,
-    "content": pl.String,  # a result, the task's data, the ontology, the cursor: JSON
+    "content": pl.String,  # a result, the task's data, the ontology, the cursor, …: JSON
     "hash": pl.String,
     "deleted": pl.Boolean,
     "pull": pl.Int64,  # the number of the commit; later rows win
     "pulled_at": _TIME,
 }
 SCHEMA = pl.Schema(_COLUMNS)
-
-IDENTITY = ["record", "task", "id", "created_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +85,38 @@ class Counts:
         return bool(self.new or self.changed or self.deleted)
 
 
-@dataclass
-class _Kept:
-    """What a writer knows of the store: read once, and true as long as nobody else writes for its source.
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A version with a name.
 
     Attributes:
-        version: the table's; None before there is one.
-        pull: the number of the source's last commit.
-        cursor: how far the pull has come with it.
-        index: identity and hash of the last version of everything not deleted, in parts.
-        ontology: the questions.
+        pull: the number of its last commit with rows.
+        at: when it was named.
     """
 
-    version: int | None
+    name: str
+    version: int
+    pull: int
+    at: datetime
+
+
+@dataclass
+class _Kept:
+    """What a writer knows of the store: read once, and true as long as nobody else writes.
+
+    Attributes:
+        seen: the table that it was read from.
+        pull: the number of the last commit with rows.
+        cursor: how far the pull has come with it.
+        ontology: the questions.
+        index: the last version of everything; read when it is needed.
+    """
+
+    seen: Seen
     pull: int
     cursor: str | None
-    index: list[pl.DataFrame]
     ontology: Ontology | None
+    index: Index | None = None
 
 
 @dataclass
@@ -113,83 +140,68 @@ class Store:
                 f"no label store can be kept in {unquote(self.url)}: its path has one of [ ] ^ | \\ or %20",
                 "set store.url in connector.toml to another folder",
             )
+        self._table = Table(self.url, SCHEMA, "pull", self.options)
         self._kept: _Kept | None = None
 
-    @property
-    def _storage_options(self) -> dict[str, str]:
-        if not self.url.startswith("s3://"):
-            return {}
-        options = {f"aws_{name}": value for name, value in self.options.items()}
-        # Delta's commits need "write only if absent", which S3 servers offer by ETag.
-        options["aws_conditional_put"] = "etag"
-        if options.get("aws_endpoint", "").startswith("http://"):
-            options["aws_allow_http"] = "true"
-        return options
-
-    def _table(self, version: int | None = None) -> DeltaTable | None:
-        try:
-            if not DeltaTable.is_deltatable(self.url, self._storage_options):
-                return None
-            return DeltaTable(self.url, version=version, storage_options=self._storage_options)
-        except (DeltaError, OSError) as error:
-            raise self._trouble("read", error) from error
-
-    def _trouble(self, doing: str, error: Exception) -> ConnectorError:
-        # The libraries draw a chain of causes as a coloured tree; what matters stands at its end.
-        said = " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())
-        what = f"the label store {self.url} cannot be {doing}: {said[:400]}"
-        if self.url.startswith("file:"):
-            return UsageError(what, "check that folder; if a file in it is damaged, restore it from a copy")
-        if isinstance(error, PermissionError) or "403 Forbidden" in said or "401 Unauthorized" in said:
-            return AuthError(what, "check the storage's keys, and what they permit")
-        return Temporary(what)
+    # Reading.
 
     @property
     def version(self) -> int | None:
         """The number that names the store's present content, or None before anything was stored."""
-        table = self._table()
+        table = self._table.open()
         return table.version() if table else None
 
-    def rows(self, version: int | None = None) -> pl.LazyFrame:
+    def rows(self, version: Version | None = None) -> pl.LazyFrame:
         """Everything ever stored, lazily, in the schema `SCHEMA`.
 
         Args:
             version: as of that version; the newest by default.
+
+        Raises:
+            UsageError: if there is no such version or snapshot.
         """
-        return self._scan(self._table(version))
+        rows = self._table.scan(self._table.open())
+        return rows if version is None else rows.filter(pl.col("pull") <= self.pull_of(version))
 
-    def _scan(self, table: DeltaTable | None) -> pl.LazyFrame:
-        # Not scan_delta: it looks for a folder `a b` under the name that it has in a URL, `a%20b`.
-        files = [unquote(file) for file in table.file_uris()] if table else []
-        if not files:
-            return pl.LazyFrame(schema=SCHEMA)
-        return pl.scan_parquet(files, glob=False, storage_options=self._storage_options or None)
+    def pull_of(self, version: Version) -> int:
+        """The number of a version's last commit with rows."""
+        if isinstance(version, str):
+            return self.snapshot(version).pull
+        table = self._table.open(version)
+        if table is None:
+            raise UsageError(f"the label store {self.url} is empty", "run `connector pull`")
+        # The log tells what numbers are in each file.
+        highest = pl.DataFrame(table.get_add_actions(flatten=True)).select(pl.col("^max.pull$").max())
+        return int(highest.item() or 0) if highest.width else 0
 
-    def _collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
-        try:
-            return rows.collect()
-        # A file that was cut off makes the reader panic, which is no Exception of Python's.
-        except (PolarsError, PanicException, FileNotFoundError) as error:
-            raise self._damaged(
-                f"a file of the label store {self.url} is damaged: {str(error)[:200]}"
-            ) from error
-        except OSError as error:
-            raise self._trouble("read", error) from error
+    def number_of(self, version: Version) -> int:
+        """The number of a version that may be given by the name of its snapshot."""
+        return version if isinstance(version, int) else self.snapshot(version).version
 
-    def _damaged(self, what: str) -> UsageError:
-        return UsageError(what, "restore it from a copy, or move the store away and pull everything again")
-
-    def current(self, record: str, version: int | None = None) -> pl.DataFrame:
+    def current(self, record: str, version: Version | None = None) -> pl.DataFrame:
         """What the tool holds as far as we know: the last version of each task or annotation not deleted.
 
         Args:
             record: `TASK` or `ANNOTATION`.
             version: as of that version of the store.
+
+        Returns:
+            Rows in the schema `SCHEMA`, by task, id and time.
         """
         rows = self.rows(version).filter(pl.col("record") == record)
-        return self._collect(_latest(rows).filter(~pl.col("deleted")).sort("task", "id", "created_at"))
+        return self._table.collect(latest(rows).filter(~pl.col("deleted")))
 
-    def tasks(self, version: int | None = None) -> Iterator[Task]:
+    def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        """Read what `rows` gave.
+
+        Raises:
+            UsageError: if a file of the store is damaged.
+            AuthError: if the bucket does not let us in.
+            Temporary: if it does not answer.
+        """
+        return self._table.collect(rows)
+
+    def tasks(self, version: Version | None = None) -> Iterator[Task]:
         """The current tasks with all that is current on them, in the order of their ids."""
         answers, predictions = (
             self.current(record, version).partition_by("task", as_dict=True, maintain_order=True)
@@ -215,15 +227,33 @@ class Store:
         return self._cursor_in(self.rows())
 
     def _cursor_in(self, rows: pl.LazyFrame) -> str | None:
-        mine = (pl.col("record") == CURSOR) & (pl.col("id") == self.source)
-        found = self._collect(rows.filter(mine).sort("pull").last())
+        found = self._last(rows.filter(pl.col("id") == self.source), CURSOR)
         return str(json.loads(found["content"][0])) if len(found) else None
+
+    def _last(self, rows: pl.LazyFrame, record: str) -> pl.DataFrame:
+        """The newest row of a kind, if there is one."""
+        return self._table.collect(rows.filter(pl.col("record") == record).sort("pull").last())
 
     def last_pull(self) -> datetime | None:
         """When the last pull was kept."""
-        last = pl.col("pulled_at").sort_by("pull").last()  # not the latest time: clocks are set back
-        at: datetime | None = self._collect(self.rows().select(last)).item()
+        found = self._last(self.rows(), CURSOR)  # not the latest time: clocks are set back
+        at: datetime | None = found["pulled_at"][0] if len(found) else None
         return at
+
+    def ontology(self, version: Version | None = None) -> Ontology | None:
+        """The questions as of the last pull; None before one that told them."""
+        return self._ontology_in(self.rows(version))
+
+    def _ontology_in(self, rows: pl.LazyFrame) -> Ontology | None:
+        found = self._last(rows, ONTOLOGY)
+        return Ontology.model_validate_json(found["content"][0]) if len(found) else None
+
+    def commits(self) -> list[Commit]:
+        """What the store's log tells of every version, the newest first."""
+        table = self._table.open()
+        return self._table.commits(table) if table else []
+
+    # Writing.
 
     def append(
         self,
@@ -248,14 +278,15 @@ class Store:
             How many annotations are new, changed and deleted.
 
         Raises:
-            Conflict: if somebody else pulled the same source at the same time.
+            Conflict: if somebody else wrote since this writer looked.
+            Temporary: if somebody else has the lease.
         """
         seen = rows_of(tasks)
         touched = [t.id for t in tasks] + list(deleted_tasks)
-        known = self._known(touched)
-        joined = seen.join(known.select(*IDENTITY, old="hash"), on=IDENTITY, how="left", nulls_equal=True)
+        known = self._index().of(touched).cast({"record": pl.String})
+        joined = seen.join(known.rename({"hash": "old"}), on=IDENTITY, how="left", nulls_equal=True)
         fresh = joined.filter(pl.col("old").is_null())
-        changed = joined.filter(pl.col("old") != pl.col("hash"))
+        changed = joined.filter(pl.col("old") != _short(pl.col("hash")))
         gone = known.join(seen, on=IDENTITY, how="anti", nulls_equal=True)
         rows = pl.concat(
             [
@@ -265,30 +296,29 @@ class Store:
             ],
             how="diagonal",
         )
+        counts = {
+            record: Counts(*(len(part.filter(pl.col("record") == record)) for part in (fresh, changed, gone)))
+            for record in THINGS
+        }
         if len(rows) or cursor != self.cursor_kept:
-            self._commit(rows, cursor, at)
-        self._remember(touched, seen, ontology)
-        one = pl.col("record") == ANNOTATION
-        return Counts(len(fresh.filter(one)), len(changed.filter(one)), len(gone.filter(one)))
+            told = {f"{record}s": asdict(n) for record, n in counts.items()}
+            mark = {"record": CURSOR, "id": self.source, "content": dump_json(cursor)}
+            self._commit(pl.concat([rows, pl.DataFrame([mark])], how="diagonal"), "pull", at, told)
+        kept = self._known_state()
+        kept.cursor, kept.ontology = cursor, ontology or kept.ontology
+        self._index().put(touched, _indexed(seen))
+        return counts[ANNOTATION]
 
     def _asked_anew(self, ontology: Ontology | None) -> pl.DataFrame:
         """The row of an ontology that is not the one we have."""
         if ontology is None or ontology == self._known_state().ontology:
             return pl.DataFrame(schema={"record": pl.String})
-        row = {"record": ONTOLOGY, "id": "ontology", "hash": ontology.version, "deleted": False}
+        row = {"record": ONTOLOGY, "id": "ontology", "hash": ontology.version}
         return pl.DataFrame([{**row, "content": ontology.model_dump_json()}])
-
-    def ontology(self, version: int | None = None) -> Ontology | None:
-        """The questions as of the last pull; None before one that told them."""
-        return self._ontology_in(self.rows(version))
-
-    def _ontology_in(self, rows: pl.LazyFrame) -> Ontology | None:
-        found = self._collect(rows.filter(pl.col("record") == ONTOLOGY).sort("pull").last())
-        return Ontology.model_validate_json(found["content"][0]) if len(found) else None
 
     def count(self, record: str) -> int:
         """How many tasks, annotations or predictions the tool holds as far as we know."""
-        return sum(int((part["record"] == record).sum()) for part in self._known_state().index)
+        return self._index().count(record)
 
     @property
     def cursor_kept(self) -> str | None:
@@ -296,91 +326,208 @@ class Store:
         return self._known_state().cursor
 
     def _known_state(self) -> _Kept:
-        if self._kept is None:
-            table = self._table()
-            rows = self._scan(table)
-            pull = self._last_pull_number(table)
+        seen = self._table.seen()
+        if self._kept is None or self._kept.seen is not seen:
+            rows = self._table.scan(seen.table)
+            pull = (seen.table.transaction_version(self.source) or 0) if seen.table else 0
             self._check(rows, pull)
-            things = rows.filter(pl.col("record").is_in(THINGS))
-            index = self._collect(_latest(things).filter(~pl.col("deleted")).select(*IDENTITY, "hash"))
-            version = table.version() if table else None
-            self._kept = _Kept(version, pull, self._cursor_in(rows), [index], self._ontology_in(rows))
+            self._kept = _Kept(seen, pull, self._cursor_in(rows), self._ontology_in(rows))
         return self._kept
 
     def _check(self, rows: pl.LazyFrame, pull: int) -> None:
-        """That the store is our source's, and all its commits are there."""
-        cursors = self._collect(rows.filter(pl.col("record") == CURSOR).select("id"))["id"]
-        others = sorted(set(cursors) - {self.source})
+        """That the store is our source's, and all its numbered commits are there."""
+        marks = rows.filter(pl.col("record").is_in([CURSOR, SNAPSHOT])).select("record", "id", "pull")
+        found = self._table.collect(marks)
+        others = sorted(set(found.filter(pl.col("record") == CURSOR)["id"]) - {self.source})
         if others:
             raise UsageError(
                 f"the label store {self.url} holds the labels of {others[0]}, and this is {self.source}",
                 "give each project a store of its own: set store.url in connector.toml",
             )
         # A log file that became empty reads as a commit of nothing, and the pull would go on behind it.
-        if len(cursors) != pull:
-            raise self._damaged(f"the label store {self.url} holds {len(cursors)} of {pull} commits")
+        if len(found) != pull:
+            raise self._table.damaged(f"the label store {self.url} holds {len(found)} of {pull} commits")
 
-    def _last_pull_number(self, table: DeltaTable | None) -> int:
-        return (table.transaction_version(self.source) or 0) if table else 0
+    def _index(self) -> Index:
+        kept = self._known_state()
+        if kept.index is None:
+            things = self._table.scan(kept.seen.table).filter(pl.col("record").is_in(THINGS))
+            short = things.select(*IDENTITY, "pull", "deleted", _short(pl.col("hash")))
+            kept.index = Index(_indexed(self._table.collect(latest(short).filter(~pl.col("deleted")))))
+        return kept.index
 
-    def _commit(self, rows: pl.DataFrame, cursor: str, at: datetime) -> None:
-        kept, table = self._known_state(), self._table()
-        conflict = Conflict(
-            f"another process wrote to the label store {self.url} at the same time",
-            "run one pull at a time; run this one again",
-        )
-        if (table.version() if table else None) != kept.version:
-            raise conflict
+    def _commit(self, rows: pl.DataFrame, kind: str, at: datetime, told: Mapping[str, object]) -> None:
+        """Append rows under the next number. Exactly one of them is a cursor or a snapshot."""
+        kept = self._known_state()
         pull = kept.pull + 1
-        mark = pl.DataFrame(
-            [{"record": CURSOR, "id": self.source, "content": dump_json(cursor), "deleted": False}]
-        )
         filled = (
-            pl.concat([pl.DataFrame(schema=SCHEMA), rows, mark], how="diagonal")
+            pl.concat([pl.DataFrame(schema=SCHEMA), rows], how="diagonal")
             .with_columns(
                 pull=pl.lit(pull, pl.Int64),
                 pulled_at=pl.lit(at, _TIME),
                 deleted=pl.col("deleted").fill_null(False),
             )
-            .select(SCHEMA.names())
             .cast(SCHEMA)
         )
-        # No retries: of two that make the table at once, the later would be added to it as a second commit.
-        properties = CommitProperties(app_transactions=[Transaction(self.source, pull)], max_commit_retries=0)
-        try:
-            write_deltalake(
-                table or self.url,
-                filled,
-                mode="append" if table else "error",
-                commit_properties=properties,
-                # Old logs are what old versions are read from; by default they go after a month.
-                post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
-                storage_options=self._storage_options or None,
+        self._table.append(filled, kind, told, [Transaction(self.source, pull)])
+        kept.pull = pull
+
+    # One writer at a time.
+
+    @contextmanager
+    def lease(self, wait: float = WAIT_SECONDS, seconds: float = LEASE_SECONDS) -> Iterator[None]:
+        """Be the only one who writes.
+
+        It costs nothing as long as nothing is written: the first commit in here takes the lease, each shows
+        that its holder lives, and one more at the end gives it back. Who entered knows all that others wrote.
+
+        Args:
+            wait: how long to wait for somebody else who is writing.
+            seconds: without a commit for so long, others may take over; ours are then refused.
+
+        Raises:
+            Temporary: if somebody else is still writing, and who that is.
+        """
+        with self._table.lease(wait, seconds):
+            yield
+
+    def renew(self) -> None:
+        """Within `lease`: take it now, or show that we live, by a commit that holds nothing."""
+        self._table.append(pl.DataFrame(schema=SCHEMA), "lease", {})
+
+    def holder(self) -> Lease | None:
+        """Who alone may write now; None if everybody may, or that process is known to be dead."""
+        return self._table.holder()
+
+    # Care.
+
+    def compact(
+        self, at: datetime, dry_run: bool = False, progress: Callable[[int], None] = lambda _: None
+    ) -> Compacted:
+        """Merge the many small files of pulls into few. All rows and all versions stay.
+
+        Args:
+            at: now.
+            dry_run: only tell what would be merged.
+            progress: told of how many files are done.
+        """
+        if dry_run:
+            return self._table.compact(at, True, progress)
+        with self.lease():
+            return self._table.compact(at, False, progress)
+
+    def vacuum(self, at: datetime, days: float = 30, force: bool = False, dry_run: bool = False) -> Vacuumed:
+        """Delete files that were merged into others long enough ago, save for those of snapshots.
+
+        Every version can still be read here, since all rows are kept. Other programs read an old version
+        from the files it had then, and find those of snapshots only.
+
+        Args:
+            at: now.
+            days: how long ago.
+            force: also less than a week, though somebody may still be reading those files.
+            dry_run: only tell what would be deleted.
+
+        Raises:
+            UsageError: if `days` is too few.
+        """
+        if days < LEAST_DAYS and not force:
+            raise UsageError(
+                f"files merged less than {LEAST_DAYS:g} days ago may still be read by somebody",
+                f"keep {LEAST_DAYS:g} days, or say --force if nobody reads the store now",
             )
-        except (DeltaError, OSError) as error:
-            if self.version != kept.version:
-                raise conflict from error
-            raise self._trouble("written", error) from error
-        kept.version = 0 if kept.version is None else kept.version + 1
-        kept.pull, kept.cursor = pull, cursor
+        if dry_run:
+            return self._vacuum(at, days, True)
+        with self.lease():
+            self.renew()  # so that nobody names a snapshot meanwhile
+            return self._vacuum(at, days, False)
 
-    def _known(self, tasks: Sequence[str]) -> pl.DataFrame:
-        """The last version of what we have of these tasks: identity and hash."""
-        wanted = pl.DataFrame({"task": list(tasks)}, schema={"task": pl.String}).unique()
-        return pl.concat(part.join(wanted, on="task", how="semi") for part in self._known_state().index)
+    def _vacuum(self, at: datetime, days: float, dry_run: bool) -> Vacuumed:
+        return self._table.vacuum(at, days, {named.version for named in self.snapshots()}, dry_run)
 
-    def _remember(self, tasks: Sequence[str], seen: pl.DataFrame, ontology: Ontology | None) -> None:
-        kept = self._known_state()
-        kept.ontology = ontology or kept.ontology
-        again = pl.DataFrame({"task": list(tasks)}, schema={"task": pl.String}).unique()
-        others = [part.join(again, on="task", how="anti") for part in kept.index]
-        kept.index = [*(part for part in others if len(part)), seen.select(*IDENTITY, "hash")]
-        if len(kept.index) > 64:
-            kept.index = [pl.concat(kept.index)]
+    def snapshots(self) -> list[Snapshot]:
+        """The versions that have names, in the order in which they were named."""
+        named = self.rows().filter(pl.col("record") == SNAPSHOT)
+        found = self._table.collect(latest(named).filter(~pl.col("deleted")).sort("pull"))
+        return [
+            Snapshot(row["id"], **json.loads(row["content"]), at=row["pulled_at"])
+            for row in found.iter_rows(named=True)
+        ]
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The snapshot of that name.
+
+        Raises:
+            UsageError: if there is none.
+        """
+        named = {one.name: one for one in self.snapshots()}
+        if name not in named:
+            raise UsageError(
+                f"the label store {self.url} has no snapshot {name!r}; it has {', '.join(named) or 'none'}",
+                "name one of these, or the number of a version",
+            )
+        return named[name]
+
+    def name(self, name: str, at: datetime, version: int | None = None, dry_run: bool = False) -> Snapshot:
+        """Give a version a name: it can be read by it, and its files are never deleted.
+
+        Args:
+            at: now.
+            version: the newest by default.
+            dry_run: only tell what would be named.
+
+        Raises:
+            UsageError: if the name is taken, or can be none, or there is no such version.
+        """
+        if not re.fullmatch(r"[^\W\d][\w.-]*", name):
+            raise UsageError(
+                f"{name!r} cannot name a snapshot",
+                "begin with a letter; letters, digits and . _ - may follow",
+            )
+        with self.lease():
+            if any(name == one.name for one in self.snapshots()):
+                raise UsageError(f"there is a snapshot {name!r} already", "take another name, or remove it")
+            number = self.version if version is None else version
+            if number is None:
+                raise UsageError(f"the label store {self.url} is empty", "run `connector pull`")
+            made = Snapshot(name, number, self.pull_of(number), at)
+            content = dump_json({"version": made.version, "pull": made.pull})
+            row = {"record": SNAPSHOT, "id": name, "content": content}
+            if not dry_run:
+                self._commit(pl.DataFrame([row]), "snapshot", at, {"name": name, "of": number})
+        return made
+
+    def forget(self, name: str, at: datetime, dry_run: bool = False) -> None:
+        """Take a snapshot's name away. Its version can be read as any other.
+
+        Args:
+            at: now.
+            dry_run: only look whether it can be.
+
+        Raises:
+            UsageError: if there is no such snapshot.
+        """
+        with self.lease():
+            row = {"record": SNAPSHOT, "id": self.snapshot(name).name, "deleted": True}
+            if not dry_run:
+                self._commit(pl.DataFrame([row]), "snapshot", at, {"name": name, "of": None})
 
 
-def _latest(rows: pl.LazyFrame) -> pl.LazyFrame:
-    return rows.sort("pull").unique(IDENTITY, keep="last", maintain_order=True)
+def latest(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The last row of each identity, also of what is deleted; in the order of the identities."""
+    last = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(-1)) for name in IDENTITY)
+    return rows.sort(*IDENTITY, "pull").filter(last)
+
+
+def _short(text: pl.Expr) -> pl.Expr:
+    """A hash in eight bytes. It differs between versions of polars, so it is never stored."""
+    return text.hash()
+
+
+def _indexed(rows: pl.DataFrame) -> pl.DataFrame:
+    """What the index keeps of rows."""
+    short = _short(pl.col("hash")) if rows.schema["hash"] == pl.String else "hash"
+    return rows.select(pl.col("record").cast(pl.Enum(THINGS)), *IDENTITY[1:], short)
 
 
 def rows_of(tasks: Sequence[Task]) -> pl.DataFrame:

@@ -26,6 +26,7 @@ COMMANDS = {
     "review": ("review:review", "An expert looks at a sample; the rest is inferred."),
     "correct": ("correct:correct", "Write corrections back, and take them back."),
     "export": ("export:export", "Write the labels into one file: .parquet, .jsonl or .json."),
+    "store": ("store:store", "The label store: its versions, and its care."),
     "report": ("report:report", "Write the report, one HTML file."),
 }
 """The commands in the order of the line: where each is, and its one line of help."""

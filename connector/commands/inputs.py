@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,18 +20,34 @@ if TYPE_CHECKING:
     from connector.model import Ontology
     from connector.quality.consensus import Consensus
     from connector.quality.interval import Estimate
+    from connector.store import Version
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_ONTOLOGY = "connector.ontology"
+_ONTOLOGY, _VERSION = "connector.ontology", "connector.version"
 
 
 def _remember(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
     ctx.meta[_ONTOLOGY] = value
 
 
+def as_version(ctx: click.Context, _: click.Parameter, value: str | None) -> Version | None:  # noqa: ARG001
+    """What names a version of the label store: a number, or else the name of a snapshot."""
+    return int(value) if value and re.fullmatch("-?[0-9]+", value) else value
+
+
+def _remember_version(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    ctx.meta[_VERSION] = as_version(ctx, param, value)
+
+
 def labels_option(function: F) -> F:
-    """--labels, and --ontology, which `load` finds in the context."""
+    """--labels, and --ontology and --store-version, which `load` finds in the context."""
+    function = click.option(
+        "--store-version",
+        expose_value=False,
+        callback=_remember_version,
+        help="A version of the label store: its number, or the name of a snapshot; by default the newest.",
+    )(function)
     function = click.option(
         "--ontology",
         "ontology_file",
@@ -132,8 +149,10 @@ def load(session: Session, labels_file: Path | None, gold_file: Path | None = No
     """The labels to work on."""
     from connector.labels import read_file, with_gold
 
-    ontology = _ontology(labels_file)
-    loaded = read_file(labels_file, ontology=ontology) if labels_file else session.line.labels()
+    ontology, version = _ontology(labels_file), click.get_current_context().meta.get(_VERSION)
+    if labels_file and version is not None:
+        raise UsageError("--store-version is of the label store, and --labels is given", "say one of them")
+    loaded = read_file(labels_file, ontology=ontology) if labels_file else session.line.labels(version)
     for control, kind in loaded.unmeasured.items():
         session.detail(f"control {control} is of kind {kind}, which is not measured yet")
     return with_gold(loaded, read_file(gold_file, True, ontology)) if gold_file else loaded
