@@ -12,6 +12,7 @@ from connector.adapters.base import Bucket, LabelingTool
 from connector.adapters.dry_run import DryRun
 from connector.adapters.objects import Objects
 from connector.config import Config, load, token
+from connector.corrections.journal import Journal
 from connector.errors import Reject
 from connector.export import Exported, export
 from connector.items import BucketItems, ManifestItems, Source
@@ -21,6 +22,9 @@ from connector.store import Store, Version
 from connector.sync import Effects, Progress, Pulled, Pushed
 
 LEDGER = "connector-sync.sqlite"
+
+CORRECTIONS = "-corrections"
+"""What the journal's folder has after the store's name."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,15 @@ class Line:
     def store(self) -> Store:
         """The label store."""
         settings = self.config.store
-        return Store(self.config.place(settings.url), self.project, self.config.storage_options(settings))
+        place, options = self.config.place(settings.url), self.config.storage_options(settings)
+        journal = self.journal()
+        return Store(place, self.project, options, lambda: journal.plans().of)
+
+    def journal(self, scratch: bool = False) -> Journal:
+        """What corrections were sent, kept beside the label store; for a dry run, one that is forgotten."""
+        settings = self.config.store
+        place = self.config.place(settings.url).rstrip("/") + CORRECTIONS
+        return Journal(place, self.config.storage_options(settings), scratch)
 
     def raw(self) -> Objects:
         """The bucket of raw data."""

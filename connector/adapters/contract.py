@@ -413,6 +413,18 @@ class LabelingToolContract:
             self.edit(tool, mine, self.box("head", 1))
         assert tool.read_annotation(str(mine.id)) == theirs
 
+    def test_a_new_annotation_is_refused_where_the_task_was_answered_meanwhile(
+        self, tool: LabelingTool, people: Sequence[str]
+    ) -> None:
+        [task] = self.add(tool, "a")
+        seen = tool.read_task(task.id)
+        new = Annotation(task_id=task.id, annotator=people[0], result=json.dumps([self.choice("cat")]))
+        first = tool.write_annotation(new, seen.revision)
+        with pytest.raises(Conflict):
+            tool.write_annotation(new.model_copy(update={"annotator": people[1]}), seen.revision)
+        assert tool.read_task(task.id).annotations == (first,)
+        tool.write_annotation(new, tool.read_task(task.id).revision)
+
     def test_a_stale_delete_is_refused_and_the_others_edit_stays(
         self, tool: LabelingTool, people: Sequence[str]
     ) -> None:

@@ -541,8 +541,8 @@ class LabelStudio:
         # As the server's answers are written here, so that what comes back can be compared.
         result = dump_json(json.loads(annotation.result))
         annotation = annotation.model_copy(update={"result": result})
-        if expect is None or annotation.id is None:
-            return self._create(annotation)
+        if annotation.id is None or expect is None:
+            return self._create(annotation, expect)
         self._expect(annotation.id, expect)
         with self._annotation_is_there(annotation.id), self._server.sdk() as client:
             client.annotations.update(
@@ -558,8 +558,11 @@ class LabelStudio:
             )
         return stored
 
-    def _create(self, annotation: Annotation) -> Annotation:
-        before = {a.id for a in self.read_task(annotation.task_id).annotations}
+    def _create(self, annotation: Annotation, expect: str | None) -> Annotation:
+        task = self.read_task(annotation.task_id)
+        if expect is not None and task.revision != expect:
+            raise Conflict(f"task {task.id} was answered since it was pulled", PULL)
+        before = {a.id for a in task.annotations}
         body: dict[str, Any] = {
             "result": json.loads(annotation.result),
             "was_cancelled": annotation.cancelled,

@@ -10,7 +10,7 @@ from datetime import datetime
 import polars as pl
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from connector.corrections import Correction
+from connector.corrections.plan import Correction
 from connector.quality.agreement import pairs
 from connector.quality.annotators import METHOD, annotators
 from connector.quality.answers import ABSENT

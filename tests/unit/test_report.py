@@ -26,7 +26,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from connector import commands
 from connector import report as page
-from connector.corrections import Correction
+from connector.corrections.plan import Correction
 from connector.errors import BadRecord
 from connector.quality.consensus import consensus
 from connector.quality.golden import golden
