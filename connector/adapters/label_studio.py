@@ -231,7 +231,10 @@ class LabelStudio:
             client.projects.update(id=self.project, maximum_annotations=annotators)
 
     def set_task_overlap(self, task_id: str, annotators: int) -> None:
-        self._patch_task(task_id, {"overlap": annotators})
+        # The server does not ask itself anew whether the task is done, and serves only what is not.
+        answered = {a.annotator for a in self.read_task(task_id).annotations if not a.cancelled}
+        done = len(answered) >= annotators
+        self._patch_task(task_id, {"overlap": annotators, "is_labeled": done})
 
     def leave_note(self, task_id: str, note: str | None) -> None:
         # A task's data is replaced as a whole, so what else stands there has to be read first.

@@ -266,6 +266,8 @@ class Journal:
         elif was and isinstance(one, Undoing):
             run.entries[one.number] = replace(was, state=State.UNDOING, why="", at=one.at)
         elif was and isinstance(one, Outcome):
+            if was.state is State.UNDONE:
+                was = replace(was, before=None, after=None)  # that is over: it was never sent again
             after = one.after or was.after
             self._fold_plans(run.run, was, one)
             run.entries[one.number] = replace(was, state=one.state, after=after, why=one.why, at=one.at)

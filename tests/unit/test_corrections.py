@@ -451,6 +451,19 @@ def test_what_was_deleted_and_answered_again_is_not_made_again(desk: Desk) -> No
     assert again in desk.tool.read_task(first.task).annotations
 
 
+def test_what_somebody_deleted_after_it_was_made_again_stays_deleted(desk: Desk) -> None:
+    planned = three_to_correct(desk, "delete")
+    desk.apply(planned)
+    desk.undo(planned.run)
+    for task in desk.tool.project.tasks.values():
+        again = task.annotations[-1]
+        desk.tool.delete_annotation(str(again.id), again.revision)
+    before = held(desk)
+    assert len(desk.apply(planned).conflicts) == 3
+    assert desk.undo(planned.run).written == 0
+    assert held(desk) == before
+
+
 def test_a_task_that_is_given_back_has_a_note_and_stands_in_its_annotators_queue(desk: Desk) -> None:
     planned = three_to_correct(desk, "return")
     desk.tool.leave_note(planned.corrections[0].task, "a note of mine")
