@@ -1,15 +1,15 @@
 """Speed, as ratios to others measured in the same run. Only ratios mean anything: all share this machine.
 
-python -m benchmarks [sync] [quality]
+python -m benchmarks [sync] [quality] [corrections]
 """
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import quality, sync
+from benchmarks import corrections, quality, sync
 
-BENCHMARKS = {"sync": sync.main, "quality": quality.main}
+BENCHMARKS = {"sync": sync.main, "quality": quality.main, "corrections": corrections.main}
 
 
 def main() -> None:

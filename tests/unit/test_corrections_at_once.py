@@ -91,6 +91,14 @@ class AtOnce(RuleBasedStateMachine):
             new = one.model_copy(update={"result": self.region(label)})
             self.keep(self.tool.write_annotation(new, one.revision))
 
+    @rule(task=st.integers(0, TASKS - 1), truth=st.booleans())
+    def somebody_edits_what_is_newest(self, task: int, truth: bool) -> None:
+        """Most often that is what a plan wrote."""
+        if held := self.task(task).annotations:
+            one = max(held, key=lambda a: a.updated_at or START)
+            new = {"result": self.region("cat"), "ground_truth": truth}
+            self.keep(self.tool.write_annotation(one.model_copy(update=new), one.revision))
+
     @rule(task=st.integers(0, TASKS - 1), who=st.sampled_from(PEOPLE[:2]))
     def somebody_answers(self, task: int, who: str) -> None:
         self.keep(self.tool.write_annotation(self.new(self.task(task).id, who), None))
@@ -234,9 +242,10 @@ class AtOnce(RuleBasedStateMachine):
         for made in self.plans:
             for entry in self.journal().entries(made.run).values():
                 if entry.before and entry.correction.action in (Action.REPLACE, Action.DELETE):
-                    ours.add((str(entry.correction.annotation), entry.before.annotations[0].revision))
+                    was = entry.before.annotations[0]
+                    ours.add((was.id, was.updated_at))  # its ground truth may have gone without its time
         for id, said in list(self.people.items()):
-            if (id, said.revision) in ours:
+            if (id, said.updated_at) in ours:
                 held = self.held().get(id)
                 if held is None or held.content != said.content:
                     del self.people[id]
