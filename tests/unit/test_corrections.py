@@ -489,17 +489,20 @@ def test_a_policy_that_the_tool_cannot_do_is_refused_before_anything_is_sent(des
     assert not (desk.folder / "corrections").exists()
 
 
-def test_what_somebody_edited_after_us_is_not_taken_back(desk: Desk) -> None:
-    tasks = contract.add(desk.tool, "a", "b")
-    for task in tasks:
-        desk.answer(task, ("cat", "cat", "dog"))
-    planned = desk.plan()
+@pytest.mark.parametrize("policy", ["add", "replace"])
+def test_what_somebody_edited_after_us_is_not_taken_back(desk: Desk, policy: str) -> None:
+    planned = three_to_correct(desk, policy)
+    before = held(desk)
     desk.apply(planned)
-    ours = desk.tool.read_task(tasks[0].id).annotations[-1]
-    contract.edit(desk.tool, ours, contract.choice("dog"))
-    done = desk.undo(planned.run)
-    assert (done.written, [c.where for c in done.conflicts]) == (1, [f"task {tasks[0].id}"])
-    assert [len(said) for said in desk.said().values()] == [4, 3]
+    task = planned.corrections[0].task
+    ours = desk.tool.read_task(task).annotations[-1]
+    edited = contract.edit(desk.tool, ours, contract.choice("dog", meta={"text": ["mine"]}))
+    for _ in range(2):
+        done = desk.undo(planned.run)
+        assert [c.where for c in done.conflicts] == [f"task {task}"]
+        assert desk.tool.read_task(task).annotations[-1] == edited
+    assert done.already == 2
+    assert [key for key, now in held(desk).items() if now != before[key]] == ["a"]
 
 
 def test_an_unknown_run_is_not_undone(desk: Desk) -> None:

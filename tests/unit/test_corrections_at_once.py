@@ -28,8 +28,15 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 PROJECT = "memory:#1"
 TASKS = 2
 
-WRITES = ("write_annotation", "delete_annotation", "write_predictions", "leave_note", "set_task_overlap")
-BREAKS = (*WRITES, "delete_predictions", "read_task", "read_tasks", "review_queue")
+WRITES = {
+    Action.ADD: "write_annotation",
+    Action.REPLACE: "write_annotation",
+    Action.PREDICT: "write_predictions",
+    Action.DELETE: "delete_annotation",
+    Action.RETURN: "leave_note",
+    Action.ASK: "set_task_overlap",
+}
+BREAKS = sorted({*WRITES.values(), "delete_predictions", "read_task", "read_tasks", "review_queue"})
 
 
 class Crash(BaseException):
@@ -133,8 +140,13 @@ class AtOnce(RuleBasedStateMachine):
         which=st.integers(0, 3),
         tasks=st.sets(st.integers(0, TASKS - 1), min_size=1),
         at_once=st.booleans(),
+        dies=st.booleans(),
+        edited=st.booleans(),
+        undone=st.booleans(),
     )
-    def plan(self, action: str, which: int, tasks: set[int], at_once: bool) -> None:
+    def plan(
+        self, action: str, which: int, tasks: set[int], at_once: bool, dies: bool, edited: bool, undone: bool
+    ) -> None:
         made = []
         for number in sorted(tasks):
             task = self.task(number)
@@ -158,9 +170,17 @@ class AtOnce(RuleBasedStateMachine):
             )
         if made:
             self.plans.insert(0, Plan(project=PROJECT, source={}, corrections=tuple(made)))
+            if at_once and dies:
+                self.may_break(WRITES[action], 1, True, True, self.apply_newest)
             if at_once:
-                apply(self.tool, self.plans[0], PROJECT, self.journal(), self.now)
+                self.apply_newest()
                 self.look()
+                if edited:
+                    self.somebody_edits_what_is_newest(min(tasks), truth=which == 0)
+                    self.what_people_last_said_stands_in_the_tool()
+                if undone:
+                    undo(self.tool, self.plans[0].run, PROJECT, self.journal(), self.now)
+                    self.look()
 
     @precondition(lambda self: self.plans)
     @rule(
@@ -194,6 +214,9 @@ class AtOnce(RuleBasedStateMachine):
                 dies,
                 lambda: undo(self.tool, made.run, PROJECT, self.journal(), self.now),
             )
+
+    def apply_newest(self) -> object:
+        return apply(self.tool, self.plans[0], PROJECT, self.journal(), self.now)
 
     def may_break(self, method: str, call: int, arrives: bool, dies: bool, work) -> None:
         faults = self.tool.faults
