@@ -23,9 +23,6 @@ from connector.sync import Effects, Progress, Pulled, Pushed
 
 LEDGER = "connector-sync.sqlite"
 
-CORRECTIONS = "-corrections"
-"""What the journal's folder has after the store's name."""
-
 
 @dataclass(frozen=True)
 class Line:
@@ -55,8 +52,9 @@ class Line:
     def journal(self, scratch: bool = False) -> Journal:
         """What corrections were sent, kept beside the label store; for a dry run, one that is forgotten."""
         settings = self.config.store
-        place = self.config.place(settings.url).rstrip("/") + CORRECTIONS
-        return Journal(place, self.config.storage_options(settings), scratch)
+        return Journal(
+            journal_of(self.config.place(settings.url)), self.config.storage_options(settings), scratch
+        )
 
     def raw(self) -> Objects:
         """The bucket of raw data."""
@@ -142,6 +140,21 @@ class Line:
     def labels(self, version: Version | None = None) -> Loaded:
         """The labels in the store, as of a version or snapshot; by default the newest."""
         return read_store(self.store(), self.config.roles, version)
+
+
+def journal_of(store: str) -> str:
+    """Where the journal of corrections lies: beside the label store of this URL, and not among its files.
+
+    >>> journal_of("s3://bucket/labels")
+    's3://bucket/labels-corrections'
+    >>> journal_of("s3://bucket")
+    's3://bucket/_corrections'
+    """
+    place = store.rstrip("/")
+    _, found, below = place.partition("://")
+    # Of a store that is a whole bucket: programs that tidy up such a table leave what begins so.
+    whole_bucket = found and "/" not in below
+    return f"{place}/_corrections" if whole_bucket else f"{place}-corrections"
 
 
 def open_line(config: Path | None = None) -> Line:

@@ -486,7 +486,7 @@ class LabelStudio:
             data={k: v for k, v in raw["data"].items() if k not in (KEY_FIELD, VERSION_FIELD, NOTE_FIELD)},
             version=str(raw["data"].get(VERSION_FIELD) or ""),
             overlap=int(raw.get("overlap") or 1),
-            note=raw["data"].get(NOTE_FIELD),
+            note=_note(raw["data"]),
             created_at=raw["created_at"],
             updated_at=raw["updated_at"],
             annotations=tuple(self._annotation(a, id) for a in raw.get("annotations", ())),
@@ -800,6 +800,12 @@ def create_project(server: Server, title: str, config: str, overlap: int = 1) ->
 def _key(task: Mapping[str, Any]) -> str:
     """The item's key; a task that somebody else made is named by what it was made from."""
     return str(task["data"].get(KEY_FIELD) or f"task:{task['id']}")
+
+
+def _note(data: Mapping[str, Any]) -> str | None:
+    """What stands in a task's note; somebody may have used that field for something else."""
+    found = data.get(NOTE_FIELD)
+    return None if found is None else str(found)
 
 
 def _seconds(text: float | str) -> float:
