@@ -1,13 +1,13 @@
 """Speed, as ratios to others measured in the same run. Only ratios mean anything: all share this machine.
 
-python -m benchmarks [sync] [quality] [objects] [million] [webhooks]
+python -m benchmarks [sync] [quality] [objects] [million] [webhooks] [corrections]
 """
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import million, objects, quality, sync, webhooks
+from benchmarks import corrections, million, objects, quality, sync, webhooks
 
 BENCHMARKS = {
     "sync": sync.main,
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "objects": objects.main,
     "million": million.main,
     "webhooks": webhooks.main,
+    "corrections": corrections.main,
 }
 
 

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from connector.adapters.base import LabelingTool
     from connector.adapters.label_studio import LabelStudio
     from connector.adapters.objects import Objects
-    from connector.corrections import apply, plan, undo
+    from connector.corrections.apply import apply
+    from connector.corrections.journal import Journal
+    from connector.corrections.plan import Proposal, plan
+    from connector.corrections.undo import undo
     from connector.errors import ConnectorError
-    from connector.journal import Journal
     from connector.labels import read_file, read_store, with_gold
     from connector.line import Line, open_line
     from connector.model import Annotation, Annotator, Control, Item, Ontology, Role, Task
@@ -41,9 +43,11 @@ _HOMES = {
     "adapters.base": ["LabelingTool"],
     "adapters.label_studio": ["LabelStudio"],
     "adapters.objects": ["Objects"],
-    "corrections": ["apply", "plan", "undo"],
+    "corrections.apply": ["apply"],
+    "corrections.journal": ["Journal"],
+    "corrections.plan": ["Proposal", "plan"],
+    "corrections.undo": ["undo"],
     "errors": ["ConnectorError"],
-    "journal": ["Journal"],
     "labels": ["read_file", "read_store", "with_gold"],
     "line": ["Line", "open_line"],
     "model": ["Annotation", "Annotator", "Control", "Item", "Ontology", "Role", "Task"],
@@ -72,6 +76,7 @@ __all__ = [
     "Line",
     "Objects",
     "Ontology",
+    "Proposal",
     "Region",
     "Role",
     "Store",

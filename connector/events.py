@@ -181,6 +181,8 @@ def _become(life: _Life, row: _Row, config: Config) -> None:
 
 def _answer(life: _Life, row: _Row, config: Config) -> None:
     identity = (row["id"], row["created_at"])
+    if row["plan"] and not row["deleted"]:
+        return  # what a plan of corrections wrote is nobody's answer
     life.answers.pop(identity, None)
     life.truths.discard(identity)
     if row["deleted"] or row["cancelled"]:
@@ -310,7 +312,7 @@ def _golden_scores(
     store: Store, config: Config, ontology: Ontology | None, gold: Loaded | None
 ) -> Iterator[dict[str, Any]]:
     """The golden scores as of now, and the tasks each is made of."""
-    answers, tasks = store.current(ANNOTATION).filter(~pl.col("cancelled")), store.current(TASK)
+    answers, tasks = store.answers().filter("own", ~pl.col("cancelled")), store.current(TASK)
     if gold:
         named = gold.labels.answers["task"].unique().to_list()
         known = tasks.filter(pl.col("task").is_in(named) | pl.col("key").is_in(named))["task"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import polars as pl
 
 from connector.adapters.objects import Objects, placed
 from connector.errors import UsageError
@@ -30,7 +32,7 @@ def export(store: Store, target: Objects, version: Version | None = None, dry_ru
     """Write the tasks and annotations that are current as of a version into one file, replacing it.
 
     `.parquet` has a row for each annotation, with its result as JSON; `.json` is a Label Studio export, and
-    `.jsonl` the same with a task on each line.
+    `.jsonl` the same with a task on each line. An annotation that a plan of corrections wrote names the plan.
 
     Args:
         target: the file, by its own URL.
@@ -71,6 +73,7 @@ def _parquet(store: Store, version: Version, file: Path) -> tuple[int, int]:
         "seconds",
         "cancelled",
         "ground_truth",
+        "plan",
         annotation="id",
         result="content",
     )
@@ -93,11 +96,13 @@ def _json(store: Store, version: Version, file: Path, one_list: bool) -> tuple[i
 
 def _exported(store: Store, version: Version) -> Iterator[tuple[str, int]]:
     """Each task as Label Studio exports it, and how many annotations it has."""
+    written = store.current(ANNOTATION, version).filter(pl.col("plan").is_not_null())
+    plans = {(task, id): plan for task, id, plan in written.select("task", "id", "plan").iter_rows()}
     for task in store.tasks(version):
-        yield json.dumps(_as_export(task), ensure_ascii=False), len(task.annotations)
+        yield json.dumps(_as_export(task, plans), ensure_ascii=False), len(task.annotations)
 
 
-def _as_export(task: Task) -> dict[str, object]:
+def _as_export(task: Task, plans: Mapping[tuple[str, str], str]) -> dict[str, object]:
     return {
         "id": int(task.id) if task.id.isdecimal() else task.id,
         "key": task.key,
@@ -111,6 +116,7 @@ def _as_export(task: Task) -> dict[str, object]:
                 "was_cancelled": one.cancelled,
                 "ground_truth": one.ground_truth,
                 "lead_time": one.seconds,
+                "plan": plans.get((task.id, str(one.id))),
                 "created_at": one.created_at.isoformat() if one.created_at else None,
                 "updated_at": one.updated_at.isoformat() if one.updated_at else None,
             }

@@ -26,7 +26,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from connector.errors import BadRecord, Reject, UsageError
-from connector.model import Control, Ontology, Role, dump_json
+from connector.model import PLAN_MODEL, Control, Ontology, Role, dump_json
 from connector.quality.answers import ABSENT, days, together
 from connector.quality.interval import Ints
 from connector.quality.kinds import CHOICE
@@ -47,7 +47,7 @@ from connector.regions import (
     gather,
     parse_result,
 )
-from connector.store import ANNOTATION, PREDICTION, TASK, Store, Version
+from connector.store import PREDICTION, TASK, Store, Version
 
 GOLD = "gold"
 """The annotator of a gold file that names none."""
@@ -70,6 +70,7 @@ class Loaded:
         source: what was read: the file and its SHA-256, or the store and its version.
         tasks: task, key, data (JSON), overlap; empty for a file.
         unmeasured: the controls whose kind is not measured yet, with that kind.
+        corrected: of each annotation that a plan has changed since, the result that its annotator gave.
     """
 
     labels: Labels
@@ -77,6 +78,7 @@ class Loaded:
     rejects: list[Reject]
     tasks: pl.DataFrame
     unmeasured: Mapping[str, str] = field(default_factory=dict)
+    corrected: Mapping[str, str] = field(default_factory=dict)
 
 
 _TASKS = pl.Schema({"task": pl.String, "key": pl.String, "data": pl.String, "overlap": pl.Int64})
@@ -90,7 +92,9 @@ def read_store(
 ) -> Loaded:
     """The store's current labels. Skipped tasks are no answers; ground truth is gold, whoever gave it.
 
-    A prediction is an answer of its model, in the role of one.
+    A prediction is an answer of its model, in the role of one. What a plan of corrections wrote is nobody's
+    answer: of an annotation that it changed, what the annotator had said is read; one that it made has the
+    role of code. So a consensus that was written back never judges those it came from.
 
     Args:
         roles: of annotators who are no ordinary persons.
@@ -105,19 +109,25 @@ def read_store(
     tasks = store.current(TASK, version, between).select("task", "key", data="content", overlap="overlap")
     data = dict(tasks.select("task", "data").iter_rows())
     tables = _Tables(store.ontology(version))
-    for row in store.current(ANNOTATION, version, between).iter_rows(named=True):
+    corrected = {}
+    for row in store.answers(version, between).iter_rows(named=True):
+        if row["own"] and row["plan"]:
+            corrected[row["id"]] = row["content"]
         if row["cancelled"]:
             continue
         role = Role.GOLD if row["ground_truth"] else roles.get(row["annotator"], Role.PERSON)
+        role = role if row["own"] else Role.CODE
         where = f"annotation {row['id']} of task {row['task']}"
         head = (row["task"], row["id"], row["annotator"], role.value, row["seconds"], row["created_at"])
         tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
     for row in store.current(PREDICTION, version, between).iter_rows(named=True):
-        where, role = f"prediction {row['id']} of task {row['task']}", Role.MODEL
+        where = f"prediction {row['id']} of task {row['task']}"
+        role = Role.CODE if row["annotator"].startswith(PLAN_MODEL) else Role.MODEL
         id = f"prediction/{row['id']}"  # annotations have the same numbers
         head = (row["task"], id, row["annotator"], role.value, None, row["created_at"])
         tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
-    return tables.done({"store": store.url, "version": number}, tasks)
+    loaded = tables.done({"store": store.url, "version": number}, tasks)
+    return replace(loaded, corrected=corrected)
 
 
 def read_answers(

@@ -107,6 +107,10 @@ class Annotation(_Record):
         return f"{at}/{self.content}"
 
 
+PLAN_MODEL = "plan "
+"""How the model's version begins of a prediction that a plan of corrections wrote."""
+
+
 class Prediction(_Record):
     """A model's answer for one task, to be shown to a person. `id` is None before the tool has given one."""
 

@@ -181,6 +181,7 @@ def _together(found: Sequence[Aligned], gold: Loaded | None) -> Aligned:
             [*rejects, *(gold.rejects if gold else [])],
             pl.concat([one.tasks for one in loaded]).sort("task"),
             {name: kind for one in loaded for name, kind in one.unmeasured.items()},
+            {id: result for one in loaded for id, result in one.corrected.items()},
         ),
         # Where nobody at all drew, nobody agreed on drawing nothing.
         table.filter(pl.col("control").is_in(list(controls))).cast(UNITS),

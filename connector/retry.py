@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from tenacity import (
     RetryCallState,
@@ -23,6 +25,8 @@ from tenacity import (
 )
 
 from connector.errors import Conflict, Temporary
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
 WORKERS_SECONDS = 60.0
@@ -84,6 +88,16 @@ def persistent(stop: threading.Event, failed: Callable[[RetryCallState], None]) 
         before_sleep=failed,
         retry_error_callback=lambda _: None,
     )
+
+
+def paced(things: Iterable[T], per_second: float | None) -> Iterator[T]:
+    """The things as they are, at most so many a second; None: as fast as they are taken."""
+    due = time.monotonic()
+    for thing in things:
+        if per_second is not None:
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = max(due, time.monotonic()) + 1 / per_second
+        yield thing
 
 
 def jittered(seconds: float) -> float:

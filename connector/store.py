@@ -36,6 +36,9 @@ ONTOLOGY, CURSOR, SNAPSHOT = "ontology", "cursor", "snapshot"
 THINGS = [TASK, ANNOTATION, PREDICTION]
 """The records of what the tool holds."""
 
+PlanOf = Callable[[str, str, str], str | None]
+"""From a task, an annotation and its revision to the plan that wrote it, if one did."""
+
 Version = int | str
 """The number of a version, or the name of a snapshot."""
 
@@ -67,6 +70,7 @@ _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "content": pl.String,  # a result, the task's data, the ontology, the cursor, …: JSON
     "hash": pl.String,
     "deleted": pl.Boolean,
+    "plan": pl.String,  # that wrote this version of an annotation; null where its annotator did
     "pull": pl.Int64,  # the number of the commit; later rows win
     "pulled_at": _TIME,
 }
@@ -131,12 +135,14 @@ class Store:
         source: which project of which tool the labels come from; it names the cursor.
         options: `endpoint`, `region`, `access_key_id`, … for a bucket.
         say: told who is waited for.
+        plans: asked, when annotations changed, for what tells which plan wrote one of them.
     """
 
     url: str
     source: str = "default"
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
     say: Callable[[str], None] = field(default=lambda _: None, repr=False, compare=False)
+    plans: Callable[[], PlanOf] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.url = absolute_url(self.url)
@@ -201,12 +207,35 @@ class Store:
         Returns:
             Rows in the schema `SCHEMA`, by task, id and time.
         """
-        rows = self.rows(version).filter(pl.col("record") == record)
-        if between:
-            first, last = map(pl.lit, between)
-            rows = rows.filter(pl.col("task").is_between(first, last))
+        rows = self._rows_of(record, version, between)
         held = latest(rows).filter(~pl.col("deleted"))
         return self._table.collect(held.select(columns) if columns else held)
+
+    def _rows_of(self, record: str, version: Version | None, between: tuple[str, str] | None) -> pl.LazyFrame:
+        rows = self.rows(version).filter(pl.col("record") == record)
+        if between is None:
+            return rows
+        first, last = map(pl.lit, between)
+        return rows.filter(pl.col("task").is_between(first, last))
+
+    def answers(self, version: Version | None = None, between: tuple[str, str] | None = None) -> pl.DataFrame:
+        """The current annotations, each as its annotator left it: the last version that no plan wrote.
+
+        Args: as of `current`.
+
+        Returns:
+            Rows in the schema `SCHEMA`, by task, id and time; `plan` is that of the version that the tool
+            holds. In `own`, false for an annotation that only plans wrote.
+        """
+        rows = self._rows_of(ANNOTATION, version, between)
+        held = self._table.collect(latest(rows).filter(~pl.col("deleted")))
+        if held["plan"].is_null().all():
+            return held.with_columns(own=pl.lit(True))
+        left = self._table.collect(latest(rows.filter(pl.col("plan").is_null(), ~pl.col("deleted"))))
+        own = left.drop("plan").join(held.select(*IDENTITY, "plan"), on=IDENTITY, nulls_equal=True)
+        ours = held.join(left, on=IDENTITY, how="anti", nulls_equal=True)
+        both = [own.with_columns(own=pl.lit(True)), ours.with_columns(own=pl.lit(False))]
+        return pl.concat(both, how="diagonal").select(*held.columns, "own").sort(IDENTITY)
 
     def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         """Read what `rows` gave.
@@ -323,7 +352,7 @@ class Store:
         gone = known.join(seen, on=IDENTITY, how="anti", nulls_equal=True)
         rows = pl.concat(
             [
-                pl.concat([fresh, changed]).drop("old"),
+                self._with_plans(pl.concat([fresh, changed]).drop("old")),
                 gone.drop("hash").with_columns(deleted=pl.lit(True)),
                 self._asked_anew(ontology),
             ],
@@ -341,6 +370,18 @@ class Store:
         kept.cursor, kept.ontology = cursor, ontology or kept.ontology
         self._index().put(touched, _indexed(seen))
         return counts[ANNOTATION]
+
+    def _with_plans(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows, and which plan wrote them."""
+        is_answer = rows["record"] == ANNOTATION
+        if self.plans is None or not is_answer.any():
+            return rows
+        plan_of = self.plans()
+        plans = [
+            plan_of(task, id, revision) if one else None
+            for one, task, id, revision in zip(is_answer, *rows["task", "id", "hash"], strict=True)
+        ]
+        return rows.with_columns(plan=pl.Series(plans, dtype=pl.String))
 
     def _asked_anew(self, ontology: Ontology | None) -> pl.DataFrame:
         """The row of an ontology that is not the one we have."""

@@ -501,7 +501,7 @@ def standing(tool: LabelingTool, store: Store) -> dict[str, Any]:
         tasks_in_tool, tasks_in_store, complete (as many people as asked for have answered), answers,
         annotators, skipped, last_pull (None before the first), version.
     """
-    answers = store.current(ANNOTATION)
+    answers = store.answers().filter("own")
     people = answers.filter(~pl.col("cancelled"))
     by_task = people.group_by("task").agg(people=pl.col("annotator").n_unique())
     tasks = store.current(TASK, columns=("task", "overlap")).join(by_task, on="task", how="left")

@@ -264,7 +264,11 @@ class LabelingTool(Protocol):
         ...
 
     def write_annotation(self, annotation: Annotation, expect: str | None) -> Annotation:
-        """Create (`expect` is None) or replace an annotation; returns what the tool stored.
+        """Create (it has no id) or replace an annotation; returns what the tool stored.
+
+        Args:
+            expect: the revision of the annotation to be replaced; of a new one that of its task, or None
+                where anything may stand there.
 
         Raises:
             Conflict: if the tool holds another revision than `expect`.

@@ -25,7 +25,7 @@ import pytest
 
 from connector.adapters.base import Bucket, Known, LabelingTool
 from connector.errors import AuthError, BadRecord, Conflict, ConnectorError, Unsupported, UsageError
-from connector.model import Annotation, Item, Prediction, Task
+from connector.model import Annotation, Item, Prediction, Task, dump_json
 
 NO_SUCH_IDS = ("999999999", "no-such-id")
 
@@ -412,6 +412,34 @@ class LabelingToolContract:
         with pytest.raises(Conflict):
             self.edit(tool, mine, self.box("head", 1))
         assert tool.read_annotation(str(mine.id)) == theirs
+
+    def test_a_new_annotation_is_refused_where_the_task_was_answered_meanwhile(
+        self, tool: LabelingTool, people: Sequence[str]
+    ) -> None:
+        [task] = self.add(tool, "a")
+        seen = tool.read_task(task.id)
+        new = Annotation(task_id=task.id, annotator=people[0], result=json.dumps([self.choice("cat")]))
+        first = tool.write_annotation(new, seen.revision)
+        with pytest.raises(Conflict):
+            tool.write_annotation(new.model_copy(update={"annotator": people[1]}), seen.revision)
+        assert tool.read_task(task.id).annotations == (first,)
+        tool.write_annotation(new, tool.read_task(task.id).revision)
+
+    def test_what_arrived_before_a_crash_is_known_by_its_content(
+        self, tool: LabelingTool, open_tool: Callable[[], LabelingTool], people: Sequence[str]
+    ) -> None:
+        [task] = self.add(tool, "a")
+        said = dump_json([self.choice("cat"), self.box("head", 1.5)])
+        new = Annotation(task_id=task.id, annotator=people[0], result=said, ground_truth=True)
+        tool.write_annotation(new, tool.read_task(task.id).revision)
+        [found] = open_tool().read_task(task.id).annotations
+        assert (found.content, found.result) == (new.content, said)
+        tool.delete_annotation(str(found.id), found.revision)
+        assert open_tool().read_task(task.id).annotations == ()
+        if tool.capabilities.predictions:
+            tool.write_predictions([Prediction(task_id=task.id, result=said, model_version="plan x")])
+            [guess] = open_tool().read_task(task.id).predictions
+            assert (guess.model_version, guess.result) == ("plan x", said)
 
     def test_a_stale_delete_is_refused_and_the_others_edit_stays(
         self, tool: LabelingTool, people: Sequence[str]

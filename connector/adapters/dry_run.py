@@ -18,12 +18,11 @@ _READS = {
         "parse_ontology",
         "known_keys",
         "tasks_of",
-        "read_tasks",
         "count_predictions",
         "tasks_with_predictions",
         "data_for",
     ),
-    *("changed_tasks", "task_ids", "count_tasks", "annotators", "read_annotation", "read_task"),
+    *("changed_tasks", "task_ids", "count_tasks", "annotators"),
     *("webhooks", "parse_event"),
 }
 
@@ -31,7 +30,8 @@ _READS = {
 class DryRun:
     """Reads from a tool, writes nothing, and answers what a write would have answered.
 
-    It fails closed: what it does not know is refused, so a new way of writing cannot slip through.
+    Single tasks are read as they would be after what was written. It fails closed: what it does not know is
+    refused, so a new way of writing cannot slip through.
 
     Args:
         tool: the real one.
@@ -39,6 +39,8 @@ class DryRun:
 
     def __init__(self, tool: LabelingTool) -> None:
         self._tool = tool
+        self._changed: dict[str, Task] = {}
+        self._made = 0
 
     def __getattr__(self, name: str) -> Any:
         if name not in _READS:
@@ -52,10 +54,24 @@ class DryRun:
         """Nothing is set."""
 
     def set_task_overlap(self, task_id: str, annotators: int) -> None:
-        """Nothing is set."""
+        self._change(self.read_task(task_id), overlap=annotators)
 
     def leave_note(self, task_id: str, note: str | None) -> None:
-        """Nothing is left."""
+        self._change(self.read_task(task_id), note=note)
+
+    def read_task(self, id: str) -> Task:
+        return self._changed[id] if id in self._changed else self._tool.read_task(id)
+
+    def read_tasks(self, ids: Sequence[str]) -> Iterator[Task]:
+        for task in self._tool.read_tasks(ids):
+            yield self._changed.get(task.id, task)
+
+    def read_annotation(self, id: str) -> Annotation:
+        found = [a for task in self._changed.values() for a in task.annotations if a.id == id]
+        return found[0] if found else self._tool.read_annotation(id)
+
+    def _change(self, task: Task, **new: object) -> None:
+        self._changed[task.id] = task.model_copy(update=new)
 
     def add_items(self, items: Iterable[Item], known: Known | None = None) -> Iterator[Task]:
         keys = known.keys if known else self._tool.known_keys()
@@ -69,23 +85,45 @@ class DryRun:
         """Nothing is deleted."""
 
     def write_annotation(self, annotation: Annotation, expect: str | None) -> Annotation:
+        task = self.read_task(annotation.task_id)
         if annotation.id is None or expect is None:
-            return annotation.model_copy(update={"id": "new"})
-        self._expect(annotation.id, expect)
+            if expect is not None and task.revision != expect:
+                raise Conflict(f"task {task.id} was answered since it was pulled", "run `connector pull`")
+            self._made += 1
+            annotation = annotation.model_copy(update={"id": f"new-{self._made}"})
+        else:
+            self._expect(annotation.id, expect)
+        others = [a for a in task.annotations if a.id != annotation.id]
+        if annotation.ground_truth and self._tool.capabilities.one_ground_truth:
+            others = [a.model_copy(update={"ground_truth": False}) for a in others]
+        self._change(task, annotations=(*others, annotation))
         return annotation
 
     def delete_annotation(self, id: str, expect: str) -> None:
-        self._expect(id, expect)
+        held = self._expect(id, expect)
+        task = self.read_task(held.task_id)
+        self._change(task, annotations=tuple(a for a in task.annotations if a.id != id))
 
-    def _expect(self, id: str, revision: str) -> None:
-        if self._tool.read_annotation(id).revision != revision:
+    def _expect(self, id: str, revision: str) -> Annotation:
+        held = self.read_annotation(id)
+        if held.revision != revision:
             raise Conflict(f"annotation {id} was changed since it was pulled", "run `connector pull`")
+        return held
 
     def write_predictions(self, predictions: Iterable[Prediction]) -> int:
-        return sum(1 for _ in predictions)
+        written = list(predictions)
+        for one in written:
+            task = self.read_task(one.task_id)
+            others = [p for p in task.predictions if p.model_version != one.model_version]
+            self._change(task, predictions=(*others, one.model_copy(update={"id": "new"})))
+        return len(written)
 
     def delete_predictions(self, predictions: Iterable[Prediction]) -> int:
-        return sum(1 for _ in predictions)
+        gone = list(predictions)
+        for one in gone:
+            task = self.read_task(one.task_id)
+            self._change(task, predictions=tuple(p for p in task.predictions if p.id != one.id))
+        return len(gone)
 
     def review_queue(self, name: str, task_ids: Sequence[str]) -> str:
         return f"(a queue {name!r} of {len(task_ids)} tasks)"

@@ -231,7 +231,10 @@ class LabelStudio:
             client.projects.update(id=self.project, maximum_annotations=annotators)
 
     def set_task_overlap(self, task_id: str, annotators: int) -> None:
-        self._patch_task(task_id, {"overlap": annotators})
+        # The server does not ask itself anew whether the task is done, and serves only what is not.
+        answered = {a.annotator for a in self.read_task(task_id).annotations if not a.cancelled}
+        done = len(answered) >= annotators
+        self._patch_task(task_id, {"overlap": annotators, "is_labeled": done})
 
     def leave_note(self, task_id: str, note: str | None) -> None:
         # A task's data is replaced as a whole, so what else stands there has to be read first.
@@ -495,7 +498,7 @@ class LabelStudio:
             data={k: v for k, v in raw["data"].items() if k not in (KEY_FIELD, VERSION_FIELD, NOTE_FIELD)},
             version=str(raw["data"].get(VERSION_FIELD) or ""),
             overlap=int(raw.get("overlap") or 1),
-            note=raw["data"].get(NOTE_FIELD),
+            note=_note(raw["data"]),
             created_at=raw["created_at"],
             updated_at=raw["updated_at"],
             annotations=tuple(self._annotation(a, id) for a in raw.get("annotations", ())),
@@ -553,8 +556,8 @@ class LabelStudio:
         # As the server's answers are written here, so that what comes back can be compared.
         result = dump_json(json.loads(annotation.result))
         annotation = annotation.model_copy(update={"result": result})
-        if expect is None or annotation.id is None:
-            return self._create(annotation)
+        if annotation.id is None or expect is None:
+            return self._create(annotation, expect)
         self._expect(annotation.id, expect)
         with self._annotation_is_there(annotation.id), self._server.sdk() as client:
             client.annotations.update(
@@ -570,8 +573,11 @@ class LabelStudio:
             )
         return stored
 
-    def _create(self, annotation: Annotation) -> Annotation:
-        before = {a.id for a in self.read_task(annotation.task_id).annotations}
+    def _create(self, annotation: Annotation, expect: str | None) -> Annotation:
+        task = self.read_task(annotation.task_id)
+        if expect is not None and task.revision != expect:
+            raise Conflict(f"task {task.id} was answered since it was pulled", PULL)
+        before = {a.id for a in task.annotations}
         body: dict[str, Any] = {
             "result": json.loads(annotation.result),
             "was_cancelled": annotation.cancelled,
@@ -808,6 +814,12 @@ def create_project(server: Server, title: str, config: str, overlap: int = 1) ->
 def _key(task: Mapping[str, Any]) -> str:
     """The item's key; a task that somebody else made is named by what it was made from."""
     return str(task["data"].get(KEY_FIELD) or f"task:{task['id']}")
+
+
+def _note(data: Mapping[str, Any]) -> str | None:
+    """What stands in a task's note; somebody may have used that field for something else."""
+    found = data.get(NOTE_FIELD)
+    return None if found is None else str(found)
 
 
 def _seconds(text: float | str) -> float:

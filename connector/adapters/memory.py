@@ -19,7 +19,6 @@ from connector.adapters.signatures import SECRET_HEADER, require_secret
 from connector.errors import (
     BadRecord,
     Conflict,
-    ConnectorError,
     Temporary,
     Unsupported,
     UsageError,
@@ -47,16 +46,16 @@ class Faults:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.refused_keys: set[str] = set()
-        self._before: dict[tuple[str, int], ConnectorError] = {}
-        self._after: dict[tuple[str, int], ConnectorError] = {}
+        self._before: dict[tuple[str, int], BaseException] = {}
+        self._after: dict[tuple[str, int], BaseException] = {}
 
-    def fail(self, method: str, call: int, error: ConnectorError | None = None) -> None:
+    def fail(self, method: str, call: int, error: BaseException | None = None) -> None:
         """The n-th call of a method raises, and nothing is done."""
         self._before[method, call] = error or Temporary(f"injected: {method} fails")
 
-    def lose_answer(self, method: str, call: int) -> None:
+    def lose_answer(self, method: str, call: int, error: BaseException | None = None) -> None:
         """The n-th call of a method does its work, and its answer never comes."""
-        self._after[method, call] = Temporary(f"injected: the answer of {method} is lost")
+        self._after[method, call] = error or Temporary(f"injected: the answer of {method} is lost")
 
     def refuse(self, key: str) -> None:
         """The item of this key is never taken."""
@@ -320,7 +319,11 @@ class MemoryTool:
     def write_annotation(self, annotation: Annotation, expect: str | None) -> Annotation:
         with self.faults.around("write_annotation"):
             now = self.project.clock()
-            if expect is None or annotation.id is None:
+            if annotation.id is None or expect is None:
+                if expect is not None and self._task(annotation.task_id).revision != expect:
+                    raise Conflict(
+                        f"task {annotation.task_id} was answered meanwhile", "run `connector pull`"
+                    )
                 id, created = self.project.new_id("annotation", self._annotations()), now
             else:
                 held = self._annotation(annotation.id, expect)

@@ -1,24 +1,31 @@
-"""correct plan, apply, undo, log."""
+"""correct plan, apply, undo, log, verify."""
 
 from __future__ import annotations
 
-from contextlib import closing
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from connector.commands.inputs import engine_option, load, merge, truth_option
+from connector.commands.inputs import engine_option, gold_option, load, merge, truth_option
 from connector.commands.session import Group, Session, pass_session
-from connector.errors import UsageError
+from connector.errors import Conflict, Reject, UsageError
 
 if TYPE_CHECKING:
-    from connector.corrections import Applied
-    from connector.journal import Journal
+    from collections.abc import Mapping
 
-JOURNAL = "corrections.db"
+    from connector.corrections.apply import Applied
+    from connector.corrections.plan import Plan, Proposed
+    from connector.model import Ontology
+    from connector.parts import Aligned
+
 SHOWN = 12
+
+_FILE = click.Path(path_type=Path)
+
+_ACTIONS = ["add", "replace", "predict", "delete", "return", "ask"]
 
 
 @click.group(cls=Group)
@@ -27,15 +34,29 @@ def correct() -> None:
 
 
 @correct.command("plan")
+@click.option("--out", type=_FILE, default=Path("plan.jsonl"), show_default=True, help="The plan.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("plan.jsonl"), show_default=True, help="The plan."
+    "--from",
+    "decides",
+    default="consensus",
+    show_default=True,
+    metavar="SOURCE",
+    help="What decides: consensus (and reviewers, where one answered), review, gold, ontology, a .csv, "
+    ".jsonl or .parquet file, or a Python function as module:function.",
 )
 @click.option(
     "--policy",
-    type=click.Choice(["add", "replace"]),
-    default="add",
-    show_default=True,
-    help="Add the right answer, marked ground truth; or replace the wrong ones.",
+    type=click.Choice(_ACTIONS),
+    help="Add the right answer, marked ground truth (the default); replace the wrong ones (the default "
+    "for ontology); show it as a prediction; delete the wrong ones; return the task to its annotator with a "
+    "note; ask one more annotator where nothing is decided.",
+)
+@gold_option
+@click.option("--verdicts", type=_FILE, help="With --from review: what `review collect` wrote.")
+@click.option(
+    "--mapping",
+    type=_FILE,
+    help='With --from ontology: JSON, {"control": {"old label": "new label, or null to take it away"}}.',
 )
 @click.option(
     "--min-confidence",
@@ -45,59 +66,151 @@ def correct() -> None:
     show_default=True,
     help="The least confidence of a consensus that is written back.",
 )
+@click.option("--max-changes", type=click.IntRange(0), help="At most so many corrections, the surest.")
+@click.option("--annotator", "annotators", multiple=True, help="Only this annotator's annotations.")
+@click.option("--per-annotator", type=click.IntRange(0), help="At most so many of each annotator's.")
 @truth_option
 @engine_option
 @pass_session
-def plan_command(session: Session, out: Path, policy: str, confident: float, truth: str) -> int | None:
-    """Plan what to correct: where people differ from a reviewer, or else from the consensus.
+def plan_command(
+    session: Session,
+    out: Path,
+    decides: str,
+    policy: str | None,
+    gold_file: Path | None,
+    verdicts: Path | None,
+    mapping: Path | None,
+    confident: float,
+    max_changes: int | None,
+    annotators: tuple[str, ...],
+    per_annotator: int | None,
+    truth: str,
+) -> int | None:
+    """Plan what to correct.
 
     Nothing is written to the tool. The plan can be read and edited, a line a correction.
 
     \b
     Example:
         connector correct plan --out plan.jsonl
+        connector correct plan --from gold --gold gold.csv --policy return --annotator ann@example.com
     """
-    from connector.corrections import plan
+    from connector.corrections.plan import Action, Limits, plan
 
-    store, labels = session.line.store(), load(session, None)
-    loaded, units = labels.loaded, labels.units
-    merged = merge(session, units, truth)
-    version = int(loaded.source["version"])
-    made = plan(
-        session.line.project, loaded, units, merged.units, list(store.tasks(version)), policy, confident
-    )
-    made.plan.save(out)
-    session.table(
-        f"Plan {made.plan.run}",
-        ("task", "control", "now", "then", "why", "confidence"),
-        [
-            (c.task, change.control, change.now, change.then, c.why, c.confidence)
-            for c in made.plan.corrections
-            for change in c.changes
-        ][:SHOWN],
-    )
-    n = len(made.plan.corrections)
-    session.say(
-        f"{n} corrections in {out}, of which the first changes are shown; "
-        f"{len(made.undecided)} tasks are undecided and belong in review"
-    )
+    action = Action(policy or ("replace" if decides == "ontology" else "add"))
+    labels = load(session, None, gold_file)
+    loaded = labels.loaded
+    proposed = _proposed(session, labels, decides, action, confident, truth, verdicts, mapping)
+    limits = Limits(confident, max_changes, frozenset(annotators), per_annotator)
+    source = {**loaded.source, "from": decides}
+    made = plan(session.line.project, source, proposed, action, limits)
+    made.save(out)
+    _show(session, made)
+    undecided = [one.task.id for one in proposed.undecided]
+    open_ones = "" if action is Action.ASK else f"; {len(undecided)} tasks are undecided and belong in review"
+    session.say(f"{len(made.corrections)} corrections in {out}, of which the first are shown{open_ones}")
     session.answer(
         {
-            "run": made.plan.run,
-            "corrections": n,
-            "undecided": [reject.where.removeprefix("task ") for reject in made.undecided],
-            "policy": policy,
-            "source": session.source(**loaded.source),
+            "run": made.run,
+            "corrections": len(made.corrections),
+            "undecided": undecided,
+            "policy": action.value,
+            "source": session.source(**source),
         }
     )
-    return session.rejected(loaded.rejects)
+    return session.rejected([*loaded.rejects, *proposed.rejects])
+
+
+def _proposed(
+    session: Session,
+    labels: Aligned,
+    decides: str,
+    action: str,
+    confident: float,
+    truth: str,
+    verdicts: Path | None,
+    mapping: Path | None,
+) -> Proposed:
+    """What the source of --from says."""
+    from connector.corrections import sources
+    from connector.corrections.plan import OWN
+    from connector.model import Role
+    from connector.review import read_verdicts
+
+    loaded, units = labels.loaded, labels.units
+    store, version = session.line.store(), int(loaded.source["version"])
+    tasks, own = store.tasks(version), action in OWN
+    if verdicts and decides != "review":
+        raise UsageError("--verdicts are a review's", "say --from review")
+    if decides == "ontology":
+        if action not in OWN:
+            raise UsageError(
+                f"an ontology's change cannot {action}", "use --policy replace, delete or return"
+            )
+        return sources.from_ontology(tasks, _mapping(mapping), _ontology(session, version))
+    if decides == "review" and verdicts:
+        return sources.from_verdicts(read_verdicts(verdicts), tasks)
+    if decides in ("review", "gold"):
+        role = Role.REVIEWER if decides == "review" else Role.GOLD
+        return sources.from_role(loaded, units, role, tasks, own)
+    if decides == "consensus":
+        merged = merge(session, units, truth).units
+        return sources.from_consensus(loaded, units, merged, tasks, own, confident)
+    if Path(decides).suffix in (".csv", ".jsonl", ".parquet"):
+        return sources.from_file(Path(decides), tasks, own, _ontology(session, version))
+    if ":" in decides:
+        sys.path.insert(0, str(session.config.folder))  # where a team keeps its own code
+        return sources.from_function(decides, tasks, _ontology(session, version))
+    raise UsageError(
+        f"--from {decides} is no source", "use consensus, review, gold, ontology, a file, or module:function"
+    )
+
+
+def _ontology(session: Session, version: int) -> Ontology:
+    found = session.line.store().ontology(version)
+    if found is None:
+        raise UsageError("the label store knows no ontology yet", "run `connector pull`")
+    return found
+
+
+def _mapping(path: Path | None) -> Mapping[str, Mapping[str, str | None]]:
+    from pydantic import TypeAdapter, ValidationError
+
+    if path is None or not path.is_file():
+        raise UsageError("say how labels change", "give --mapping FILE.json")
+    try:
+        return TypeAdapter(dict[str, dict[str, str | None]]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UsageError(
+            f"{path} is no mapping: {error.errors()[0]['msg']}", 'write {"control": {"old": "new"}}'
+        ) from error
+
+
+def _show(session: Session, made: Plan) -> None:
+    from connector.corrections.history import in_short
+
+    rows = []
+    for c in made.corrections:
+        whose = f"{c.annotation} ({c.annotator})" if c.annotation else None
+        whole = [(None, in_short(c.now), in_short(c.then))]
+        changes = [(one.control, one.now, one.then) for one in c.changes]
+        rows += [(c.task, c.action, whose, *told, c.why, c.confidence) for told in changes or whole]
+    columns = ("task", "action", "annotation", "control", "now", "then", "why", "confidence")
+    session.table(f"Plan {made.run}", columns, rows[:SHOWN])
+
+
+_rate = click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many a second.")
 
 
 @correct.command("apply")
-@click.argument("plan", type=click.Path(path_type=Path))
+@click.argument("plan", type=_FILE)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@_rate
+@click.option("--max-conflicts", type=click.IntRange(0), help="Stop after more than so many conflicts.")
 @pass_session
-def apply_command(session: Session, plan: Path, dry_run: bool) -> int | None:
+def apply_command(
+    session: Session, plan: Path, dry_run: bool, rate: float | None, max_conflicts: int | None
+) -> int | None:
     """Write a plan's corrections to the tool.
 
     Each is compared with what the tool holds now and noted in the journal before it is sent. Where somebody
@@ -106,80 +219,118 @@ def apply_command(session: Session, plan: Path, dry_run: bool) -> int | None:
     \b
     Example:
         connector correct apply plan.jsonl --dry-run
-        connector correct apply plan.jsonl
+        connector correct apply plan.jsonl --max-conflicts 20
     """
-    from connector.corrections import Plan, apply
+    from connector.corrections.apply import apply
+    from connector.corrections.plan import Plan
 
-    given = Plan.load(plan)
-    with (
-        closing(_journal(session, dry_run)) as journal,
-        session.progress("apply", len(given.corrections)) as progress,
-    ):
-        done = apply(session.line.tool(dry_run), given, session.line.project, journal, _now, progress)
+    given, line = Plan.load(plan), session.line
+    with session.progress("apply", len(given.corrections)) as progress:
+        tool, journal = line.tool(dry_run), line.journal(dry_run)
+        done = apply(tool, given, line.project, journal, _now, progress, rate, max_conflicts)
     return _tell(session, done, "written", dry_run, str(plan))
 
 
 @correct.command()
 @click.argument("run")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@_rate
 @pass_session
-def undo(session: Session, run: str, dry_run: bool) -> int | None:
+def undo(session: Session, run: str, dry_run: bool, rate: float | None) -> int | None:
     """Take back a run of corrections, each only where it is still as it was left.
+
+    An annotation that was deleted is made again, with a new id.
 
     \b
     Example:
         connector correct log
         connector correct undo 1f2e3d4c5b
     """
-    from connector.corrections import undo as take_back
+    from connector.corrections.undo import undo as take_back
 
-    with closing(_journal(session, dry_run)) as journal, session.progress("undo") as progress:
-        done = take_back(session.line.tool(dry_run), run, session.line.project, journal, _now, progress)
+    line = session.line
+    with session.progress("undo") as progress:
+        done = take_back(line.tool(dry_run), run, line.project, line.journal(dry_run), _now, progress, rate)
     return _tell(session, done, "taken back", dry_run, None)
 
 
 @correct.command()
+@click.option("--task", help="Show what people and plans did to this task: its id, or its item's key.")
 @pass_session
-def log(session: Session) -> None:
-    """Show the runs of corrections, and what became of them.
+def log(session: Session, task: str | None) -> None:
+    """Show the runs of corrections, and what became of them; or the history of one task.
 
     \b
     Example:
         connector correct log
+        connector correct log --task 17
     """
-    with closing(_journal(session, scratch=True)) as journal:
-        runs = journal.runs()
+    if task is not None:
+        _show_history(session, task)
+        return
+    runs = session.line.journal().runs()
     session.table(
         "Runs of corrections",
-        ("run", "project", "begun", "corrections"),
-        [
-            (
-                run,
-                project,
-                f"{at:%Y-%m-%d %H:%M} UTC",
-                ", ".join(f"{n} {state}" for state, n in states.items()),
-            )
-            for run, project, at, states in runs
-        ],
+        ("run", "project", "by", "begun", "corrections"),
+        [(r.run, r.project, r.by, r.at, ", ".join(f"{n} {s}" for s, n in r.states.items())) for r in runs],
     )
     session.answer(
         {
             "runs": [
-                {"run": run, "project": project, "at": at, "corrections": states}
-                for run, project, at, states in runs
+                {"run": r.run, "project": r.project, "by": r.by, "at": r.at, "corrections": r.states}
+                for r in runs
             ],
-            "source": session.source(journal=str(session.config.folder / JOURNAL)),
+            "source": session.source(journal=session.line.journal().url),
         }
     )
 
 
-def _journal(session: Session, scratch: bool) -> Journal:
-    from connector.journal import Journal
+def _show_history(session: Session, task: str) -> None:
+    import polars as pl
 
-    path = session.config.folder / JOURNAL
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}", "mend --config")
-    return Journal(path, scratch)
+    from connector.corrections.history import history
+    from connector.store import TASK
+
+    store, journal = session.line.store(), session.line.journal()
+    known = store.current(TASK).filter((pl.col("task") == task) | (pl.col("key") == task))
+    events = history(store, journal, known["task"][0] if len(known) else task)
+    if not events:
+        raise UsageError(f"nothing is known of a task {task}", "name a task's id, or its item's key")
+    columns = ("at", "who", "what", "annotation", "before", "after", "why", "plan")
+    rows = [tuple(getattr(one, name) for name in columns) for one in events]
+    session.table(f"Task {task}", columns, rows)
+    told = [dict(zip(columns, row, strict=True)) for row in rows]
+    session.answer(
+        {"task": task, "events": told, "source": session.source(store=store.url, journal=journal.url)}
+    )
+
+
+@correct.command()
+@click.option("--head", help="What an earlier run of this command told: nothing up to there was cut off.")
+@pass_session
+def verify(session: Session, head: str | None) -> None:
+    """Prove that nobody has changed the journal of corrections.
+
+    Each line of it bears the hash of the line before. Who keeps the last hash elsewhere can prove later,
+    with --head, that its end was not cut off either.
+
+    \b
+    Example:
+        connector correct verify
+    """
+    journal = session.line.journal()
+    found = journal.chain(head)
+    session.say(
+        f"{found.lines} lines in {found.segments} segments, unchanged; the last has the hash {found.head}"
+    )
+    session.answer(
+        {
+            "lines": found.lines,
+            "segments": found.segments,
+            "head": found.head,
+            "source": session.source(journal=journal.url),
+        }
+    )
 
 
 def _now() -> datetime:
@@ -190,21 +341,33 @@ def _tell(session: Session, done: Applied, verb: str, dry_run: bool, plan: str |
     would = "would be " if dry_run else ""
     session.say(
         f"run {done.run}: {done.written} {would}{verb}, {done.already} were already, "
-        f"{len(done.conflicts)} left out because somebody edited meanwhile"
+        f"{len(done.conflicts)} left out because somebody edited meanwhile, {len(done.failed)} failed"
     )
-    for reject in done.conflicts:
+    for reject in (*done.conflicts, *done.notes):
         session.note(f"  {reject.where}: {reject.why}")
     session.answer(
         {
             "run": done.run,
             verb.replace(" ", "_"): done.written,
             "already": done.already,
-            "conflicts": [{"task": r.where.removeprefix("task "), "why": r.why} for r in done.conflicts],
+            "conflicts": _rows(done.conflicts),
+            "failed": _rows(done.failed),
+            "notes": _rows(done.notes),
+            "stopped": done.stopped and done.stopped.what,
             "dry_run": dry_run,
             "source": session.source(plan=plan, tool=session.line.project),
         }
     )
-    if not done.conflicts:
-        return None
-    session.note("next: run `connector pull`, then plan again")
-    return 7
+    failed = session.rejected(done.failed)
+    if done.stopped:
+        session.note(f"it stopped: {done.stopped}")
+    if done.stopped and not isinstance(done.stopped, Conflict):
+        return done.stopped.exit_code
+    if done.conflicts:
+        session.note("next: run `connector pull`, then plan again")
+        return Conflict.exit_code
+    return failed
+
+
+def _rows(rejects: list[Reject]) -> list[dict[str, Any]]:
+    return [{"task": r.where.removeprefix("task "), "why": r.why} for r in rejects]

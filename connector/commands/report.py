@@ -64,7 +64,7 @@ def report(
     Example:
         connector report --gold gold.json --sample sample.csv --verdicts verdicts.csv --out report.html
     """
-    from connector.corrections import Plan
+    from connector.corrections.plan import Plan
     from connector.files import write_atomic
     from connector.report import render
     from connector.report.content import content

@@ -16,6 +16,7 @@ from connector.report import draw
 from connector.report.data import (
     AgreementMatrix,
     AnnotatorRow,
+    BeforeAfter,
     Box,
     Card,
     Choice,
@@ -29,6 +30,7 @@ from connector.report.data import (
 __all__ = [
     "AgreementMatrix",
     "AnnotatorRow",
+    "BeforeAfter",
     "Box",
     "Card",
     "Choice",

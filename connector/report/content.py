@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -10,7 +11,8 @@ from datetime import datetime
 import polars as pl
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from connector.corrections import Correction
+from connector.corrections.plan import Correction
+from connector.errors import BadRecord
 from connector.quality.agreement import pairs
 from connector.quality.annotators import METHOD, annotators
 from connector.quality.answers import ABSENT
@@ -20,9 +22,12 @@ from connector.quality.interval import Estimate, unknown
 from connector.quality.kinds import BOX
 from connector.quality.table import Labels
 from connector.quality.units import UNIT, keep_roles
+from connector.regions import Box as RectangleRegion
+from connector.regions import parse_result
 from connector.report.data import (
     AgreementMatrix,
     AnnotatorRow,
+    BeforeAfter,
     Box,
     Card,
     Choice,
@@ -110,6 +115,7 @@ def content(
             for c in corrections
             for change in c.changes
         ],
+        changes=_before_after(corrections, labels, names, pictures, cards),
     )
 
 
@@ -335,6 +341,49 @@ def _card(
         boxes=[Box(*row) for row in drawn.select(shape).iter_rows()],
         consensus=[Box(*row) for row in agreed.select(shape).iter_rows()],
     )
+
+
+def _before_after(
+    corrections: Sequence[Correction], labels: Labels, names: dict[str, str], pictures: Pictures, count: int
+) -> list[BeforeAfter]:
+    """The first corrections of drawn boxes whose tasks have pictures."""
+    found: list[BeforeAfter] = []
+    for one in corrections:
+        if len(found) == count:
+            break
+        after = _boxes_of(one.then)
+        before = _boxes_of(one.now) if one.annotation else _boxes_of_people(labels, one.task)
+        image = shrunk(pictures(one.task)) if before or after else None
+        if image is not None:
+            found.append(BeforeAfter(names.get(one.task, one.task), one.why, image, before, after))
+    return found
+
+
+def _boxes_of(result: str | None) -> list[Box]:
+    """The boxes of a result; none of one that cannot be read."""
+    try:
+        regions = parse_result(json.loads(result or "[]"))
+    except BadRecord:
+        return []
+    drawn = [region for region in regions if isinstance(region, RectangleRegion)]
+    return [_box("", ", ".join(map(str, one.labels)), one.geometry()) for one in drawn]
+
+
+def _box(annotator: str, label: str, shape: Sequence[float]) -> Box:
+    x, y, width, height, *_ = shape
+    return Box(annotator, label, x, y, width, height)
+
+
+def _boxes_of_people(labels: Labels, task: str) -> list[Box]:
+    controls = [control for control, kind in labels.controls.items() if kind == BOX]
+    people = labels.answers.filter(pl.col("task") == task, pl.col("role") == "person")
+    drawn = labels.regions.filter(pl.col("control").is_in(controls)).join(
+        people, on="annotation", how="inner"
+    )
+    return [
+        _box(str(row["annotator"]), row["label"], row["shape"])
+        for row in drawn.sort("annotation", "region").iter_rows(named=True)
+    ]
 
 
 def _dispute(whole: pl.DataFrame, numbers: pl.DataFrame, objects: pl.DataFrame) -> str:

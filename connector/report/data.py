@@ -158,6 +158,24 @@ class CorrectionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class BeforeAfter:
+    """A correction on its picture.
+
+    Attributes:
+        task: the item's key, or the task's id.
+        image: PNG, JPEG, GIF or WebP.
+        before: the boxes that stand there; of everybody, where nobody's own is changed.
+        after: those that shall stand there; their `annotator` is not shown.
+    """
+
+    task: str
+    why: str
+    image: bytes
+    before: Sequence[Box]
+    after: Sequence[Box]
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Tasks labeled over time: those with at least one answer.
 
@@ -193,3 +211,4 @@ class ReportData:
     confusion: Sequence[ConfusionMatrix] = ()
     cards: Sequence[Card] = ()
     corrections: Sequence[CorrectionRow] = ()
+    changes: Sequence[BeforeAfter] = ()

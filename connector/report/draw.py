@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from connector.errors import BadRecord
 from connector.quality.answers import ABSENT
 from connector.quality.interval import Estimate
-from connector.report.data import Box, Card, Choice, ConfusionMatrix, Progress
+from connector.report.data import BeforeAfter, Box, Card, Choice, ConfusionMatrix, Progress
 
 COLOURS = 7
 """The palette of annotators: Okabe and Ito (2008), who chose it for colour-blind readers, without black."""
@@ -176,7 +176,7 @@ def recall(matrix: ConfusionMatrix) -> list[list[float | None]]:
     ]
 
 
-def picture(card: Card) -> tuple[str, int, int] | None:
+def picture(card: Card | BeforeAfter) -> tuple[str, int, int] | None:
     """The picture of a card as a data URI, with its width and height in pixels.
 
     Raises:

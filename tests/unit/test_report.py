@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import math
 import os
 import re
@@ -26,7 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from connector import commands
 from connector import report as page
-from connector.corrections import Correction
+from connector.corrections.plan import Correction
 from connector.errors import BadRecord
 from connector.quality.consensus import consensus
 from connector.quality.golden import golden
@@ -452,10 +453,35 @@ def test_progress_counts_each_task_at_its_first_answer() -> None:
 def test_a_correction_counts_what_people_said() -> None:
     told = [("ABSENT, car, car", "car 2, not drawn 1"), ("ABSENT", "not drawn"), ("one, label", "one, label")]
     changes = [{"control": "b", "unit": "1", "now": now, "then": "car"} for now, _ in told]
-    plan = {"task": "t1", "key": "", "action": "add", "expect": "", "result": "", "why": "w"}
+    plan = {"task": "t1", "key": "", "action": "add", "expect": "", "then": "[]", "why": "w"}
     one = Correction.model_validate({**plan, "changes": changes, "confidence": 0.9})
     found = report_of(labels(TOLD), tasks("t1"), plan=[one]).corrections
     assert found == [page.CorrectionRow("t1.png", "b", now, "car", "w", 0.9) for _, now in told]
+
+
+def test_a_correction_is_shown_before_and_after_on_its_picture() -> None:
+    png = encoded(Image.new("RGB", (30, 20)), "PNG")
+    region = {"id": "r", "from_name": "b", "to_name": "i", "type": "rectanglelabels"}
+    value = {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 0}
+    car, van = (
+        json.dumps([{**region, "value": {**value, "rectanglelabels": [label]}}]) for label in ("car", "van")
+    )
+    head = {"key": "", "expect": "", "why": "w", "then": van}
+    own = {**head, "task": "t1", "action": "replace", "annotation": "1", "annotator": "ann", "now": car}
+    plan = [
+        Correction.model_validate(one)
+        for one in (own, {**head, "task": "t3", "action": "add"}, {**own, "task": "no picture"})
+    ]
+    pictures = {"t1": png, "t3": png}.get
+    found = report_of(labels(TOLD), tasks("t1", "t3"), pictures, plan)
+    people = [Box(who, *CAR) for who in ("ann", "ben")]
+    assert found.changes == [
+        page.BeforeAfter("t1.png", "w", png, [Box("", *CAR)], [Box("", "van", *CAR[1:])]),
+        page.BeforeAfter("t3.png", "w", png, people, [Box("", "van", *CAR[1:])]),
+    ]
+    shown = text(sections(render(replace(full(), changes=found.changes)))["corrections"])
+    assert shown.count("Before") == shown.count("After") == 4  # as a heading, and for who cannot see it
+    assert len(report_of(labels(TOLD), tasks("t1", "t3"), pictures, plan, cards=1).changes) == 1
 
 
 def test_a_large_picture_is_shrunk_and_stands_upright_and_a_small_one_stays() -> None:

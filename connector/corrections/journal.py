@@ -1,0 +1,372 @@
+"""The journal of corrections: what was meant to be sent, what stood there before, and what became of it.
+
+It is a folder of segments `00000001.jsonl`, `00000002.jsonl`, … beside the label store. A segment is written
+once and never changed: of two who write the same one, the second is refused, so two runs cannot go on at the
+same time. Each line bears the SHA-256 of the line before, so whoever changes, drops or inserts one breaks the
+chain. What is in a segment is on the disk, or in the bucket, when `append` returns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from connector.adapters.objects import Objects
+from connector.corrections.actions import KINDS, Held, Sender
+from connector.corrections.plan import Correction, Record
+from connector.errors import Conflict, UsageError
+from connector.files import write_new
+from connector.model import dump_json
+
+_NAME = re.compile(r"\d{8}\.jsonl")
+
+_FIRST = "0" * 64
+"""What the first line of all bears in the place of a hash."""
+
+
+class State(StrEnum):
+    """How far a correction has come. `sent` and `undoing` may or may not have arrived."""
+
+    SENT = "sent"
+    WRITTEN = "written"
+    CONFLICT = "conflict"
+    FAILED = "failed"
+    UNDOING = "undoing"
+    UNDONE = "undone"
+    EDITED = "edited since"
+    """It was to be undone, and somebody had edited it."""
+
+
+class Begun(Record):
+    """A run, or its undoing, that was begun or gone on with.
+
+    Attributes:
+        session: tells two processes apart.
+        by: in whose name it writes.
+    """
+
+    kind: Literal["begun"] = "begun"
+    run: str
+    at: datetime
+    project: str
+    by: str
+    undo: bool = False
+    source: Mapping[str, object] = {}
+    session: str = Field(default_factory=lambda: uuid.uuid4().hex)
+
+
+class Intent(Record):
+    """A correction that is about to be sent, and what stands there before."""
+
+    kind: Literal["intent"] = "intent"
+    run: str
+    at: datetime
+    number: int
+    correction: Correction
+    before: Held
+
+
+class Undoing(Record):
+    """A correction that is about to be taken back."""
+
+    kind: Literal["undoing"] = "undoing"
+    run: str
+    at: datetime
+    number: int
+
+
+class Outcome(Record):
+    """What became of it.
+
+    Attributes:
+        correction: where it was never to be sent, so that no intent tells it.
+        after: what the tool holds then.
+    """
+
+    kind: Literal["outcome"] = "outcome"
+    run: str
+    at: datetime
+    number: int
+    state: State
+    correction: Correction | None = None
+    after: Held | None = None
+    why: str = ""
+
+
+Entered = Begun | Intent | Undoing | Outcome
+
+_ENTERED: TypeAdapter[Entered] = TypeAdapter(Annotated[Entered, Field(discriminator="kind")])
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One correction of a run, and how far it has come.
+
+    Attributes:
+        before: what stood there; None if it was never to be sent.
+        after: what we wrote; None as far as we know of nothing.
+        by: who sent it.
+    """
+
+    number: int
+    correction: Correction
+    state: State
+    before: Held | None
+    after: Held | None
+    why: str
+    at: datetime
+    by: str
+
+
+@dataclass
+class Run:
+    """A plan that was applied, and perhaps undone."""
+
+    run: str
+    project: str
+    by: str
+    at: datetime
+    entries: dict[int, Entry] = field(default_factory=dict)
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many corrections there are of each state."""
+        return dict(Counter(str(entry.state) for entry in self.entries.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """How long a journal is. Whoever keeps `head` can prove later that nothing was cut off."""
+
+    segments: int
+    lines: int
+    head: str
+
+
+@dataclass
+class Plans:
+    """Which plan wrote what annotators did not.
+
+    Attributes:
+        known: the plan of each annotation's id and revision.
+        doubtful: the plan of each task and content that was sent, and may have arrived.
+    """
+
+    known: dict[tuple[str, str], str] = field(default_factory=dict)
+    doubtful: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def of(self, task: str, annotation: str, revision: str) -> str | None:
+        """The plan that wrote this version of an annotation; None if it is its annotator's."""
+        sure = self.known.get((annotation, revision))
+        return sure or self.doubtful.get((task, revision.rpartition("/")[2]))
+
+
+class Journal:
+    """Every correction ever sent to one project.
+
+    Args:
+        url: its folder, here or in a bucket; it is made with the first run.
+        options: `endpoint`, `region`, … of a bucket.
+        scratch: keep what is new in memory and leave the folder as it is, for a dry run.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, str] | None = None, scratch: bool = False) -> None:
+        self._place = Objects(url, options or {})
+        self._scratch = scratch
+        self._segments = self._lines = 0
+        self._head = _FIRST
+        self._runs: dict[str, Run] = {}
+        self._told: list[Entered] = []
+        self._plans = Plans()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self._place.url
+
+    # Reading.
+
+    def _catch_up(self) -> None:
+        """Read the segments that others, or we, have written since.
+
+        Raises:
+            UsageError: naming the first line that is not what was written.
+        """
+        if self._folder and not self._folder.is_dir():
+            return
+        names = sorted(one.path for one in self._place.list() if _NAME.fullmatch(one.path))
+        if self._scratch and self._segments > len(names):
+            return
+        if len(names) < self._segments:
+            raise self._broken(f"{_name(len(names) + 1)} is missing")
+        for name in names[self._segments :]:
+            if name != _name(self._segments + 1):
+                raise self._broken(f"{_name(self._segments + 1)} is missing, and {name} is there")
+            self._take(name, self._place.read(name))
+
+    @property
+    def _folder(self) -> Path | None:
+        parts = urlsplit(self.url)
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+    def _take(self, name: str, data: bytes) -> None:
+        """Read one segment, all of it or nothing."""
+        lines = data.split(b"\n")
+        if lines.pop() or not lines:
+            raise self._broken(f"{name}:{len(lines) + 1} was cut off")
+        head, told = self._head, list[Entered]()
+        for number, line in enumerate(lines, 1):
+            where = f"{name}:{number}"
+            if not line.startswith(_bearing(head)):
+                raise self._broken(f"{where} does not follow from the line before it")
+            try:
+                told.append(_ENTERED.validate_json(b"{" + line.removeprefix(_bearing(head))))
+            except ValidationError as error:
+                raise self._broken(f"{where} cannot be read: {error.errors()[0]['msg']}") from error
+            head = hashlib.sha256(line).hexdigest()
+        for one in told:
+            self._fold(one)
+        self._told += told
+        self._head, self._segments, self._lines = head, self._segments + 1, self._lines + len(lines)
+
+    def _broken(self, what: str) -> UsageError:
+        return UsageError(
+            f"the journal {self.url} was tampered with or damaged: {what}",
+            "restore that folder from a copy; nothing is applied or undone meanwhile",
+        )
+
+    def _fold(self, one: Entered) -> None:
+        if isinstance(one, Begun):
+            run = self._runs.setdefault(one.run, Run(one.run, one.project, one.by, one.at))
+            run.by = run.by if one.undo else one.by
+            return
+        run = self._runs[one.run]
+        if isinstance(one, Intent):
+            run.entries[one.number] = Entry(
+                one.number, one.correction, State.SENT, one.before, None, "", one.at, run.by
+            )
+            self._fold_plans(run.run, run.entries[one.number], None)
+            return
+        was = run.entries.get(one.number)
+        if isinstance(one, Outcome) and one.correction:
+            run.entries[one.number] = Entry(
+                one.number, one.correction, one.state, None, None, one.why, one.at, run.by
+            )
+        elif was and isinstance(one, Undoing):
+            run.entries[one.number] = replace(was, state=State.UNDOING, why="", at=one.at)
+        elif was and isinstance(one, Outcome):
+            if was.state is State.UNDONE:
+                was = replace(was, before=None, after=None)  # that is over: it was never sent again
+            after = one.after or was.after
+            self._fold_plans(run.run, was, one)
+            run.entries[one.number] = replace(was, state=one.state, after=after, why=one.why, at=one.at)
+
+    def _fold_plans(self, run: str, entry: Entry, outcome: Outcome | None) -> None:
+        """Until it is known what became of a write, whatever has its content may be it."""
+        by = Sender(entry.by, run)
+        kind = KINDS[entry.correction.action]
+        for one in kind.wanted(entry.correction, entry.before, by) if entry.before else ():
+            if outcome is None or outcome.state is State.FAILED:
+                self._plans.doubtful[one.task_id, one.content] = run
+            else:
+                self._plans.doubtful.pop((one.task_id, one.content), None)
+        for one in outcome.after.annotations if outcome and outcome.after else ():
+            self._plans.known[str(one.id), one.revision] = run
+
+    def entries(self, run: str) -> dict[int, Entry]:
+        """The corrections of a run, by their place in the plan."""
+        self._catch_up()
+        return dict(self._runs[run].entries) if run in self._runs else {}
+
+    def runs(self) -> list[Run]:
+        """Every run, in the order in which they began."""
+        self._catch_up()
+        return list(self._runs.values())
+
+    def told(self) -> Iterator[Entered]:
+        """Everything that stands in it, in order."""
+        self._catch_up()
+        yield from self._told
+
+    def chain(self, head: str | None = None) -> Chain:
+        """Read all of it anew, and prove that nobody has changed it.
+
+        Args:
+            head: the hash of its last line at an earlier time: then nothing up to there was cut off.
+
+        Raises:
+            UsageError: naming the first line that is not what was written.
+        """
+        fresh = Journal(self.url, self._place.options)
+        fresh._catch_up()
+        if head is not None and head not in fresh._hashes():
+            raise self._broken(f"no line of it has the hash {head}")
+        return Chain(fresh._segments, fresh._lines, fresh._head)
+
+    def _hashes(self) -> Iterator[str]:
+        for number in range(1, self._segments + 1):
+            for line in self._place.read(_name(number)).splitlines():
+                yield hashlib.sha256(line).hexdigest()
+
+    def plans(self) -> Plans:
+        """Which plan wrote what, for whoever keeps what the tool holds."""
+        self._catch_up()
+        return self._plans
+
+    # Writing.
+
+    def append(self, entered: Sequence[Entered]) -> None:
+        """Write a segment. It is kept for good when this returns.
+
+        Raises:
+            Conflict: if somebody else has written one since this journal was read.
+        """
+        if not entered:
+            return
+        name, data = _name(self._segments + 1), self._linked(entered)
+        if not self._scratch:
+            try:
+                self._write_new(name, data)
+            except Conflict as error:
+                # After an answer that was lost, what is there is ours.
+                if self._place.read(name) != data:
+                    raise Conflict(
+                        f"another run is writing to the journal {self.url}",
+                        "wait until it has ended, then run this again",
+                    ) from error
+        self._take(name, data)
+
+    def _linked(self, entered: Sequence[Entered]) -> bytes:
+        head, lines = self._head, []
+        for one in entered:
+            line = _bearing(head) + dump_json(one.model_dump(mode="json")).encode()[1:]
+            head = hashlib.sha256(line).hexdigest()
+            lines.append(line + b"\n")
+        return b"".join(lines)
+
+    def _write_new(self, name: str, data: bytes) -> None:
+        if self._folder is None:
+            self._place.write_new(name, data)
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_new(self._folder / name, data)
+
+
+def _name(number: int) -> str:
+    return f"{number:08}.jsonl"
+
+
+def _bearing(head: str) -> bytes:
+    """How a line begins that follows the line of this hash."""
+    return b'{"prev":"' + head.encode() + b'",'

@@ -1,0 +1,463 @@
+"""What decides what is right: consensus, reviewers, gold, a change of the ontology, a file, a function."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from connector.corrections.merged import merged_result
+from connector.corrections.plan import Proposal, Proposed
+from connector.errors import BadRecord, Reject, UsageError
+from connector.labels import RELATIONS, Loaded
+from connector.model import Annotation, Control, Ontology, Role, Task, dump_json
+from connector.quality.answers import ABSENT
+from connector.quality.kinds import ANSWERED
+from connector.quality.units import SHAPE, UNIT
+from connector.regions import Drawn, check, parse_region, parse_result
+
+CONFIDENT = 0.6
+"""A consensus is written back from this confidence on: two of three agree, one of two does not."""
+
+Result = Sequence[Mapping[str, Any]]
+
+Correcting = Callable[[Task], Iterable[Proposal]]
+"""What a team writes: told a task, it says what is right of it."""
+
+
+# The answers of people.
+
+
+def from_consensus(
+    loaded: Loaded,
+    units: pl.DataFrame,
+    merged: pl.DataFrame,
+    tasks: Iterable[Task],
+    own: bool,
+    confident: float = CONFIDENT,
+) -> Proposed:
+    """Where people differ from what a reviewer, or else the consensus, says.
+
+    Tasks with gold answers are left alone. A consensus with a tie, or with less confidence than asked for in
+    any of its units, decides nothing. Answers that are more or less alike, such as numbers and texts, only a
+    person corrects: there most differ a little from the one in the middle.
+
+    Args:
+        units: schema `UNITS`, of `loaded`.
+        merged: `Consensus.units` of the same.
+        tasks: as the store holds them, with their annotations.
+        own: propose for each annotation that is not right, rather than for the task.
+        confident: the least confidence of a consensus that decides.
+    """
+    gold = units.filter(pl.col("role") == Role.GOLD).select("task").unique()
+    told = _told(units, Role.REVIEWER)
+    rest = merged.join(told.select("task", "control").unique(), on=["task", "control"], how="anti")
+    kinds = units.select("control", "kind").unique()
+    agreed = (
+        rest.join(kinds, on="control")
+        .filter(~pl.col("kind").is_in(_MORE_OR_LESS))
+        .with_columns(
+            then="label", decided=~pl.col("tie") & (pl.col("confidence") >= confident), by=pl.lit("others")
+        )
+    )
+    truth = pl.concat([told, agreed.select(told.columns)]).join(gold, on="task", how="anti")
+    return _differing(loaded, units, truth, tasks, own)
+
+
+def from_role(loaded: Loaded, units: pl.DataFrame, role: Role, tasks: Iterable[Task], own: bool) -> Proposed:
+    """Where people differ from what a reviewer, or the gold answer, says; all else is left alone.
+
+    Args:
+        role: whose answers decide.
+        loaded, units, tasks, own: as of `from_consensus`.
+    """
+    return _differing(loaded, units, _told(units, role), tasks, own)
+
+
+_MORE_OR_LESS = [kind for kind, how in ANSWERED.items() if how.level != "nominal"]
+
+
+def _told(units: pl.DataFrame, role: Role) -> pl.DataFrame:
+    """What those of a role say of each unit; where they differ nothing is decided."""
+    return (
+        units.filter(pl.col("role") == role)
+        .sort([*UNIT, "annotator", "annotation"])
+        .group_by(UNIT, maintain_order=True)
+        .agg(
+            pl.col("kind").first(),
+            pl.col("label").first().alias("then"),
+            (pl.col("label").n_unique() == 1).alias("decided"),
+            *(pl.col(name).first() for name in SHAPE),
+        )
+        .with_columns(
+            confidence=pl.lit(None, pl.Float64),
+            votes=pl.lit(None, pl.Int64),
+            annotators=pl.lit(None, pl.Int64),
+            by=pl.lit(role.value),
+        )
+    )
+
+
+def _differing(
+    loaded: Loaded, units: pl.DataFrame, truth: pl.DataFrame, tasks: Iterable[Task], own: bool
+) -> Proposed:
+    people = units.filter(pl.col("role") == Role.PERSON)
+    judged = people.join(truth.select("task", "control").unique(), on=["task", "control"], how="semi")
+    wrong = (
+        judged.join(truth, on=UNIT, how="left")
+        .filter(pl.col("label") != pl.col("then").fill_null(ABSENT))
+        .select("task")
+        .unique()
+    )
+    undecided = set(truth.filter(~pl.col("decided")).join(wrong, on="task", how="semi")["task"])
+    of_task = [_by_task(frame, wrong) for frame in (truth, judged, units)]
+    found = Proposed([])
+    for task in tasks:
+        if task.id not in of_task[0]:
+            continue
+        right, said, everything = (frames[task.id] for frames in of_task)
+        why = "the answers do not decide it"
+        if task.id not in undecided:
+            result = merged_result(task, right, everything, loaded.corrected)
+            if result is not None:
+                found.proposals.extend(_proposals(task, right, said, result, own, loaded.corrected))
+                continue
+            why = "nobody drew what is right there"
+        found.undecided.append(Proposal(task, why, changes=_changes(said, right)))
+    return found
+
+
+def _by_task(frame: pl.DataFrame, tasks: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    parts = frame.join(tasks, on="task", how="semi").partition_by("task", as_dict=True, maintain_order=True)
+    return {str(task): part for (task,), part in parts.items()}
+
+
+def _proposals(
+    task: Task, right: pl.DataFrame, said: pl.DataFrame, result: Result, own: bool, ours: Mapping[str, str]
+) -> Iterator[Proposal]:
+    confidence = min((float(c) for c in right["confidence"] if c is not None), default=None)
+    if not own:
+        changes = _changes(said, right)
+        yield Proposal(task, _why(changes, right), None, result, confidence, changes)
+        return
+    measured = set(right["control"])
+    for annotation in sorted(task.annotations, key=lambda a: str(a.id)):
+        mine = said.filter(pl.col("annotation") == annotation.id)
+        changes = _changes(mine, right) if len(mine) else []
+        if changes and annotation.id not in ours:
+            kept = [raw for raw in json.loads(annotation.result) if _control_of(raw) not in measured]
+            yield Proposal(task, _why(changes, right), annotation, [*kept, *result], confidence, changes)
+
+
+def _control_of(raw: Mapping[str, Any]) -> str:
+    return RELATIONS if raw.get("type") == "relation" else str(raw.get("from_name"))
+
+
+def _changes(answers: pl.DataFrame, right: pl.DataFrame) -> list[dict[str, Any]]:
+    """Every unit in which one of these answers is not what shall stand there."""
+    told = answers.group_by(UNIT).agg(now=pl.col("label").sort().str.join(", "), all=pl.col("label").unique())
+    both = told.join(right, on=UNIT, how="left").with_columns(pl.col("then").fill_null(ABSENT)).sort(UNIT)
+    differ = both.filter((pl.col("all").list.len() > 1) | (pl.col("all").list.first() != pl.col("then")))
+    return differ.select("control", "unit", "now", "then", "confidence", "votes", "annotators").to_dicts()
+
+
+_WHO = {"others": "most others answered otherwise", "reviewer": "a reviewer answered otherwise"}
+_WHO |= {"gold": "the gold answer is another"}
+
+
+def _why(changes: Sequence[Mapping[str, Any]], right: pl.DataFrame) -> str:
+    """In words, with the numbers of the change that is least sure."""
+    sides = [side for side in _WHO if side in set(right["by"])]
+    told = [c for c in changes if c["votes"] is not None]
+    if not told:
+        return _WHO[sides[-1] if sides else "others"]
+    least = min(told, key=lambda c: float(c["confidence"]))
+    return (
+        f"{_WHO['others']}: {least['control']} is {least['then']} to {least['votes']} of "
+        f"{least['annotators']}, confidence {least['confidence']:.2f}"
+    )
+
+
+# A change of the ontology.
+
+
+def from_ontology(
+    tasks: Iterable[Task], mapping: Mapping[str, Mapping[str, str | None]], ontology: Ontology
+) -> Proposed:
+    """Labels renamed, or taken away, in every annotation that has them.
+
+    A region that is left without a label goes, and with it what is about it.
+
+    Args:
+        mapping: by control, from each label to its new name, or to None.
+        ontology: what the tool allows now; what it does not is rejected.
+    """
+    found = Proposed([])
+    for task in tasks:
+        for annotation in task.annotations:
+            regions = json.loads(annotation.result)
+            try:
+                result = _renamed(regions, mapping)
+            except BadRecord as error:
+                found.rejects.append(Reject(f"annotation {annotation.id}", error.what))
+                continue
+            if result == regions:
+                continue
+            changes = [
+                {"control": control, "unit": "label", "now": old, "then": new or ABSENT}
+                for control, names in mapping.items()
+                for old, new in names.items()
+                if any(_has(raw, control, old) for raw in regions)
+            ]
+            _propose(
+                found, Proposal(task, "the ontology changed", annotation, result, None, changes), ontology
+            )
+    return found
+
+
+def _labels_of(raw: Mapping[str, Any]) -> list[Any]:
+    """The labels of a region as they stand in it: under the name of its type."""
+    value = raw.get("value")
+    labels = value.get(str(raw.get("type"))) if isinstance(value, Mapping) else None
+    return labels if isinstance(labels, list) else []
+
+
+def _has(raw: Mapping[str, Any], control: str, label: str) -> bool:
+    return raw.get("from_name") == control and label in _labels_of(raw)
+
+
+def _renamed(regions: Result, mapping: Mapping[str, Mapping[str, str | None]]) -> list[Mapping[str, Any]]:
+    kept: list[Mapping[str, Any]] = []
+    gone: set[object] = set()
+    for raw in regions:
+        names = mapping.get(str(raw.get("from_name")), {})
+        labels = _labels_of(raw)
+        if not any(label in names for label in labels if isinstance(label, str)):
+            kept.append(raw)
+            continue
+        new = [names.get(label, label) if isinstance(label, str) else label for label in labels]
+        left = list(dict.fromkeys(label for label in new if label is not None))
+        if left:
+            kept.append({**raw, "value": {**raw["value"], raw["type"]: left}})
+        else:
+            gone.add(raw.get("id"))
+    # A region that another control drew or named too is still there.
+    gone -= {raw.get("id") for raw in kept if isinstance(parse_region(raw), Drawn)} | {None}
+    ends = ("id", "parentID", "from_id", "to_id")
+    return [raw for raw in kept if not gone & {raw.get(end) for end in ends}]
+
+
+# A file of rows.
+
+COLUMNS = ("task", "annotation", "control", "label", "result", "why")
+
+
+def from_file(path: Path, tasks: Iterable[Task], own: bool, ontology: Ontology) -> Proposed:
+    """Rows of a table: what is right of a task, or of an annotation.
+
+    Columns: `task` (its id, or its item's key), and `label` with `control` (which may be missing where there
+    is one question), or `result`, the whole in the tool's own JSON; `annotation` and `why` may be missing.
+    Several rows of the same annotation, or task, are one correction.
+
+    Args:
+        own: a row without `annotation` is about every person's annotation of its task.
+
+    Raises:
+        UsageError: if the file is none of these.
+    """
+    rows = _read(path)
+    by_task: dict[str, list[dict[str, str | None]]] = {}
+    for row in rows.iter_rows(named=True):
+        by_task.setdefault(str(row["task"]), []).append(row)
+    found = Proposed([])
+    for task in tasks:
+        for said in (by_task.pop(name, []) for name in dict.fromkeys((task.id, task.key))):
+            _take_rows(found, task, said, own, ontology, path)
+    found.rejects.extend(
+        Reject(f"{path}: task {task}", "no task of the store has this id or key") for task in by_task
+    )
+    return found
+
+
+def _read(path: Path) -> pl.DataFrame:
+    readers: dict[str, Callable[[], pl.DataFrame]] = {
+        ".csv": lambda: pl.read_csv(path, infer_schema=False),
+        ".jsonl": lambda: pl.read_ndjson(path, infer_schema_length=None),
+        ".parquet": lambda: pl.read_parquet(path),
+    }
+    if path.suffix not in readers:
+        raise UsageError(f"{path} is no kind of file we read", "name a .csv, .jsonl or .parquet file")
+    try:
+        found = readers[path.suffix]()
+    except (OSError, PolarsError) as error:
+        raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}", "mend the file") from error
+    if "task" not in found.columns:
+        raise UsageError(f"{path} has no column task", f"its columns may be {', '.join(COLUMNS)}")
+    missing = [pl.lit(None, pl.String).alias(name) for name in COLUMNS if name not in found.columns]
+    return found.with_columns(missing).select(pl.col(*COLUMNS).cast(pl.String))
+
+
+def _take_rows(
+    found: Proposed,
+    task: Task,
+    rows: Sequence[Mapping[str, str | None]],
+    own: bool,
+    ontology: Ontology,
+    path: Path,
+) -> None:
+    known = {str(a.id): a for a in task.annotations}
+    groups: dict[str | None, list[Mapping[str, str | None]]] = {}
+    for row in rows:
+        named = row["annotation"]
+        if named is not None and named not in known:
+            found.rejects.append(Reject(f"{path}: task {task.id}", f"the task has no annotation {named}"))
+            continue
+        for one in [named] if named or not own else [*known]:
+            groups.setdefault(one, []).append(row)
+    for one, said in groups.items():
+        annotation = known[one] if one else None
+        why = next((row["why"] for row in said if row["why"]), None) or f"{path.name} says so"
+        try:
+            result, changes = _told_by_rows(annotation, said, ontology)
+        except BadRecord as error:
+            found.rejects.append(Reject(f"{path}: task {task.id}", error.what))
+            continue
+        _propose(found, Proposal(task, why, annotation, result, None, changes), ontology)
+
+
+def _told_by_rows(
+    annotation: Annotation | None, rows: Sequence[Mapping[str, str | None]], ontology: Ontology
+) -> tuple[Result | None, list[dict[str, Any]]]:
+    """The whole result, and what changes; no result where the rows name only what is wrong."""
+    given = next((row["result"] for row in rows if row["result"]), None)
+    if given:
+        return _json(given), []
+    held: list[Mapping[str, Any]] = json.loads(annotation.result) if annotation else []
+    labels: dict[str, list[str]] = {}
+    for row in rows:
+        if row["label"] is not None:
+            labels.setdefault(_control(row["control"], ontology).name, []).append(row["label"])
+    if not labels:
+        return None, []
+    result, changes = list(held), []
+    for name, said in labels.items():
+        before = [raw for raw in held if raw.get("from_name") == name]
+        now = ", ".join(str(label) for raw in before for label in _labels_of(raw)) or ABSENT
+        result = [raw for raw in result if raw.get("from_name") != name]
+        result.append(_answer(_control(name, ontology), said, before))
+        changes.append({"control": name, "unit": "whole", "now": now, "then": ", ".join(said)})
+    return result, changes
+
+
+def _json(text: str) -> Result:
+    try:
+        result = json.loads(text)
+    except ValueError as error:
+        raise BadRecord(f"its result is not JSON: {error}") from error
+    if not isinstance(result, list):
+        raise BadRecord("its result is no list of regions")
+    return result
+
+
+def _control(name: str | None, ontology: Ontology) -> Control:
+    if name is None and len(ontology.controls) == 1:
+        return ontology.controls[0]
+    found = ontology.control(name) if name else None
+    if found is None:
+        raise BadRecord(f"it names no control of the ontology, but {name!r}")
+    return found
+
+
+def _answer(control: Control, labels: Sequence[str], before: Result) -> Mapping[str, Any]:
+    """The region that answers a question with these labels."""
+    answers: dict[str, Callable[[], Any]] = {
+        "choices": lambda: list(labels),
+        "rating": lambda: int(labels[0]),
+        "number": lambda: float(labels[0]),
+        "textarea": lambda: list(labels),
+    }
+    if control.kind not in answers:
+        raise BadRecord(f"a label does not say what is drawn for {control.name}; give the whole `result`")
+    try:
+        value = {{"textarea": "text"}.get(control.kind, control.kind): answers[control.kind]()}
+    except ValueError as error:
+        raise BadRecord(f"{control.name} asks for a number, found {labels[0]!r}") from error
+    head = {"from_name": control.name, "to_name": control.target, "type": control.kind, "id": control.name}
+    return {**head, **(before[0] if before else {}), "value": value}
+
+
+# A function of one's own.
+
+
+def from_function(name: str, tasks: Iterable[Task], ontology: Ontology) -> Proposed:
+    """What a function of the user's says: `module:function`, called with each task, gives its proposals.
+
+    Raises:
+        UsageError: if there is no such function, or it fails.
+    """
+    correct = _function(name)
+    found = Proposed([])
+    for task in tasks:
+        try:
+            proposals = list(correct(task))
+        except Exception as error:
+            # It is not ours: whatever it raises is told with the task that it was about.
+            raise UsageError(
+                f"{name} failed for task {task.id}: {type(error).__name__}: {error}", "mend it"
+            ) from error
+        for one in proposals:
+            _propose(found, one, ontology)
+    return found
+
+
+def _function(name: str) -> Correcting:
+    module, _, function = name.partition(":")
+    try:
+        found: Correcting = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"there is no function {name}: {error}",
+            "name it as module:function; the module must be importable",
+        ) from error
+    return found
+
+
+def _propose(found: Proposed, one: Proposal, ontology: Ontology) -> None:
+    """Take a proposal if the ontology allows it."""
+    try:
+        for region in parse_result(json.loads(dump_json(one.result or []))):
+            check(region, ontology, one.task.data)
+    except BadRecord as error:
+        where = f"annotation {one.annotation.id}" if one.annotation else f"task {one.task.id}"
+        found.rejects.append(Reject(where, error.what))
+        return
+    found.proposals.append(one)
+
+
+# Verdicts without an answer.
+
+
+def from_verdicts(verdicts: pl.DataFrame, tasks: Iterable[Task]) -> Proposed:
+    """Tasks that a review found wrong, without anybody having said what is right.
+
+    Args:
+        verdicts: task, control, correct; see `review.read_verdicts`.
+    """
+    wrong = verdicts.filter(pl.col("correct") == 0).group_by("task").agg("control")
+    controls = {task: sorted(filter(None, named)) for task, named in wrong.iter_rows()}
+    found = Proposed([])
+    for task in tasks:
+        if task.id not in controls:
+            continue
+        about = ", ".join(controls.pop(task.id))
+        say = partial(Proposal, task, f"a reviewer found it wrong{': ' if about else ''}{about}")
+        found.proposals.extend(say(a) for a in task.annotations if not (a.ground_truth or a.cancelled))
+        found.undecided.append(say())
+    found.rejects.extend(Reject(f"task {task}", "it is not in the store") for task in sorted(controls))
+    return found

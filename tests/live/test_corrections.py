@@ -1,0 +1,324 @@
+"""Corrections on a real Label Studio: every policy there and back, and what goes wrong in the middle."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from connector.adapters.label_studio import LabelStudio, create_project
+from connector.adapters.label_studio_server import Server
+from connector.corrections.apply import apply
+from connector.corrections.journal import Journal, State
+from connector.corrections.plan import Action, Correction, Plan
+from connector.corrections.undo import undo
+from connector.demo.pictures import LABEL_CONFIG, Box, result
+from connector.demo.server import Running, s3_server
+from connector.errors import Temporary
+from connector.model import Annotation, Item, Task, dump_json
+from tests.conftest import Line
+from tests.live.test_faults import kill_when
+
+pytestmark = pytest.mark.live
+
+POLICIES = ["add", "replace", "predict", "delete", "return", "ask"]
+
+
+def labeled(line: Line, n: int, split: bool = False) -> dict[str, str]:
+    """Tasks that two or three people answered, one of them otherwise: the id of each by its key."""
+    items = [Item(key=f"k{number}", data={"image": f"s3://raw/{number}.png"}) for number in range(n)]
+    tasks = {task.key: task.id for task in line.tool.add_items(items)}
+    scenes = ("field", "street") if split else ("field", "field", "street")
+    for task in tasks.values():
+        for who, scene in enumerate(scenes):
+            line.answer(who, task, result(scene, [Box("car", 10, 10, 20, 20)], f"a{who}"))
+    line.ask("pull")
+    return tasks
+
+
+def held(line: Line) -> dict[str, Any]:
+    """What the tool holds, apart from ids and times."""
+    return {task.key: seen(task) for task in line.tool.read_tasks(line.tool.task_ids())}
+
+
+def seen(task: Task) -> tuple[object, ...]:
+    said = sorted(
+        (a.annotator, a.result, a.ground_truth, a.cancelled, a.seconds or 0) for a in task.annotations
+    )
+    return said, sorted((p.model_version, p.result) for p in task.predictions), task.note, task.overlap
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_each_policy_does_is_done_once_and_taken_back(line: Line, policy: str) -> None:
+    labeled(line, 2, split=policy == "ask")
+    if policy == "ask":  # else they would still be waiting for the third
+        line.tool.set_overlap(2)
+        line.ask("pull")
+    before = held(line)
+    assert line.ask("correct", "plan", "--policy", policy)["corrections"] == 2
+    assert line.ask("correct", "apply", "plan.jsonl", "--dry-run")["written"] == 2
+    assert held(line) == before
+    done = line.ask("correct", "apply", "plan.jsonl")
+    assert (done["written"], done["conflicts"], done["failed"]) == (2, [], [])
+    after = held(line)
+    assert all(after[key] != before[key] for key in before)
+    assert line.ask("correct", "apply", "plan.jsonl")["already"] == 2
+    assert held(line) == after
+    line.ask("pull")
+    again = line.ask("correct", "plan", "--policy", policy, "--out", "again.jsonl")
+    assert again["corrections"] == (2 if policy == "return" else 0)  # the annotator has not looked yet
+    undone = line.ask("correct", "undo", done["run"])
+    assert (undone["taken_back"], undone["conflicts"]) == (2, [])
+    assert held(line) == before
+    chain = line.ask("correct", "verify")
+    assert line.ask("correct", "verify", "--head", chain["head"])["lines"] == chain["lines"]
+    [run] = line.ask("correct", "log")["runs"]
+    assert run["corrections"] == {"undone": 2}
+
+
+def test_a_task_that_is_given_back_stands_in_its_annotators_list_with_a_note(line: Line) -> None:
+    tasks = labeled(line, 2)
+    line.ask("correct", "plan", "--policy", "return")
+    done = line.ask("correct", "apply", "plan.jsonl")
+    owner = Server(line.server.url, line.server.owner.pat)
+
+    def listed() -> list[str]:
+        [view] = owner.get("/api/dm/views/", {"project": line.project})
+        assert view["data"]["title"] == f"Back to {line.server.annotators[2].email} ({done['run']})"
+        found = owner.get("/api/tasks/", {"project": line.project, "view": view["id"]})["tasks"]
+        return sorted(str(task["id"]) for task in found)
+
+    assert listed() == sorted(tasks.values())
+    shown = owner.get(f"/api/tasks/{tasks['k0']}/")["data"]["connector_note"]
+    assert shown.startswith(f"{line.server.annotators[2].email}, please look again: most others")
+    columns = owner.get("/api/dm/columns", {"project": line.project})["columns"]
+    assert "connector_note" in {column["id"] for column in columns}
+    line.ask("correct", "undo", done["run"])
+    assert listed() == []
+
+
+def test_a_task_of_which_one_more_is_asked_is_served_to_one_more(line: Line) -> None:
+    tasks = labeled(line, 1, split=True)
+    line.tool.set_overlap(2)
+    line.ask("pull")
+    fourth = Server(line.server.url, line.server.annotators[3].pat)
+    path = f"/api/projects/{line.project}/next"
+    with pytest.raises(Exception, match="no such thing"):
+        fourth.get(path)
+    assert line.ask("correct", "plan", "--policy", "ask")["corrections"] == 1
+    line.ask("correct", "apply", "plan.jsonl")
+    assert str(fourth.get(path)["id"]) == tasks["k0"]
+
+
+def test_an_applier_that_is_killed_writes_each_once(line: Line) -> None:
+    labeled(line, 120)
+    line.ask("correct", "plan")
+    before = held(line)
+
+    def truths() -> int:
+        return sum(
+            a.ground_truth for task in line.tool.read_tasks(line.tool.task_ids()) for a in task.annotations
+        )
+
+    for least in (3, 60):
+        kill_when(line, lambda least=least: truths() >= least, "correct", "apply", "plan.jsonl")
+        assert truths() < 120
+    line.ask("pull")
+    done = line.ask("correct", "apply", "plan.jsonl")
+    assert done["written"] + done["already"] == 120
+    assert (done["conflicts"], done["failed"]) == ([], [])
+    assert [len(said) for said, *_ in held(line).values()] == [4] * 120
+    line.ask("pull")
+    assert line.ask("correct", "plan")["corrections"] == 0
+
+    kill_when(line, lambda: truths() < 100, "correct", "undo", done["run"])
+    assert 0 < truths() < 120
+    line.ask("correct", "undo", done["run"])
+    assert held(line) == before
+
+
+def lose_storage(line: Line) -> None:
+    """Let the project's annotations be exported to a server that dies: each is saved, and answered 500."""
+    owner = Server(line.server.url, line.server.owner.pat)
+    with s3_server() as dying:
+        body = {
+            "project": line.project,
+            "bucket": "raw",
+            "prefix": "out",
+            "s3_endpoint": dying.options["endpoint"],
+            "region_name": dying.options["region"],
+            "aws_access_key_id": dying.options["access_key_id"],
+            "aws_secret_access_key": dying.options["secret_access_key"],
+        }
+        owner.post("/api/storages/export/s3", body)
+
+
+@pytest.mark.parametrize("policy", ["add", "replace"])
+def test_a_server_that_fails_after_it_has_saved_keeps_exactly_one(line: Line, policy: str) -> None:
+    [task] = labeled(line, 1).values()
+    line.ask("correct", "plan", "--policy", policy)
+    [(before, *_)] = held(line).values()
+    lose_storage(line)
+    done = line.ask("correct", "apply", "plan.jsonl")
+    assert (done["written"], done["failed"], done["conflicts"]) == (1, [], [])
+    now = line.tool.read_task(task).annotations
+    assert len(now) == len(before) + (policy == "add")
+    assert line.ask("correct", "apply", "plan.jsonl")["already"] == 1
+    assert line.tool.read_task(task).annotations == now
+    with pytest.raises(Temporary, match="500"):  # it was dead indeed
+        line.answer(3, task, result("field", [], "z"))
+
+
+def test_the_history_of_a_task_names_people_and_plans(line: Line) -> None:
+    labeled(line, 1)
+    line.ask("correct", "plan", "--policy", "replace")
+    run = line.ask("correct", "apply", "plan.jsonl")["run"]
+    line.ask("pull")
+    line.ask("correct", "undo", run)
+    events = line.ask("correct", "log", "--task", "k0")["events"]
+    assert [(one["what"], one["plan"]) for one in events] == [
+        ("answered", None),
+        ("answered", None),
+        ("answered", None),
+        ("replace was done", run),
+        ("replace was undone", run),
+    ]
+    assert (events[3]["before"], events[3]["after"]) == ("street; car", "car; field")
+
+
+class AtOnce(RuleBasedStateMachine):
+    """Annotators, appliers and undoers on one task of a real server."""
+
+    server: Running
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owner = Server(self.server.url, self.server.owner.pat)
+        project = create_project(self.owner, "At once", LABEL_CONFIG, 3)
+        self.tool = LabelStudio(self.server.url, self.server.owner.token, project)
+        self.project = str(project)
+        self.folder = tempfile.TemporaryDirectory()
+        self.journal = lambda: Journal(str(Path(self.folder.name) / "corrections"))
+        self.plans: list[Plan] = []
+        self.said = itertools.count()
+        self.people: dict[str, str] = {}
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+    def answer(self) -> list[dict[str, Any]]:
+        return result("field", [Box("car", 10 + next(self.said) / 10, 10, 20, 20)], "a")
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    @property
+    def task(self) -> Task:
+        return self.tool.read_task(self.id)
+
+    @initialize()
+    def labeled(self) -> None:
+        [task] = self.tool.add_items([Item(key="k", data={"image": "s3://raw/1.png"})])
+        self.id = task.id
+        for who in self.server.annotators[:2]:
+            one = Annotation(task_id=task.id, annotator=who.email, result=json.dumps(self.answer()))
+            stored = self.tool.write_annotation(one, None)
+            self.people[str(stored.id)] = stored.result
+
+    @rule(which=st.integers(0, 2))
+    def somebody_edits(self, which: int) -> None:
+        if held := self.task.annotations:
+            id, new = str(held[which % len(held)].id), self.answer()
+            self.owner.send("PATCH", f"/api/annotations/{id}/", {"result": new})
+            self.people[id] = dump_json(new)
+
+    @rule(action=st.sampled_from(sorted(Action)), which=st.integers(0, 2), at_once=st.booleans())
+    def plan(self, action: Action, which: int, at_once: bool) -> None:
+        task = self.task
+        own = task.annotations[which % len(task.annotations)] if task.annotations else None
+        about = action in (Action.REPLACE, Action.DELETE, Action.RETURN)
+        if about and own is None:
+            return
+        one = Correction(
+            task=task.id,
+            key=task.key,
+            action=action,
+            annotation=own.id if about and own else None,
+            annotator=own.annotator if about and own else "",
+            expect=own.revision if about and own else task.revision,
+            overlap=task.overlap,
+            then=dump_json(self.answer()),
+            note=f"look again {next(self.said)}",
+            why="so",
+        )
+        self.plans.insert(0, Plan(project=self.project, source={}, corrections=(one,)))
+        if at_once:
+            before = seen(self.task)
+            self.apply(0)
+            assert seen(self.task) != before
+            if next(self.said) % 2:
+                self.undo(0)
+                assert seen(self.task) == before
+
+    @precondition(lambda self: self.plans)
+    @rule(which=st.integers(0, 1))
+    def somebody_applies(self, which: int) -> None:
+        self.apply(which)
+
+    @precondition(lambda self: self.plans)
+    @rule(which=st.integers(0, 1))
+    def somebody_undoes(self, which: int) -> None:
+        self.undo(which)
+
+    def apply(self, which: int) -> None:
+        made = self.plans[which % len(self.plans)]
+        done = apply(self.tool, made, self.project, self.journal(), self.now)
+        [one] = made.corrections
+        if done.written and one.action in (Action.REPLACE, Action.DELETE):
+            assert self.people.get(str(one.annotation), one.now) is not None
+            self.people.pop(str(one.annotation), None)
+
+    def undo(self, which: int) -> None:
+        made = self.plans[which % len(self.plans)]
+        if made.run in {run.run for run in self.journal().runs()}:
+            undo(self.tool, made.run, self.project, self.journal(), self.now)
+
+    @invariant()
+    def what_people_last_said_stands_in_the_tool(self) -> None:
+        held = {str(a.id): a.result for a in self.task.annotations}
+        assert self.people.items() <= held.items()
+
+    @invariant()
+    def nothing_is_twice_and_the_journal_agrees(self) -> None:
+        results = [a.result for a in self.task.annotations]
+        assert len(set(results)) == len(results)
+        for made in self.plans:
+            for entry in self.journal().entries(made.run).values():
+                assert entry.state not in (State.SENT, State.UNDOING, State.FAILED)
+
+
+def test_annotators_and_corrections_at_once(label_studio: Running) -> None:
+    machine = type("OnThisServer", (AtOnce,), {"server": label_studio})
+    quiet = settings(
+        max_examples=8,
+        stateful_step_count=12,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(machine, settings=quiet)

@@ -1,0 +1,165 @@
+"""What plans wrote is known in the store, judges nobody, and can be told from what people did."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+from deltalake import CommitProperties, Transaction, write_deltalake
+
+from connector import sync
+from connector.adapters.objects import Objects
+from connector.corrections.history import history
+from connector.corrections.plan import Action, Correction, Plan
+from connector.export import export
+from connector.labels import read_store
+from connector.model import Role
+from connector.quality.units import units
+from connector.store import ANNOTATION, SCHEMA, Store
+from tests.unit.test_corrections import (
+    PEOPLE,
+    PROJECT,
+    Crash,
+    Desk,
+    break_off,
+    contract,
+    desk,
+    three_to_correct,
+)
+
+__all__ = ["desk"]
+
+
+def roles(desk: Desk) -> list[tuple[str, str, str]]:
+    """Of the first task: who, in which role, says what."""
+    sync.pull(desk.tool, desk.store)
+    table = units(read_store(desk.store, {}).labels).filter(pl.col("task") == "1")
+    return sorted(table.select("annotator", "role", "label").iter_rows())
+
+
+def plans(desk: Desk) -> list[tuple[str, str | None]]:
+    """Of the first task: what each annotation says now, and which plan wrote it."""
+    sync.pull(desk.tool, desk.store)
+    rows = desk.store.current(ANNOTATION).filter(pl.col("task") == "1").sort(pl.col("id").cast(pl.Int64))
+    return [
+        (json.loads(text)[0]["value"]["choices"][0], plan)
+        for text, plan in rows.select("content", "plan").iter_rows()
+    ]
+
+
+ANN_BEN = [(PEOPLE[0], "person", "cat"), (PEOPLE[1], "person", "cat")]
+
+
+def test_a_consensus_that_was_added_is_neither_gold_nor_a_person(desk: Desk) -> None:
+    planned = three_to_correct(desk, "add")
+    before = roles(desk)
+    desk.apply(planned)
+    assert plans(desk) == [("cat", None), ("cat", None), ("dog", None), ("cat", planned.run)]
+    assert roles(desk) == [*before, (PEOPLE[3], "code", "cat")]
+    assert desk.plan("add").corrections == ()
+
+
+def test_an_answer_that_was_replaced_is_measured_as_its_annotator_gave_it(desk: Desk) -> None:
+    planned = three_to_correct(desk, "replace")
+    before = roles(desk)
+    desk.apply(planned)
+    assert plans(desk) == [("cat", None), ("cat", None), ("cat", planned.run)]
+    assert roles(desk) == before
+    assert desk.plan("replace").corrections == ()
+    # Whoever edits what we wrote says something new.
+    ours = desk.tool.read_annotation(str(planned.corrections[0].annotation))
+    contract.edit(desk.tool, ours, contract.choice("dog", meta={"text": ["sure"]}))
+    assert plans(desk)[2] == ("dog", None)
+    assert roles(desk) == [*ANN_BEN, (PEOPLE[2], "person", "dog")]
+
+
+def test_what_was_taken_back_is_its_annotators_own_again(desk: Desk) -> None:
+    for policy in ("replace", "delete"):
+        before = roles(desk) if policy == "delete" else None
+        planned = three_to_correct(desk, policy) if policy == "replace" else desk.plan(policy)
+        before = before or roles(desk)
+        desk.apply(planned)
+        roles(desk)
+        desk.undo(planned.run)
+        assert roles(desk) == before
+
+
+def test_a_run_that_broke_off_is_known_to_a_pull_before_it_goes_on(desk: Desk) -> None:
+    planned = three_to_correct(desk, "add")
+    break_off(desk, "write_annotation", 1, True)
+    with pytest.raises(Crash):
+        desk.apply(planned)
+    assert plans(desk)[-1] == ("cat", planned.run)
+    assert desk.apply(planned).already == 1
+    assert plans(desk)[-1] == ("cat", planned.run)
+
+
+def test_the_gold_that_ours_took_the_flag_from_stays_gold(desk: Desk) -> None:
+    [task] = contract.add(desk.tool, "a")
+    mine, *_ = desk.answer(task, ("cat", "dog"))
+    desk.tool.write_annotation(mine.model_copy(update={"ground_truth": True}), mine.revision)
+    assert (PEOPLE[0], "gold", "cat") in roles(desk)
+    now = desk.tool.read_task(task.id)
+    one = Correction(task="1", key="a", action=Action.ADD, expect=now.revision, then=mine.result, why="so")
+    desk.apply(Plan(project=PROJECT, source={}, corrections=(one,)))
+    assert (PEOPLE[0], "gold", "cat") in roles(desk)
+    assert (PEOPLE[3], "code", "cat") in roles(desk)
+
+
+def test_a_prediction_of_a_plan_is_code_and_not_a_model(desk: Desk) -> None:
+    desk.apply(three_to_correct(desk, "predict"))
+    assert [role for _, role, _ in roles(desk)].count("code") == 1
+    assert not [role for _, role, _ in roles(desk) if role == Role.MODEL]
+
+
+def test_a_store_without_the_column_is_read_and_goes_on(desk: Desk) -> None:
+    planned = three_to_correct(desk, "add")
+    table = desk.store.rows().collect()
+    old = desk.folder / "old"
+    first = [table.filter(pl.col("pull") == 1), table.filter(pl.col("pull") > 1)]
+    assert SCHEMA["plan"] == pl.String
+    for number, part in enumerate(first, 1):
+        if len(part):
+            properties = CommitProperties(app_transactions=[Transaction("default", number)])
+            write_deltalake(str(old), part.drop("plan"), mode="append", commit_properties=properties)
+    desk.apply(planned)
+    store = Store(str(old), plans=lambda: desk.journal().plans().of)
+    assert read_store(store, {}).corrected == {}
+    sync.pull(desk.tool, store)
+    written = store.current(ANNOTATION).filter(pl.col("plan").is_not_null())
+    assert written["plan"].to_list() == [planned.run] * 3
+
+
+def test_an_export_names_the_plan(desk: Desk) -> None:
+    planned = three_to_correct(desk, "add")
+    desk.apply(planned)
+    sync.pull(desk.tool, desk.store)
+    for name in ("labels.parquet", "labels.json"):
+        export(desk.store, Objects(str(desk.folder / name)))
+    rows = pl.read_parquet(desk.folder / "labels.parquet").filter(pl.col("ground_truth"))
+    assert rows["plan"].to_list() == [planned.run] * 3
+    said = [a for task in json.loads((desk.folder / "labels.json").read_text()) for a in task["annotations"]]
+    assert [a["plan"] for a in said if a["ground_truth"]] == [planned.run] * 3
+    assert {a["plan"] for a in said if not a["ground_truth"]} == {None}
+
+
+def test_the_history_of_a_task_tells_what_people_and_plans_did(desk: Desk) -> None:
+    planned = three_to_correct(desk, "replace")
+    desk.apply(planned)
+    sync.pull(desk.tool, desk.store)
+    ours = desk.tool.read_annotation(str(planned.corrections[0].annotation))
+    contract.edit(desk.tool, ours, contract.choice("dog", meta={"text": ["sure"]}))
+    desk.undo(planned.run)
+    sync.pull(desk.tool, desk.store)
+    told = history(desk.store, desk.journal(), "1")
+    assert [(e.who.split("@")[0], e.what, e.before, e.after, e.plan) for e in told] == [
+        ("ann", "answered", "", "cat", None),
+        ("ben", "answered", "", "cat", None),
+        ("cleo", "answered", "", "dog", None),
+        ("rita", "replace was done", "dog", "cat", planned.run),
+        ("cleo", "edited", "cat", "dog", None),
+        ("rita", "replace was not undone", "dog", "cat", planned.run),
+    ]
+    assert told[3].why.startswith("most others answered otherwise")
+    assert "was changed" in told[5].why

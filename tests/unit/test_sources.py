@@ -1,0 +1,340 @@
+"""What decides what is right, and what of it becomes a plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from connector import sync
+from connector.adapters.contract import LabelingToolContract
+from connector.adapters.memory import MemoryTool, Project
+from connector.corrections import sources
+from connector.corrections.plan import OWN, Action, Correction, Limits, Plan, Proposal, Proposed, plan
+from connector.errors import UsageError
+from connector.labels import Loaded, read_store
+from connector.model import Annotation, Role, Task
+from connector.quality.answers import ABSENT
+from connector.quality.consensus import consensus
+from connector.quality.units import units
+from connector.store import Store
+
+contract = LabelingToolContract()
+PEOPLE = [f"{name}@example.com" for name in ("ann", "ben", "cleo", "rita")]
+
+
+class Line:
+    """A tool with the contract's ontology, and its store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tool = MemoryTool(Project(people=PEOPLE), me=PEOPLE[3])
+        self.tool.write_ontology(self.tool.parse_ontology(contract.source))
+        self.store = Store(str(folder / "labels"))
+        self.ontology = self.tool.read_ontology()
+
+    def task(self, key: str, *answers: Sequence[dict[str, Any]]) -> Task:
+        [task] = contract.add(self.tool, key)
+        for who, regions in zip(PEOPLE, answers, strict=False):
+            contract.write(self.tool, task, who, *regions)
+        return self.tool.read_task(task.id)
+
+    def loaded(self) -> Loaded:
+        sync.pull(self.tool, self.store)
+        return read_store(self.store, {PEOPLE[3]: Role.REVIEWER})
+
+    def tasks(self) -> list[Task]:
+        sync.pull(self.tool, self.store)
+        return list(self.store.tasks())
+
+    def consensus(self, own: bool = False) -> Proposed:
+        loaded = self.loaded()
+        table = units(loaded.labels)
+        merged = consensus(table, seed=0).units
+        return sources.from_consensus(loaded, table, merged, self.store.tasks(), own)
+
+    def role(self, role: Role, own: bool = True) -> Proposed:
+        loaded = self.loaded()
+        return sources.from_role(loaded, units(loaded.labels), role, self.store.tasks(), own)
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    return Line(tmp_path)
+
+
+def says(label: str) -> list[dict[str, Any]]:
+    return [contract.choice(label)]
+
+
+def labels(result: Sequence[Any] | str | None) -> list[str]:
+    regions = json.loads(result) if isinstance(result, str) else result or []
+    return [label for raw in regions for label in raw["value"][raw["type"]]]
+
+
+def made(proposed: Proposed, action: str, **limits: Any) -> Sequence[Correction]:
+    return plan("p", {}, proposed, Action(action), Limits(**limits)).corrections
+
+
+def test_a_consensus_says_its_numbers(line: Line) -> None:
+    task = line.task("a", says("cat"), says("cat"), says("dog"))
+    [own] = made(line.consensus(own=True), "replace")
+    assert own.why == "most others answered otherwise: animal is cat to 2 of 3, confidence 0.67"
+    assert (own.annotation, own.annotator) == (task.annotations[2].id, PEOPLE[2])
+    assert (labels(own.now), labels(own.then)) == (["dog"], ["cat"])
+    assert own.expect == task.annotations[2].revision
+    [change] = own.changes
+    assert (change.now, change.then, change.votes, change.annotators) == ("dog", "cat", 2, 3)
+
+
+def test_a_review_speaks_only_of_what_a_reviewer_looked_at(line: Line) -> None:
+    line.task("a", says("cat"), says("cat"), says("dog"))
+    looked_at = line.task("b", says("cat"), says("dog"), says("dog"), says("cat"))
+    found = line.role(Role.REVIEWER)
+    assert [one.task.id for one in found.proposals] == [looked_at.id] * 2
+    assert {one.why for one in found.proposals} == {"a reviewer answered otherwise"}
+
+
+def test_gold_decides_where_there_is_gold(line: Line) -> None:
+    line.task("b", says("cat"), says("dog"))
+    task = line.task("a", [*says("cat"), contract.box("head", 5)], says("dog"))
+    gold = contract.write(line.tool, task, PEOPLE[2], contract.choice("dog"))
+    line.tool.write_annotation(gold.model_copy(update={"ground_truth": True}), gold.revision)
+    [wrong] = line.role(Role.GOLD).proposals
+    assert wrong.annotation is not None
+    assert wrong.annotation.annotator == PEOPLE[0]
+    assert labels(wrong.result) == ["dog"]
+    assert wrong.why == "the gold answer is another"
+    assert [(change["now"], change["then"]) for change in wrong.changes] == [("cat", "dog"), ("head", ABSENT)]
+
+
+def test_what_is_right_and_drawn_by_nobody_whose_region_we_have_is_undecided(line: Line) -> None:
+    task = line.task("a", says("cat"))
+    loaded = line.loaded()
+    table = units(loaded.labels)
+    stranger = table.with_columns(
+        role=pl.lit("reviewer"), annotation=pl.lit("gold/1"), label=pl.lit("dog"), annotator=pl.lit("x")
+    )
+    both = pl.concat([table.filter(pl.lit(False)), table, stranger])
+    # A choice is made of somebody's region, with the label that is right.
+    [one] = sources.from_role(loaded, both, Role.REVIEWER, line.store.tasks(), False).proposals
+    assert labels(one.result) == ["dog"]
+    none = task.model_copy(update={"annotations": ()})
+    found = sources.from_role(loaded, both, Role.REVIEWER, [none], False)
+    assert (found.proposals, [u.why for u in found.undecided]) == ([], ["nobody drew what is right there"])
+
+
+def test_an_annotation_that_cannot_be_read_does_not_hinder_the_others(line: Line) -> None:
+    broken = {**contract.choice("cat"), "value": {"choices": "cat"}}
+    line.task("a", says("cat"), says("cat"), says("dog"), [broken])
+    assert len(line.consensus().proposals) == 1
+
+
+def test_labels_are_renamed_and_taken_away_in_every_annotation(line: Line) -> None:
+    line.task("a", [*says("cat"), contract.box("head", 5)], says("dog"))
+    mapping = {"animal": {"cat": "dog"}, "parts": {"head": None}}
+    found = sources.from_ontology(line.tasks(), mapping, line.ontology)
+    [one] = made(found, "replace")
+    assert (one.annotator, labels(one.now), labels(one.then)) == (PEOPLE[0], ["cat", "head"], ["dog"])
+    assert [(c.control, c.now, c.then) for c in one.changes] == [
+        ("animal", "cat", "dog"),
+        ("parts", "head", ABSENT),
+    ]
+
+
+def test_what_is_about_a_region_that_goes_goes_with_it(line: Line) -> None:
+    head = contract.box("head", 5)
+    about = {**contract.choice("cat"), "id": head["id"]}
+    tail = {**contract.box("tail", 50), "id": "b2"}
+    link = {"type": "relation", "from_id": head["id"], "to_id": "b2", "direction": "right", "labels": []}
+    line.task("a", [head, about, tail, link])
+    [one] = sources.from_ontology(line.tasks(), {"parts": {"head": None}}, line.ontology).proposals
+    assert one.result == [tail]
+
+
+def test_a_name_that_the_ontology_does_not_have_is_rejected(line: Line) -> None:
+    line.task("a", says("cat"))
+    found = sources.from_ontology(line.tasks(), {"animal": {"cat": "lion"}}, line.ontology)
+    assert found.proposals == []
+    assert "lion" in found.rejects[0].why
+
+
+def test_rows_of_a_file_say_what_is_right(line: Line, tmp_path: Path) -> None:
+    a = line.task("a", [*says("cat"), contract.box("head", 5)], says("dog"))
+    b = line.task("b", says("cat"))
+    boxes = json.dumps([contract.box("tail", 9)])
+    rows = [
+        {
+            "task": a.id,
+            "annotation": a.annotations[0].id,
+            "control": "animal",
+            "label": "dog",
+            "why": "so",
+        },
+        {"task": "b", "annotation": b.annotations[0].id, "result": boxes},
+        {"task": "z", "control": "animal", "label": "dog"},
+        {"task": a.id, "annotation": "99", "control": "animal", "label": "dog"},
+        {"task": a.id, "annotation": a.annotations[1].id, "control": "parts", "label": "tail"},
+    ]
+    path = tmp_path / "right.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = sources.from_file(path, line.tasks(), True, line.ontology)
+    one, two = made(found, "replace")
+    assert (one.why, sorted(labels(one.then))) == ("so", ["dog", "head"])
+    assert (two.task, two.why, labels(two.then)) == (b.id, "right.jsonl says so", ["tail"])
+    assert sorted(reject.why for reject in found.rejects) == [
+        "a label does not say what is drawn for parts; give the whole `result`",
+        "no task of the store has this id or key",
+        "the task has no annotation 99",
+    ]
+
+
+def test_a_row_without_an_annotation_is_about_the_task_or_all_on_it(line: Line, tmp_path: Path) -> None:
+    task = line.task("a", says("cat"), says("dog"))
+    path = tmp_path / "right.csv"
+    path.write_text(f"task,control,label\n{task.id},animal,dog\n")
+    [whole] = made(sources.from_file(path, line.tasks(), False, line.ontology), "predict")
+    assert (whole.annotation, labels(whole.then)) == (None, ["dog"])
+    found = sources.from_file(path, line.tasks(), True, line.ontology)
+    assert [one.annotator for one in made(found, "replace")] == [PEOPLE[0]]  # ben says so already
+
+
+def test_rows_that_name_only_what_is_wrong_delete_and_return(line: Line, tmp_path: Path) -> None:
+    task = line.task("a", says("cat"))
+    path = tmp_path / "wrong.csv"
+    path.write_text(f"task,annotation,why\n{task.id},{task.annotations[0].id},blurred\n")
+    found = sources.from_file(path, line.tasks(), True, line.ontology)
+    [gone] = made(found, "delete")
+    assert (gone.why, labels(gone.now), gone.then) == ("blurred", ["cat"], None)
+    [back] = made(found, "return")
+    assert back.note == f"{PEOPLE[0]}, please look again: blurred"
+    with pytest.raises(UsageError, match="somebody must say what is right"):
+        made(found, "replace")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.txt", "", "no kind of file"),
+        ("a.csv", "id\n1\n", "no column task"),
+        ("none.csv", None, "cannot be read"),
+        ("a.jsonl", "{", "cannot be read"),
+    ],
+)
+def test_a_file_that_says_nothing_is_named(
+    line: Line, tmp_path: Path, name: str, text: str | None, said: str
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=said):
+        sources.from_file(tmp_path / name, [], True, line.ontology)
+
+
+def no_cats(task: Task) -> list[Proposal]:
+    """A team's own rule."""
+    wrong = [a for a in task.annotations if "cat" in labels(a.result)]
+    return [Proposal(task, "we have no cats", a, says("dog"), 0.9) for a in wrong]
+
+
+def lions(task: Task) -> list[Proposal]:
+    return [Proposal(task, "", None, says("lion"))]
+
+
+def broken(task: Task) -> list[Proposal]:
+    raise KeyError(task.key)
+
+
+def test_a_function_of_ones_own_decides(line: Line) -> None:
+    line.task("a", says("cat"), says("dog"))
+    found = sources.from_function(f"{__name__}:no_cats", line.tasks(), line.ontology)
+    [one] = made(found, "replace")
+    assert (one.annotator, one.why, one.confidence) == (PEOPLE[0], "we have no cats", 0.9)
+    found = sources.from_function(f"{__name__}:lions", line.tasks(), line.ontology)
+    assert "lion" in found.rejects[0].why
+    for name, said in [("broken", "broken failed for task"), ("nothing", "no function"), ("", "no function")]:
+        with pytest.raises(UsageError, match=said):
+            sources.from_function(f"{__name__}:{name}", line.tasks(), line.ontology)
+
+
+def test_verdicts_return_delete_and_ask_but_know_nothing_right(line: Line) -> None:
+    task, _ = line.task("a", says("cat"), says("dog")), line.task("b", says("cat"))
+    verdicts = pl.DataFrame(
+        {"task": [task.id, "99"], "control": ["animal", None], "correct": [0, 0]},
+        schema_overrides={"control": pl.String},
+    )
+    found = sources.from_verdicts(verdicts, line.tasks())
+    assert [c.annotator for c in made(found, "return")] == PEOPLE[:2]
+    assert found.proposals[0].why == "a reviewer found it wrong: animal"
+    assert [reject.where for reject in found.rejects] == ["task 99"]
+    with pytest.raises(UsageError, match="somebody must say"):
+        made(found, "add")
+
+
+def proposals(*confidences: float | None) -> Proposed:
+    """One of each of ann's and ben's annotations in turn."""
+    found = []
+    for n, confidence in enumerate(confidences):
+        task = Task(id=str(n), key=f"k{n}")
+        whose = Annotation(id=f"a{n}", task_id=task.id, annotator=PEOPLE[n % 2])
+        found.append(Proposal(task, "so", whose, says("cat"), confidence))
+    return Proposed(found)
+
+
+@pytest.mark.parametrize(
+    ("limits", "taken"),
+    [
+        ({}, "0123"),
+        ({"min_confidence": 0.7}, "12"),
+        ({"max_changes": 2}, "12"),
+        ({"max_changes": 0}, ""),
+        ({"per_annotator": 1}, "12"),
+        ({"annotators": frozenset(PEOPLE[:1])}, "02"),
+        ({"annotators": frozenset(PEOPLE[1:2]), "max_changes": 1}, "1"),
+    ],
+)
+def test_limits_take_the_surest_and_keep_the_order(limits: dict[str, Any], taken: str) -> None:
+    found = made(proposals(0.6, 0.8, None, 0.65), "replace", **limits)
+    assert "".join(one.task for one in found) == taken
+
+
+@pytest.mark.parametrize("limits", [{"per_annotator": 1}, {"annotators": frozenset(PEOPLE)}])
+@pytest.mark.parametrize("action", sorted(set(Action) - OWN))
+def test_limits_by_annotator_are_of_annotations_only(action: str, limits: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="is about tasks"):
+        made(Proposed([]), action, **limits)
+
+
+def test_an_annotation_is_corrected_once_in_a_plan() -> None:
+    [one] = proposals(0.9).proposals
+    assert len(made(Proposed([one, one]), "replace")) == 1
+
+
+def test_what_the_tool_shows_already_is_not_planned_again(line: Line) -> None:
+    task = line.task("a", says("cat"))
+    truth = task.annotations[0].model_copy(update={"ground_truth": True})
+    with_truth = task.model_copy(update={"annotations": (truth,)})
+    waiting = task.model_copy(update={"overlap": 2})
+    assert made(Proposed([Proposal(with_truth, "", None, says("dog"))]), "add") == ()
+    assert made(Proposed([Proposal(task, "", task.annotations[0], says("cat"))]), "replace") == ()
+    assert len(made(Proposed([], [Proposal(task, "")]), "ask")) == 1
+    assert made(Proposed([], [Proposal(waiting, "")]), "ask") == ()
+
+
+@pytest.mark.parametrize(
+    ("line_of", "said"),
+    [
+        ('{"task": "1", "key": "k", "action": "add", "expect": "e", "why": ""}', "add needs then"),
+        ('{"task": "1", "key": "k", "action": "burn", "expect": "e", "why": ""}', ":2: action"),
+        (
+            '{"task": "1", "key": "k", "action": "return", "expect": "e", "why": ""}',
+            "return needs annotation",
+        ),
+    ],
+)
+def test_an_edited_line_that_lacks_something_is_named(tmp_path: Path, line_of: str, said: str) -> None:
+    (tmp_path / "plan.jsonl").write_text('{"project": "p", "source": {}}\n' + line_of + "\n")
+    with pytest.raises(UsageError, match=said):
+        Plan.load(tmp_path / "plan.jsonl")
