@@ -6,7 +6,7 @@ import dataclasses
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -194,7 +194,7 @@ def test_a_server_that_is_unwell_is_asked_again_and_then_named(
 @pytest.mark.parametrize(
     ("setting", "instead", "code", "said"),
     [
-        ("project = ", "project = 99", 2, "has no project 99"),
+        ("project = ", "project = 999999", 2, "has no project 999999"),
         ("overlap = ", "overlap = 0", 2, "tool.overlap"),
         ("[roles]", '[roles]\ntoken = "abc"', 2, "looks like a secret"),
         ("[raw]", '[raw]\nurl = "nowhere://x"', 2, "nowhere"),
@@ -247,9 +247,10 @@ def test_rows_without_a_key_and_pictures_that_are_none_are_rejected_and_the_othe
 def test_a_task_that_the_tool_refuses_does_not_take_its_batch_along(line: Line) -> None:
     # The config shows `image`, so Label Studio refuses a task without one; the key is there all the same.
     class Odd(Given):
-        def item(self, listed: Listed, tool: LabelingTool) -> Item:
-            data = {"image": "s3://raw/x.png"} if listed.key != "k700" else {"text": "x"}
-            return Item(key=listed.key, data=data)
+        def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:
+            for one in listed:
+                data = {"text": "x"} if one.key == "k700" else {"image": "s3://raw/x.png"}
+                yield Item(key=one.key, data=data)
 
     rejects: list[Reject] = []
     source = Odd({f"k{n}": "" for n in range(1500)})
