@@ -69,7 +69,7 @@ def report(
     from connector.report import render
     from connector.report.content import content
 
-    labels = load(session, labels_file, gold_file)
+    labels = load(session, labels_file, gold_file, keep_regions=plan is not None)
     loaded, units = labels.loaded, labels.units
     source = session.source(**loaded.source, seed=seed_of(session, seed))
     with answerable("keep one gold answer a task"):

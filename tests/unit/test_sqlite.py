@@ -1,4 +1,4 @@
-"""What goes wrong with the ledger and the journal names the file and the next step."""
+"""What goes wrong with the ledger and the list of events names the file and the next step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from connector.errors import ConnectorError, Temporary, UsageError
-from connector.journal import Journal
+from connector.eventlog import EventLog
 from connector.ledger import Ledger
 from connector.sqlite import told
 from tests.unit.test_files import without_privileges
@@ -26,12 +26,12 @@ def ledger(path: Path) -> None:
         opened.begin(["a"], NOW)
 
 
-def journal(path: Path) -> None:
-    with closing(Journal(path)) as opened:
-        opened.open_run("run", "project", NOW)
+def events(path: Path) -> None:
+    with closing(EventLog(path, "one")) as opened:
+        opened.listed("queue", ["1"])
 
 
-BOTH = pytest.mark.parametrize("use", [ledger, journal])
+BOTH = pytest.mark.parametrize("use", [ledger, events])
 Use = Callable[[Path], None]
 
 
