@@ -19,6 +19,7 @@ _READS = {
         "known_keys",
         "tasks_of",
         "read_tasks",
+        "count_annotations",
         "count_predictions",
         "tasks_with_predictions",
         "data_for",
