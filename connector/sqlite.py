@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from connector.errors import ConnectorError, Temporary, UsageError
+from connector.retry import patient
 
 BUSY_SECONDS = 10
 """How long to wait for another process that writes."""
@@ -77,6 +78,10 @@ class Database:
                 path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
             )
         self._lock = threading.RLock()
+        # Two who make the file at once are told at once that it is locked, whatever the time-out.
+        patient(self._prepare, schema)
+
+    def _prepare(self, schema: str) -> None:
         with self.read() as db:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")

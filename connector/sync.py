@@ -439,21 +439,26 @@ def sync(
 # Pull.
 
 
-def pull(tool: LabelingTool, store: Store, progress: Progress = lambda _: None) -> Pulled:
+def pull(
+    tool: LabelingTool, store: Store, progress: Progress = lambda _: None, everything: bool = False
+) -> Pulled:
     """Bring what changed in the tool into the store, page by page; each page and its cursor in one commit.
 
     One at a time: a second one waits for the first to end.
 
     Args:
         progress: told of every page.
+        everything: read also what does not count as changed.
 
     Returns:
         What changed. Interrupted anywhere, the next pull goes on where the last page was kept.
     """
-    return _alone(store, lambda: _pull(tool, store, progress))
+    return _alone(store, lambda: _pull(tool, store, progress, everything))
 
 
-def _pull(tool: LabelingTool, store: Store, progress: Progress = lambda _: None) -> Pulled:
+def _pull(
+    tool: LabelingTool, store: Store, progress: Progress = lambda _: None, everything: bool = False
+) -> Pulled:
     done, ontology = Pulled(), tool.read_ontology()
 
     def keep(tasks: Sequence[Task], cursor: str, gone: Sequence[str] = ()) -> None:
@@ -462,14 +467,20 @@ def _pull(tool: LabelingTool, store: Store, progress: Progress = lambda _: None)
         done.deleted_tasks += len(gone)
         progress(len(tasks))
 
-    for page in tool.changed_tasks(store.cursor_kept):
-        keep(page.tasks, page.cursor)
+    def read(since: str | None) -> None:
+        for page in tool.changed_tasks(since):
+            keep(page.tasks, page.cursor)
+
+    read(None if everything else store.cursor_kept)
     cursor = store.cursor_kept or ""
     gone = _deleted_tasks(tool, store)
     if gone or cursor:
         keep([], cursor, gone)
     for tasks in batches(_silently_changed(tool, store), tool.capabilities.import_batch):
         keep(tasks, cursor)
+    if not done.annotations and store.count(ANNOTATION) != tool.count_annotations():
+        # A server that died in the middle may have kept an answer, and not called its task changed.
+        read(None)
     done.version = store.version
     return done
 

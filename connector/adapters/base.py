@@ -295,6 +295,10 @@ class LabelingTool(Protocol):
         """Those of these tasks that are there, each with all its annotations and predictions."""
         ...
 
+    def count_annotations(self) -> int:
+        """How many annotations there are, skipped ones too; cheap."""
+        ...
+
     def count_predictions(self) -> int:
         """How many predictions there are; cheap."""
         ...

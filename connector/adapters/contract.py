@@ -359,6 +359,7 @@ class LabelingToolContract:
         [task] = self.add(tool, "a")
         empty = self.write(tool, task, people[0])
         skipped = self.write(tool, task, people[1], cancelled=True)
+        assert tool.count_annotations() == 2
         assert {a.id: (a.result, a.cancelled) for a in tool.read_task(task.id).annotations} == {
             empty.id: ("[]", False),
             skipped.id: ("[]", True),

@@ -429,16 +429,19 @@ class LabelStudio:
     def count_tasks(self) -> int:
         return self._count("task_number")
 
+    def count_annotations(self) -> int:
+        return self._count("total_annotations_number", "skipped_annotations_number")
+
     def count_predictions(self) -> int:
         return self._count("total_predictions_number")
 
-    def _count(self, what: str) -> int:
-        params = {"ids": self.project, "include": f"id,{what}"}
+    def _count(self, *what: str) -> int:
+        params = {"ids": self.project, "include": ",".join(("id", *what))}
         with _project_is_there(self.project, self._server.url):
             found = self._server.get("/api/projects/counts/", params)["results"]
         if not found:
             raise _no_project(self.project, self._server.url)
-        return int(found[0][what])
+        return sum(int(found[0][name]) for name in what)
 
     def tasks_with_predictions(self) -> Iterator[Task]:
         some = _filter("total_predictions", "greater", "Number", 0)

@@ -280,6 +280,10 @@ class MemoryTool:
         with self.faults.around("read_tasks"):
             yield from [self.project.tasks[id] for id in ids if id in self.project.tasks]
 
+    def count_annotations(self) -> int:
+        with self.faults.around("count_annotations"):
+            return sum(len(task.annotations) for task in self.project.tasks.values())
+
     def count_predictions(self) -> int:
         self._need(self.capabilities.predictions, "predictions")
         with self.faults.around("count_predictions"):

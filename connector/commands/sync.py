@@ -121,11 +121,13 @@ def _show_predictions(session: Session, file: Path, keep_others: bool, dry_run: 
 
 
 @click.command(cls=Command)
+@click.option("--all", "everything", is_flag=True, help="Read also what does not count as changed.")
 @pass_session
-def pull(session: Session) -> None:
+def pull(session: Session, everything: bool) -> None:
     """Bring what people labeled into the label store.
 
     Only what changed since the last pull is read. Interrupted anywhere, the next pull goes on from there.
+    After a crash of the tool's own server, read all: it may have kept a change without telling of it.
 
     \b
     Example:
@@ -135,7 +137,7 @@ def pull(session: Session) -> None:
 
     store = session.line.store()
     with session.progress("pull") as progress:
-        done = pull_all(session.line.tool(), store, progress)
+        done = pull_all(session.line.tool(), store, progress, everything)
     _say_pulled(session, done)
     session.answer({**asdict(done), "source": session.source(store=store.url, version=done.version)})
 
@@ -225,6 +227,8 @@ def reconcile(session: Session, manifest: str | None, out: Path | None) -> int |
         session.table("Where they differ", ("what", "how many"), list(by_kind.items()))
     else:
         session.say("bucket, tool and store agree")
+    if any("store" in what for what in by_kind):
+        session.note("next: run `connector pull --all`, then this again")
     session.write_rows(found.differences, out)
     session.answer(
         {

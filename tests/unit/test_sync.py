@@ -143,7 +143,8 @@ def test_a_second_sync_changes_nothing_and_asks_for_little(tmp_path: Path) -> No
     assert (done.known, done.new, done.changed) == (30, 0, 0)
     assert tool.project.tasks == before
     asked = tool.faults.calls - calls
-    assert set(asked) == {"read_ontology", "changed_tasks", "count_tasks", "count_predictions"}
+    counts = {"count_tasks", "count_annotations", "count_predictions"}
+    assert set(asked) == {"read_ontology", "changed_tasks", *counts}
     assert set(asked.values()) == {1}
 
 
@@ -608,3 +609,22 @@ def test_a_pull_by_itself_waits_for_its_turn_and_says_for_whom(tmp_path: Path) -
         holder.take()
         assert sync.pull(tool, store).tasks == 1
     assert "in use by process" in said[0]
+
+
+def test_an_answer_that_a_dying_server_kept_without_telling_is_found_when_it_is_quiet(tmp_path: Path) -> None:
+    tool = MemoryTool(new_project())
+    synced(tool, given("a", "b"), tmp_path)
+    task = next(iter(tool.project.tasks.values()))
+    answer = contract.write(tool, task, tool.whoami().name, contract.choice("cat"))
+    silent = tool.project.tasks[task.id].model_copy(update={"updated_at": task.updated_at})
+    tool.project.tasks[task.id] = silent
+    store = Store(str(tmp_path / "labels"))
+    assert sync.pull(tool, store).annotations.new == 1
+    assert store.current(ANNOTATION)["id"].to_list() == [answer.id]
+    calls = tool.faults.calls["changed_tasks"]
+    assert not sync.pull(tool, store).annotations
+    assert tool.faults.calls["changed_tasks"] == calls + 1
+    edited = silent.annotations[0].model_copy(update={"result": "[]"})
+    tool.project.tasks[task.id] = silent.model_copy(update={"annotations": (edited,)})
+    assert not sync.pull(tool, store).annotations
+    assert sync.pull(tool, store, everything=True).annotations.changed == 1
