@@ -18,11 +18,7 @@ _READS = {
         "parse_ontology",
         "known_keys",
         "tasks_of",
-<<<<<<< HEAD
-=======
-        "read_tasks",
         "count_annotations",
->>>>>>> land
         "count_predictions",
         "tasks_with_predictions",
         "data_for",
