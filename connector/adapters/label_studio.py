@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from connector.adapters.base import Bucket, Capabilities, Check, Known, Page, WakeUp, Webhook, batches
 from connector.adapters.label_studio_config import parse_config
-from connector.adapters.label_studio_server import Missing, Server, decoded
+from connector.adapters.label_studio_server import Missing, Server
 from connector.adapters.signatures import SECRET_HEADER, require_secret
 from connector.errors import (
     BadRecord,
@@ -477,8 +477,7 @@ class LabelStudio:
             "query": dump_json(query),
         }
         with _project_is_there(self.project, self._server.url):
-            response = self._server.read("/api/tasks/", params)
-        body = decoded(response)
+            body, response = self._server.read("/api/tasks/", params)
         return body["tasks"], int(body["total"]), self._time_of(response)
 
     def _time_of(self, response: Response) -> datetime:

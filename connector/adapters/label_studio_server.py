@@ -78,11 +78,16 @@ class Server:
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """The JSON at a path; tried again while the server is unwell."""
-        return decoded(self.read(path, params))
+        return self.read(path, params)[0]
 
-    def read(self, path: str, params: Mapping[str, Any] | None = None) -> requests.Response:
-        """The whole response at a path; tried again while the server is unwell."""
-        return patient(self._request, "GET", path, params=params)
+    def read(self, path: str, params: Mapping[str, Any] | None = None) -> tuple[Any, requests.Response]:
+        """The JSON at a path, and the whole response; tried again while the server is unwell."""
+
+        def ask() -> tuple[Any, requests.Response]:
+            response = self._request("GET", path, params=params)
+            return decoded(response), response
+
+        return patient(ask)
 
     def post(self, path: str, body: Any, params: Mapping[str, Any] | None = None) -> Any:
         """Send once, never twice: what is doubtful is for the caller to look up."""
@@ -147,11 +152,14 @@ def decoded(response: requests.Response) -> Any:
     """The JSON of an answer.
 
     Raises:
+        Temporary: if it broke off: a server that dies says no more.
         UsageError: if it is none: then this is not Label Studio.
     """
     try:
         return response.json()
     except requests.JSONDecodeError as error:
+        if response.text.lstrip()[:1] in ("", "{", "["):
+            raise Temporary(f"an answer of {response.url.split('?')[0]} broke off") from error
         raise UsageError(
             f"{response.url.split('?')[0]} answered {_describe(response.text)}, not Label Studio's JSON",
             "check tool.url in connector.toml: it must be the address of Label Studio itself, without a path",

@@ -191,6 +191,20 @@ def test_a_server_that_is_unwell_is_asked_again_and_then_named(
     assert not (line.folder / "labels").exists()
 
 
+@pytest.mark.parametrize("body", [b"", b'{"id": 7, "label_con'])
+def test_an_answer_that_broke_off_is_asked_for_again_and_then_named(
+    line: Line, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    from connector.retry import patient
+
+    monkeypatch.setattr(patient, "sleep", lambda _: None)
+    with same_to_all(200, "application/json", body) as url:
+        code, _, err = elsewhere(line, url).run("pull")
+    assert code == 6
+    assert "broke off" in err
+    assert not (line.folder / "labels").exists()
+
+
 @pytest.mark.parametrize(
     ("setting", "instead", "code", "said"),
     [
