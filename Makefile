@@ -17,8 +17,11 @@ NPM := $(NODE)/bin/node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 demo: .venv/ready .server/ready
 	$(BIN)/connector demo
 
+# A quarter of an hour on two processors. Slow are the live tests, which therefore have the machine to
+# themselves: a minute of events (test_soak), two of every trouble at once (test_chaos), and what is killed.
 test: lint types .server/ready .azurite/ready
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/live --cov --cov-report=
+	$(BIN)/python -m pytest tests/live --cov --cov-append --cov-report=term:skip-covered
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

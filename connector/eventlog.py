@@ -316,6 +316,14 @@ class EventLog:
                 (state, error, time.time() + (again_in or 0), delivery.number),
             )
 
+    def put_off(self, action: Mapping[str, Any], seconds: float) -> None:
+        """Try nothing with this action for so many seconds."""
+        with self.file.write() as db:
+            db.execute(
+                "UPDATE delivery SET due = max(due, ?) WHERE source = ? AND state = ? AND action = ?",
+                (time.time() + seconds, self.source, WAITING, dump_json(action)),
+            )
+
     def resend(self, numbers: Sequence[int] | None = None) -> int:
         """Let dead letters be tried again; returns how many.
 

@@ -27,7 +27,7 @@ from connector.errors import BadRecord, Conflict, ConnectorError, Temporary, Usa
 from connector.eventlog import Delivery, Event, EventLog
 from connector.events import tasks_of
 from connector.model import dump_json
-from connector.retry import CONNECT_SECONDS, redelivery
+from connector.retry import CONNECT_SECONDS, REDELIVERED_AFTER, redelivery
 
 ANSWER_SECONDS = 10.0
 """How long a receiver may take. Whoever needs longer answers first and works afterwards."""
@@ -36,6 +36,10 @@ GONE = 410
 """By this status a receiver says that it wants no more."""
 
 _ACTION: TypeAdapter[Action] = TypeAdapter(Action)
+
+
+class _Silent(Temporary):
+    """No answer came. Whatever else waits for the same one would take as long, while others wait."""
 
 
 class Sender:
@@ -59,6 +63,8 @@ class Sender:
             except Temporary as error:
                 again = redelivery(delivery.attempts, error.retry_after)
                 self._log.not_delivered(delivery, error.what, again)
+                if isinstance(error, _Silent):
+                    self._log.put_off(delivery.action, REDELIVERED_AFTER[0])
             except ConnectorError as error:
                 self._log.not_delivered(delivery, error.what, None)
             except Exception as error:
@@ -183,7 +189,7 @@ def post(url: str, body: str, headers: Mapping[str, str], receiver: str) -> None
             allow_redirects=False,
         )
     except requests.RequestException as error:
-        raise Temporary(f"{receiver} cannot be reached: {type(error).__name__}") from None
+        raise _Silent(f"{receiver} cannot be reached: {type(error).__name__}") from None
     if answer.status_code == GONE:
         raise BadRecord(f"{receiver} wants no more: it answered {GONE}")
     if not answer.ok or answer.is_redirect:
@@ -211,6 +217,6 @@ def run(then: Run, event: Event) -> None:
     except OSError as error:
         raise UsageError(f"{then.command[0]} cannot be run: {error}", "mend the rule's command") from error
     except subprocess.TimeoutExpired as error:
-        raise Temporary(f"{then.command[0]} took more than {then.seconds:g} s") from error
+        raise _Silent(f"{then.command[0]} took more than {then.seconds:g} s") from error
     if done.returncode:
         raise Temporary(f"{then.command[0]} ended with exit code {done.returncode}")

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 NOT_MEASURED = "answers of this kind are not measured yet"
 NO_GOLD = "there are no gold answers"
 NO_TIME = "no pace: it is not known how long the answers took"
+ALL_DECIDED = (
+    "every answer is gold, or a reviewer's. Label Studio takes what is imported for ground truth, unless it "
+    'says "ground_truth": false'
+)
 NOBODY_ELSE = "no agreement: nobody else answered the same"
 
 CONSENSUS_ROWS = ("task", "control", "unit", "label", "confidence", "votes", "annotators", "agreement")
@@ -106,6 +110,8 @@ def consensus_command(
         ("control", "tasks", "units", "annotators", "observed agreement", "Krippendorff's alpha"),
         rows,
     )
+    if not rows and len(found.units):
+        session.note(ALL_DECIDED)
     session.write_rows(_in_order(merged.units, CONSENSUS_ROWS), out)
     answer = {"controls": controls, **like_json(session, loaded, like, False, confidence)}
     session.answer({**answer, "source": _source(session, loaded, seed)})

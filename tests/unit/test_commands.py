@@ -486,3 +486,14 @@ def test_a_checkout_is_the_same_program_and_help_loads_nothing_heavy() -> None:
     }
     assert "click" in loaded
     assert not loaded & {"numpy", "polars", "scipy", "label_studio_sdk", "pydantic", "deltalake"}
+
+
+def test_that_everything_imported_is_ground_truth_is_told(folder: Path) -> None:
+    tasks = json.loads((folder / "notes.json").read_text())
+    for task in tasks:
+        task["annotations"] = [{**one, "ground_truth": True} for one in task["annotations"]]
+    (folder / "imported.json").write_text(json.dumps(tasks))
+    code, _, err = run(folder, "quality consensus --labels imported.json")
+    assert code == 0
+    assert 'says "ground_truth": false' in err
+    assert 'says "ground_truth": false' not in run(folder, f"quality consensus {LABELS}")[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 import time
@@ -131,6 +132,18 @@ def test_what_waits_long_keeps_nobody_else_waiting(post: Post) -> None:
         post.happens({"do": "call", "url": hook.url})
         post.happens({"do": "call", "url": hook.url}, subject="task:2", id="evt_2")
         assert [state for state, _, _ in post.send()] == [WAITING, DONE]
+
+
+def test_who_does_not_answer_keeps_nobody_else_waiting(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connector.outgoing.ANSWER_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as mute, receiver() as hook:
+        silent = f"http://127.0.0.1:{mute.getsockname()[1]}/"
+        for n in range(50):
+            post.happens({"do": "call", "url": silent}, subject=f"task:{n}", id=f"evt_{n}")
+        post.happens({"do": "call", "url": hook.url}, subject="task:50", id="evt_50")
+        *waiting, last = post.send()
+    assert last == (DONE, 1, None)
+    assert [attempts for _, attempts, _ in waiting] == [1] + [0] * 49
 
 
 def test_no_error_tells_an_address_or_a_secret(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
