@@ -30,7 +30,7 @@ from connector.store import Store
 ANNOTATIONS = 3
 
 
-TASKS = 10_000
+TASKS, MANY = 10_000, 100_000
 ROUNDS = 5
 
 
@@ -43,7 +43,23 @@ def main() -> None:
         show("pull", pull, "bare HTTP loop")
         show("pull", pull, "SDK's default listing")
         again = timed(lambda: sync.pull(tool_of(server, project), Store(f"{folder}/0")))
-        print(f"a second pull of {TASKS} unchanged tasks: {again:.3f} s")
+        print(f"a second pull of {TASKS} unchanged tasks: {again:.3f} s", flush=True)
+        unchanged(server, Path(folder))
+
+
+def unchanged(server: Running, folder: Path) -> None:
+    """Nothing is new, on either side: what a watch does most of the time."""
+    tool, store = tool_of(server, new_project(server)), Store(str(folder / "unchanged"))
+    with closing(Ledger(folder / "ledger", "unchanged")) as ledger:
+
+        def both() -> tuple[int, int]:
+            pulled, pushed = sync.sync(tool, store, Pictures(MANY), [], ledger)
+            return pulled.tasks, pushed.new
+
+        first = timed(both)
+        both()
+        assert both() == (0, 0)
+        print(f"a sync of {MANY} items: {first:.0f} s, and again without a change: {timed(both):.2f} s")
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -76,17 +92,19 @@ def new_project(server: Running) -> int:
     return create_project(Server(server.url, server.owner.token), "Benchmark", LABEL_CONFIG, ANNOTATIONS)
 
 
-def items() -> list[Item]:
-    return [
-        Item(key=f"s3://raw/{n:07}.png", data={"image": f"s3://raw/{n:07}.png", "n": n}) for n in range(TASKS)
-    ]
+def items(number: int = TASKS) -> list[Item]:
+    names = (f"s3://raw/{n:07}.png" for n in range(number))
+    return [Item(key=name, data={"image": name, "n": n}) for n, name in enumerate(names)]
 
 
 class Pictures:
     """The same items as a source."""
 
+    def __init__(self, number: int = TASKS) -> None:
+        self._items = items(number)
+
     def __iter__(self) -> Iterator[Listed]:
-        return (Listed(item.key, "", tells_content=False, parts=item.data) for item in items())
+        return (Listed(item.key, "", tells_content=False, parts=item.data) for item in self._items)
 
     def holds(self, key: str) -> bool:  # noqa: ARG002
         return False

@@ -40,7 +40,7 @@ from tests.proxy import Proxy, proxy
 
 pytestmark = pytest.mark.live
 
-RUNS, LONGEST_SECONDS = 14, 20
+RUNS, LONGEST_SECONDS = 10, 20
 """So many commands are started, and one that goes on so long is killed."""
 
 STABLE, LOOSE = 1300, 400
