@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
-from connector.errors import Reject, UsageError
+from connector.errors import BadRecord, Reject, UsageError
 from connector.files import write_atomic
 from connector.model import Annotation, Task, dump_json
 
@@ -90,6 +91,24 @@ class Correction(Record):
     why: str
     confidence: float | None = None
     changes: tuple[Change, ...] = ()
+
+    @field_validator("then")
+    @classmethod
+    def _is_a_result(cls, then: str | None) -> str | None:
+        if then is not None:
+            try:
+                regions = json.loads(then)
+                dump_json(regions)
+            except (ValueError, BadRecord) as error:
+                raise ValueError(f"is no JSON: {error}") from error
+            if not isinstance(regions, list) or not all(isinstance(one, dict) for one in regions):
+                raise ValueError("is no list of regions")
+        return then
+
+    @field_validator("note")
+    @classmethod
+    def _is_one_line(cls, note: str | None) -> str | None:
+        return " ".join(note.split()) if note else None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Correction:
@@ -263,7 +282,7 @@ def _says(annotation: Annotation, result: Sequence[Mapping[str, Any]] | None) ->
 
 def _correction(one: Proposal, action: Action) -> Correction:
     own = one.annotation if action in OWN else None
-    note = " ".join(f"{own.annotator}, please look again: {one.why}".split()) if own else None
+    note = f"{own.annotator}, please look again: {one.why}" if own else None
     return Correction.model_validate(
         {
             "task": one.task.id,

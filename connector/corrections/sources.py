@@ -190,7 +190,7 @@ def _why(changes: Sequence[Mapping[str, Any]], right: pl.DataFrame) -> str:
 def from_ontology(
     tasks: Iterable[Task], mapping: Mapping[str, Mapping[str, str | None]], ontology: Ontology
 ) -> Proposed:
-    """Labels renamed, or taken away, in every annotation that has them.
+    """Labels renamed, or taken away, in every annotation that has them and was not skipped.
 
     A region that is left without a label goes, and with it what is about it.
 
@@ -201,6 +201,8 @@ def from_ontology(
     found = Proposed([])
     for task in tasks:
         for annotation in task.annotations:
+            if annotation.cancelled:
+                continue  # a skip says nothing
             regions = json.loads(annotation.result)
             try:
                 result = _renamed(regions, mapping)
@@ -266,7 +268,8 @@ def from_file(path: Path, tasks: Iterable[Task], own: bool, ontology: Ontology) 
     Several rows of the same annotation, or task, are one correction.
 
     Args:
-        own: a row without `annotation` is about every person's annotation of its task.
+        own: a row without `annotation` is about every annotation of its task that is neither ground truth
+            nor skipped.
 
     Raises:
         UsageError: if the file is none of these.
@@ -288,19 +291,30 @@ def from_file(path: Path, tasks: Iterable[Task], own: bool, ontology: Ontology) 
 def _read(path: Path) -> pl.DataFrame:
     readers: dict[str, Callable[[], pl.DataFrame]] = {
         ".csv": lambda: pl.read_csv(path, infer_schema=False),
-        ".jsonl": lambda: pl.read_ndjson(path, infer_schema_length=None),
+        ".jsonl": lambda: _objects(path),
         ".parquet": lambda: pl.read_parquet(path),
     }
     if path.suffix not in readers:
         raise UsageError(f"{path} is no kind of file we read", "name a .csv, .jsonl or .parquet file")
     try:
         found = readers[path.suffix]()
-    except (OSError, PolarsError) as error:
+    except (OSError, PolarsError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}", "mend the file") from error
     if "task" not in found.columns:
         raise UsageError(f"{path} has no column task", f"its columns may be {', '.join(COLUMNS)}")
     missing = [pl.lit(None, pl.String).alias(name) for name in COLUMNS if name not in found.columns]
     return found.with_columns(missing).select(pl.col(*COLUMNS).cast(pl.String))
+
+
+def _objects(path: Path) -> pl.DataFrame:
+    """One object a line. What is no text is taken as its JSON: a result may stand there as it is."""
+    rows: list[dict[str, str | None]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} is no object")
+        rows.append({k: v if v is None or isinstance(v, str) else dump_json(v) for k, v in row.items()})
+    return pl.DataFrame(rows, schema=dict.fromkeys(dict.fromkeys(k for row in rows for k in row), pl.String))
 
 
 def _take_rows(
@@ -312,13 +326,14 @@ def _take_rows(
     path: Path,
 ) -> None:
     known = {str(a.id): a for a in task.annotations}
+    people = [id for id, a in known.items() if not (a.ground_truth or a.cancelled)]
     groups: dict[str | None, list[Mapping[str, str | None]]] = {}
     for row in rows:
         named = row["annotation"]
         if named is not None and named not in known:
             found.rejects.append(Reject(f"{path}: task {task.id}", f"the task has no annotation {named}"))
             continue
-        for one in [named] if named or not own else [*known]:
+        for one in [named] if named or not own else people:
             groups.setdefault(one, []).append(row)
     for one, said in groups.items():
         annotation = known[one] if one else None
@@ -433,9 +448,9 @@ def _propose(found: Proposed, one: Proposal, ontology: Ontology) -> None:
     try:
         for region in parse_result(json.loads(dump_json(one.result or []))):
             check(region, ontology, one.task.data)
-    except BadRecord as error:
+    except (BadRecord, TypeError) as error:
         where = f"annotation {one.annotation.id}" if one.annotation else f"task {one.task.id}"
-        found.rejects.append(Reject(where, error.what))
+        found.rejects.append(Reject(where, error.what if isinstance(error, BadRecord) else str(error)))
         return
     found.proposals.append(one)
 
