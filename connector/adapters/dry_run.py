@@ -41,6 +41,7 @@ class DryRun:
     def __init__(self, tool: LabelingTool) -> None:
         self._tool = tool
         self._changed: dict[str, Task] = {}
+        self._task_of: dict[str, str] = {}
         self._made = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -68,11 +69,13 @@ class DryRun:
             yield self._changed.get(task.id, task)
 
     def read_annotation(self, id: str) -> Annotation:
-        found = [a for task in self._changed.values() for a in task.annotations if a.id == id]
-        return found[0] if found else self._tool.read_annotation(id)
+        task = self._changed.get(self._task_of.get(id, ""))
+        found = next((a for a in task.annotations if a.id == id), None) if task else None
+        return found or self._tool.read_annotation(id)
 
     def _change(self, task: Task, **new: object) -> None:
-        self._changed[task.id] = task.model_copy(update=new)
+        self._changed[task.id] = changed = task.model_copy(update=new)
+        self._task_of |= {str(a.id): task.id for a in changed.annotations}
 
     def add_items(self, items: Iterable[Item], known: Known | None = None) -> Iterator[Task]:
         keys = known.keys if known else self._tool.known_keys()
@@ -95,7 +98,8 @@ class DryRun:
         else:
             self._expect(annotation.id, expect)
         others = [a for a in task.annotations if a.id != annotation.id]
-        if annotation.ground_truth and self._tool.capabilities.one_ground_truth:
+        was_one = any(a.id == annotation.id and a.ground_truth for a in task.annotations)
+        if annotation.ground_truth and not was_one and self._tool.capabilities.one_ground_truth:
             others = [a.model_copy(update={"ground_truth": False}) for a in others]
         self._change(task, annotations=(*others, annotation))
         return annotation

@@ -560,14 +560,15 @@ class LabelStudio:
         annotation = annotation.model_copy(update={"result": result})
         if annotation.id is None or expect is None:
             return self._create(annotation, expect)
-        self._expect(annotation.id, expect)
+        held = self._expect(annotation.id, expect)
+        new: dict[str, Any] = {"result": json.loads(annotation.result)}
+        # Only what differs: a ground truth that is sent takes it from all others, also where nothing changed.
+        if held.cancelled != annotation.cancelled:
+            new["was_cancelled"] = annotation.cancelled
+        if held.ground_truth != annotation.ground_truth:
+            new["ground_truth"] = annotation.ground_truth
         with self._annotation_is_there(annotation.id), self._server.sdk() as client:
-            client.annotations.update(
-                id=_number(annotation.id),
-                result=json.loads(annotation.result),
-                was_cancelled=annotation.cancelled,
-                ground_truth=annotation.ground_truth,
-            )
+            client.annotations.update(id=_number(annotation.id), **new)
         stored = self.read_annotation(annotation.id)
         if stored.content != annotation.content:
             raise Conflict(
@@ -618,12 +619,13 @@ class LabelStudio:
         with self._annotation_is_there(id), self._server.sdk() as client:
             client.annotations.delete(id=_number(id))
 
-    def _expect(self, id: str, revision: str) -> None:
+    def _expect(self, id: str, revision: str) -> Annotation:
         found = self.read_annotation(id)
         if found.revision != revision:
             raise Conflict(
                 f"annotation {id} was changed since it was pulled", "run `connector pull`, then plan again"
             )
+        return found
 
     @contextmanager
     def _annotation_is_there(self, id: str) -> Iterator[None]:

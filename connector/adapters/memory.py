@@ -354,7 +354,8 @@ class MemoryTool:
     def _replace(self, task_id: str, id: str, stored: Annotation | None) -> None:
         task = self._task(task_id)
         kept = [a for a in task.annotations if a.id != id]
-        if stored and stored.ground_truth and self.capabilities.one_ground_truth:
+        is_one_already = any(a.id == id and a.ground_truth for a in task.annotations)
+        if stored and stored.ground_truth and not is_one_already and self.capabilities.one_ground_truth:
             # The siblings keep their `updated_at`, as on Label Studio.
             kept = [a.model_copy(update={"ground_truth": False}) for a in kept]
         kept += [stored] if stored else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from connector.adapters.base import Capabilities, LabelingTool
@@ -12,6 +12,7 @@ from connector.errors import Conflict
 from connector.model import PLAN_MODEL, Annotation, Prediction, Task, dump_json
 
 PULL = "run `connector pull`, then plan again"
+STAYS_WITHOUT = "stays without its ground truth"
 
 
 class Held(Record):
@@ -35,6 +36,19 @@ class Sender:
 
     name: str
     run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """What it took to take a correction back.
+
+    Attributes:
+        made: annotations that stand there anew, as the tool holds them.
+        told: what is not quite as it was; the empty text if all is.
+    """
+
+    made: tuple[Annotation, ...] = ()
+    told: str = ""
 
 
 class Kind:
@@ -69,14 +83,17 @@ class Kind:
         """What the tool holds of it, if it was sent and has arrived."""
         raise NotImplementedError
 
-    def take_back(self, tool: LabelingTool, task: Task, before: Held, after: Held) -> str:
+    def take_back(
+        self, tool: LabelingTool, task: Task, before: Held, after: Held, made: Collection[str]
+    ) -> Back:
         """Make it as it was before. Twice is once.
 
-        Returns:
-            What is not quite as it was; the empty text if all is.
+        Args:
+            made: ids of annotations that this undoing has made already: they are nobody's work.
 
         Raises:
             Conflict: if somebody changed it since.
+            Temporary: if the answer was lost; it may have arrived.
         """
         raise NotImplementedError
 
@@ -142,23 +159,35 @@ class _Add(_OfTask):
                 return Held(annotations=(found, *others), ids=_ids(task))
         return None
 
-    def take_back(self, tool: LabelingTool, task: Task, before: Held, after: Held) -> str:
+    def take_back(
+        self,
+        tool: LabelingTool,
+        task: Task,
+        before: Held,
+        after: Held,
+        made: Collection[str],  # noqa: ARG002
+    ) -> Back:
         ours = after.annotations[0]
         if _same(task, ours):
             tool.delete_annotation(str(ours.id), expect=ours.revision)
+        again: list[Annotation] = []
         told: list[str] = []
         taken = any(a.ground_truth for a in task.annotations if not _is(a, ours))
         for sibling in before.annotations:
             # The tool took the ground truth from this one when ours came; its own time did not move.
             found = _same(task, sibling)
-            if found is None or found.ground_truth:
+            if found is None:
                 continue
-            if taken or found.revision != _without_ground_truth(sibling).revision:
-                told.append(f"annotation {sibling.id} was edited since and stays without its ground truth")
+            if found.ground_truth:
+                again.append(found)
+            elif taken:
+                told.append(f"annotation {sibling.id} {STAYS_WITHOUT}: the task has another")
+            elif found.content != _without_ground_truth(sibling).content:
+                told.append(f"annotation {sibling.id} was edited since and {STAYS_WITHOUT}")
             else:
-                tool.write_annotation(sibling, expect=found.revision)
+                again.append(tool.write_annotation(sibling, expect=found.revision))
                 taken = True
-        return "; ".join(told)
+        return Back(tuple(again), "; ".join(told))
 
 
 class _Replace(_OfAnnotation):
@@ -180,12 +209,19 @@ class _Replace(_OfAnnotation):
         there = found is not None and found.content == wanted.content
         return Held(annotations=(found,), ids=before.ids) if found and there else None
 
-    def take_back(self, tool: LabelingTool, task: Task, before: Held, after: Held) -> str:
+    def take_back(
+        self,
+        tool: LabelingTool,
+        task: Task,
+        before: Held,
+        after: Held,
+        made: Collection[str],  # noqa: ARG002
+    ) -> Back:
         was, ours = before.annotations[0], after.annotations[0]
         found = _same(task, was)
         if found is None or found.content != was.content:
-            tool.write_annotation(was, expect=ours.revision)
-        return ""
+            found = tool.write_annotation(was, expect=ours.revision)
+        return Back((found,))
 
 
 class _Delete(_OfAnnotation):
@@ -202,25 +238,60 @@ class _Delete(_OfAnnotation):
     def _left(self, before: Held) -> Held:
         return Held(ids=tuple(id for id in before.ids if id != before.annotations[0].id))
 
-    def take_back(self, tool: LabelingTool, task: Task, before: Held, after: Held) -> str:  # noqa: ARG002
-        was = before.annotations[0]
-        if _same(task, was):
-            return ""
-        since = [a for a in task.annotations if a.id not in self._left(before).ids]
-        again = next((a for a in since if a.content == was.content), None)
+    def before(self, task: Task, correction: Correction) -> Held:
+        held = super().before(task, correction)
+        truths = (a for a in task.annotations if a.ground_truth and a.id != correction.annotation)
+        return held.model_copy(update={"annotations": (*held.annotations, *truths)})
+
+    def take_back(
+        self,
+        tool: LabelingTool,
+        task: Task,
+        before: Held,
+        after: Held,  # noqa: ARG002
+        made: Collection[str],
+    ) -> Back:
+        was, *truths = before.annotations
+        if found := _same(task, was):
+            return Back((found,))
+        since = [a for a in task.annotations if a.id not in self._left(before).ids and a.id not in made]
+        bare = _without_ground_truth(was)
+        again = next((a for a in since if a.content in (was.content, bare.content)), None)
         if again is None:
             if any(a.annotator == was.annotator for a in since):
                 raise Conflict(f"{was.annotator} has answered task {task.id} again since", PULL)
-            if was.ground_truth and any(a.ground_truth for a in task.annotations):
-                raise Conflict(f"task {task.id} has another ground truth since", PULL)
-            new = was.model_copy(update={"id": None, "created_at": None, "updated_at": None})
-            again = tool.write_annotation(new, expect=task.revision)
-        return f"annotation {was.id} was made again as {again.id}"
+            again = tool.write_annotation(self._anew(tool, task, was, bare, truths, made), task.revision)
+        told = f"annotation {was.id} was made again as {again.id}"
+        stays = f", and {STAYS_WITHOUT}: the task has another"
+        return Back((again,), told + stays * (was.ground_truth and not again.ground_truth))
+
+    def _anew(
+        self,
+        tool: LabelingTool,
+        task: Task,
+        was: Annotation,
+        bare: Annotation,
+        truths: Sequence[Annotation],
+        made: Collection[str],
+    ) -> Annotation:
+        """What is to be made again: not as ground truth where that would take it from one that had it too."""
+        held = [a for a in task.annotations if a.ground_truth] if was.ground_truth else []
+        if any(a.id not in made and not any(_is(a, one) for one in truths) for a in held):
+            raise Conflict(f"task {task.id} has another ground truth since", PULL)
+        keeps = not (held and tool.capabilities.one_ground_truth)
+        new = {"id": None, "created_at": None, "updated_at": None}
+        return (was if keeps else bare).model_copy(update=new)
 
 
 class _Predict(_OfTask):
     def able(self, can: Capabilities) -> bool:
         return can.predictions
+
+    def unexpected(self, task: Task, correction: Correction) -> str:
+        # By another run, perhaps of the same plan before it was edited: this one's own would have been found.
+        if any(one.result == _result(correction) for one in task.predictions):
+            return f"a prediction for task {task.id} says so already"
+        return super().unexpected(task, correction)
 
     def before(self, task: Task, correction: Correction) -> Held:  # noqa: ARG002
         return Held(ids=_ids(task))
@@ -242,9 +313,16 @@ class _Predict(_OfTask):
                 return Held(predictions=(found,), ids=before.ids)
         return None
 
-    def take_back(self, tool: LabelingTool, task: Task, before: Held, after: Held) -> str:  # noqa: ARG002
+    def take_back(
+        self,
+        tool: LabelingTool,
+        task: Task,  # noqa: ARG002
+        before: Held,  # noqa: ARG002
+        after: Held,
+        made: Collection[str],  # noqa: ARG002
+    ) -> Back:
         tool.delete_predictions(after.predictions)
-        return ""
+        return Back()
 
 
 class _Return(_OfAnnotation):
@@ -268,10 +346,17 @@ class _Return(_OfAnnotation):
         ours = correction.note in _lines(task)
         return before.model_copy(update={"note": correction.note}) if ours else None
 
-    def take_back(self, tool: LabelingTool, task: Task, before: Held, after: Held) -> str:
+    def take_back(
+        self,
+        tool: LabelingTool,
+        task: Task,
+        before: Held,
+        after: Held,
+        made: Collection[str],  # noqa: ARG002
+    ) -> Back:
         if after.note in _lines(task) and after.note not in (before.note or "").splitlines():
             tool.leave_note(task.id, "\n".join(n for n in _lines(task) if n != after.note) or None)
-        return ""
+        return Back()
 
 
 class _Ask(_OfTask):
@@ -295,12 +380,19 @@ class _Ask(_OfTask):
         more = (before.overlap or 0) + 1
         return before.model_copy(update={"overlap": more}) if task.overlap == more else None
 
-    def take_back(self, tool: LabelingTool, task: Task, before: Held, after: Held) -> str:
+    def take_back(
+        self,
+        tool: LabelingTool,
+        task: Task,
+        before: Held,
+        after: Held,
+        made: Collection[str],  # noqa: ARG002
+    ) -> Back:
         if task.overlap not in (before.overlap, after.overlap):
             raise Conflict(f"task {task.id} is shown to {task.overlap} people since", PULL)
         if task.overlap != before.overlap:
             tool.set_task_overlap(task.id, before.overlap or 1)
-        return ""
+        return Back()
 
 
 KINDS: Mapping[Action, Kind] = {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from connector.adapters.base import LabelingTool, batches
@@ -21,7 +23,8 @@ from connector.errors import (
     Unsupported,
     UsageError,
 )
-from connector.model import Task
+from connector.model import Ontology, Task
+from connector.regions import check_result
 from connector.retry import paced
 
 BATCH = 50
@@ -167,7 +170,22 @@ class _Apply:
         if found := kind.unexpected(task, correction):
             self._left_out(State.CONFLICT, number, correction, found, False)
             return None
+        if correction.then is not None and (wrong := self._not_allowed(correction.then, task)):
+            self._left_out(State.FAILED, number, correction, wrong, False)
+            return None
         return kind.before(task, correction)
+
+    def _not_allowed(self, then: str, task: Task) -> str:
+        """What the tool's questions do not allow of a result: a plan may have been edited."""
+        try:
+            check_result(json.loads(then), self._ontology, task.data)
+        except BadRecord as error:
+            return error.what
+        return ""
+
+    @cached_property
+    def _ontology(self) -> Ontology:
+        return self.tool.read_ontology()
 
     def _arrived_before(self, entry: Entry, task: Task) -> Held | None:
         """What we sent before we were interrupted, if it is there."""
@@ -182,7 +200,7 @@ class _Apply:
             after = self._sent(kind, correction, before)
         except Conflict as error:
             self._left_out(State.CONFLICT, number, correction, error.what, True)
-        except (BadRecord, UsageError, _Lost) as error:
+        except (BadRecord, UsageError, Lost) as error:
             self._left_out(State.FAILED, number, correction, error.what, True)
         else:
             self.pending.append(self._outcome(number, State.WRITTEN, after=after))
@@ -195,7 +213,7 @@ class _Apply:
             # Nobody knows whether it arrived: look, and do not send it again.
             after = kind.arrived(self.tool.read_task(correction.task), correction, before, self.by)
             if after is None:
-                raise _Lost(error.what) from error
+                raise Lost(error.what) from error
             return after
 
     def _left_out(self, state: State, number: int, correction: Correction, why: str, sent: bool) -> None:
@@ -219,7 +237,7 @@ class _Apply:
         return Outcome(run=self.by.run, at=self.now(), number=number, state=state, **more)
 
 
-class _Lost(ConnectorError):
+class Lost(ConnectorError):
     """It was sent, the answer was lost, and it did not arrive."""
 
 

@@ -49,17 +49,19 @@ def history(store: Store, journal: Journal, task: str) -> list[Event]:
     Args:
         task: the tool's id.
     """
-    events = [*_of_people(store, task), *_of_plans(journal, task)]
+    events = [*_of_people(store, task, journal), *_of_plans(journal, task)]
     return sorted(events, key=lambda one: one.at)
 
 
-def _of_people(store: Store, task: str) -> Iterator[Event]:
+def _of_people(store: Store, task: str, journal: Journal) -> Iterator[Event]:
+    restored, deleted = journal.plans().restored, set(_deleted(journal, task))
     mine = (pl.col("record") == ANNOTATION) & (pl.col("task") == task)
     last: dict[tuple[str, datetime], Mapping[str, object]] = {}
     for row in store.collect(store.rows().filter(mine).sort("pull")).iter_rows(named=True):
         was = last.get((row["id"], row["created_at"]), {})
         last[row["id"], row["created_at"]] = {**was, **{k: v for k, v in row.items() if v is not None}}
-        if row["plan"]:
+        ours = (row["id"], row["created_at"]) in deleted if row["deleted"] else row["plan"]
+        if ours or (row["id"], row["hash"]) in restored:
             continue  # the journal tells it, and why
         yield Event(
             at=row["pulled_at"] if row["deleted"] else row["updated_at"] or row["pulled_at"],
@@ -71,6 +73,21 @@ def _of_people(store: Store, task: str) -> Iterator[Event]:
             why="",
             plan=None,
         )
+
+
+def _deleted(journal: Journal, task: str) -> Iterator[tuple[str, datetime | None]]:
+    """The annotations that a plan, or its undoing, deleted."""
+    for run in journal.runs():
+        for entry in run.entries.values():
+            if entry.correction.task != task:
+                continue
+            held = None
+            if entry.correction.action is Action.DELETE and entry.after:
+                held = entry.before
+            elif entry.correction.action is Action.ADD and entry.state is State.UNDONE:
+                held = entry.after
+            if held:
+                yield str(held.annotations[0].id), held.annotations[0].created_at
 
 
 def _of_plans(journal: Journal, task: str) -> Iterator[Event]:

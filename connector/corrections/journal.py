@@ -27,7 +27,7 @@ from connector.corrections.actions import KINDS, Held, Sender
 from connector.corrections.plan import Correction, Record
 from connector.errors import Conflict, UsageError
 from connector.files import write_new
-from connector.model import dump_json
+from connector.model import Annotation, dump_json
 
 _NAME = re.compile(r"\d{8}\.jsonl")
 
@@ -92,6 +92,7 @@ class Outcome(Record):
     Attributes:
         correction: where it was never to be sent, so that no intent tells it.
         after: what the tool holds then.
+        made: annotations that an undoing wrote.
     """
 
     kind: Literal["outcome"] = "outcome"
@@ -101,6 +102,7 @@ class Outcome(Record):
     state: State
     correction: Correction | None = None
     after: Held | None = None
+    made: tuple[Annotation, ...] = ()
     why: str = ""
 
 
@@ -116,6 +118,7 @@ class Entry:
     Attributes:
         before: what stood there; None if it was never to be sent.
         after: what we wrote; None as far as we know of nothing.
+        made: what its undoing wrote.
         by: who sent it.
     """
 
@@ -127,6 +130,7 @@ class Entry:
     why: str
     at: datetime
     by: str
+    made: tuple[Annotation, ...] = ()
 
 
 @dataclass
@@ -159,17 +163,22 @@ class Plans:
     """Which plan wrote what annotators did not.
 
     Attributes:
-        known: the plan of each annotation's id and revision.
+        known: the plan of each annotation's id and revision, and which correction of it.
+        restored: ids and revisions of what an undoing wrote, and is its annotator's own.
         doubtful: the plan of each task and content that was sent, and may have arrived.
     """
 
-    known: dict[tuple[str, str], str] = field(default_factory=dict)
+    known: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
+    restored: set[tuple[str, str]] = field(default_factory=set)
     doubtful: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def of(self, task: str, annotation: str, revision: str) -> str | None:
         """The plan that wrote this version of an annotation; None if it is its annotator's."""
-        sure = self.known.get((annotation, revision))
-        return sure or self.doubtful.get((task, revision.rpartition("/")[2]))
+        if sure := self.known.get((annotation, revision)):
+            return sure[0]
+        if (annotation, revision) in self.restored:
+            return None
+        return self.doubtful.get((task, revision.rpartition("/")[2]))
 
 
 class Journal:
@@ -270,7 +279,11 @@ class Journal:
                 was = replace(was, before=None, after=None)  # that is over: it was never sent again
             after = one.after or was.after
             self._fold_plans(run.run, was, one)
-            run.entries[one.number] = replace(was, state=one.state, after=after, why=one.why, at=one.at)
+            run.entries[one.number] = replace(
+                was, state=one.state, after=after, why=one.why, at=one.at, made=one.made
+            )
+            for new in one.made:
+                self._fold_restored(run.entries[one.number], new)
 
     def _fold_plans(self, run: str, entry: Entry, outcome: Outcome | None) -> None:
         """Until it is known what became of a write, whatever has its content may be it."""
@@ -282,7 +295,25 @@ class Journal:
             else:
                 self._plans.doubtful.pop((one.task_id, one.content), None)
         for one in outcome.after.annotations if outcome and outcome.after else ():
-            self._plans.known[str(one.id), one.revision] = run
+            self._plans.known[str(one.id), one.revision] = run, entry.number
+
+    def _fold_restored(self, entry: Entry, new: Annotation) -> None:
+        """What an undoing wrote is whose it was before: an annotator's, or an earlier plan's.
+
+        That plan finds it as it left it, and can be undone too.
+        """
+        held = entry.before.annotations if entry.before else ()
+        was = next((one for one in held if one.id == new.id), held[0])
+        if writer := self._plans.known.get((str(was.id), was.revision)):
+            self._plans.known[str(new.id), new.revision] = writer
+            run, number = writer
+            theirs = self._runs[run].entries[number]
+            if theirs.after:
+                left = tuple(new if one.id == was.id else one for one in theirs.after.annotations)
+                after = theirs.after.model_copy(update={"annotations": left})
+                self._runs[run].entries[number] = replace(theirs, after=after)
+        else:
+            self._plans.restored.add((str(new.id), new.revision))
 
     def entries(self, run: str) -> dict[int, Entry]:
         """The corrections of a run, by their place in the plan."""

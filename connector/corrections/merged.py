@@ -17,6 +17,9 @@ from connector.quality.kinds import BOX, CHOICE, DRAWN, KEYPOINT, RELATION
 from connector.quality.units import UNIT
 from connector.regions import gather, parse_result
 
+ENDS = ("id", "parentID", "from_id", "to_id")
+"""Where a region names itself, or another."""
+
 PLACES: Mapping[str, Sequence[str]] = {
     BOX: ("x", "y", "width", "height", "rotation"),
     KEYPOINT: ("x", "y"),
@@ -64,9 +67,45 @@ def merged_result(
                 raw["value"] = {**raw["value"], **dict(zip(names, row["shape"], strict=False))}
         elif row["kind"] != RELATION:
             made.setdefault(_path(row), []).extend(raws)
-    ids = {path: hashlib.blake2b(f"{task.id}/{path}".encode(), digest_size=5).hexdigest() for path in made}
+    ids = {path: _id(task, path) for path in made}
     answers = [{**raw, "id": ids[path]} for path, raws in made.items() for raw in _together(raws)]
     return [*answers, *_links(right, ids)]
+
+
+def beside(
+    task: Task, result: Sequence[Mapping[str, Any]], mine: pl.DataFrame, kept: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """A merged result, and beside it what else an annotator said.
+
+    What they drew keeps its id, so that their other answers are about it still. Those about a thing that
+    shall not be there go with it.
+
+    Args:
+        mine: schema `UNITS`, of the annotation.
+        kept: its regions of other controls.
+    """
+    drawn = mine.filter(pl.col("kind").is_in(list(DRAWN)), pl.col("region").is_not_null())
+    own = {_id(task, _path(row)): row["region"] for row in drawn.iter_rows(named=True)}
+    named = [{**raw, **{end: own[raw[end]] for end in ENDS if raw.get(end) in own}} for raw in result]
+    places: dict[str, dict[str, Any]] = {}
+    for raw in named:
+        place = {name: value for name, value in raw.get("value", {}).items() if name != raw["type"]}
+        places.setdefault(str(raw.get("id")), place)
+    gone = set(own.values()) - places.keys()
+    stay = [raw for raw in kept if not gone & {str(raw.get(end)) for end in ENDS}]
+    return [*named, *(_moved(raw, places.get(str(raw.get("id")), {})) for raw in stay)]
+
+
+def _moved(raw: Mapping[str, Any], place: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An answer at the place of what it is about, if it carries one."""
+    value = raw.get("value")
+    if not isinstance(value, Mapping):
+        return raw
+    return {**raw, "value": {**value, **{name: place[name] for name in place.keys() & value.keys()}}}
+
+
+def _id(task: Task, path: str) -> str:
+    return hashlib.blake2b(f"{task.id}/{path}".encode(), digest_size=5).hexdigest()
 
 
 def _path(row: Mapping[str, Any]) -> str:

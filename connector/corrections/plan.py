@@ -108,7 +108,7 @@ class Correction(Record):
     @field_validator("note")
     @classmethod
     def _is_one_line(cls, note: str | None) -> str | None:
-        return " ".join(note.split()) if note else None
+        return " ".join((note or "").split()) or None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Correction:

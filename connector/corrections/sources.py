@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PolarsError
 
-from connector.corrections.merged import merged_result
+from connector.corrections.merged import ENDS, beside, merged_result
 from connector.corrections.plan import Proposal, Proposed
 from connector.errors import BadRecord, Reject, UsageError
 from connector.labels import RELATIONS, Loaded
@@ -20,7 +20,7 @@ from connector.model import Annotation, Control, Ontology, Role, Task, dump_json
 from connector.quality.answers import ABSENT
 from connector.quality.kinds import ANSWERED
 from connector.quality.units import SHAPE, UNIT
-from connector.regions import Drawn, check, parse_region, parse_result
+from connector.regions import Drawn, check_result, gather, parse_region, parse_result
 
 CONFIDENT = 0.6
 """A consensus is written back from this confidence on: two of three agree, one of two does not."""
@@ -126,11 +126,23 @@ def _differing(
         if task.id not in undecided:
             result = merged_result(task, right, everything, loaded.corrected)
             if result is not None:
-                found.proposals.extend(_proposals(task, right, said, result, own, loaded.corrected))
+                for one in _proposals(task, right, said, result, own, loaded.corrected):
+                    _take_whole(found, one)
                 continue
             why = "nobody drew what is right there"
         found.undecided.append(Proposal(task, why, changes=_changes(said, right)))
     return found
+
+
+def _take_whole(found: Proposed, one: Proposal) -> None:
+    """Take a proposal if its parts belong together; else a person must decide."""
+    try:
+        gather(parse_result(json.loads(dump_json(one.result))))
+    except BadRecord as error:
+        why = f"what is right cannot be put together: {error.what}"
+        found.undecided.append(Proposal(one.task, why, changes=one.changes))
+    else:
+        found.proposals.append(one)
 
 
 def _by_task(frame: pl.DataFrame, tasks: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -152,7 +164,8 @@ def _proposals(
         changes = _changes(mine, right) if len(mine) else []
         if changes and annotation.id not in ours:
             kept = [raw for raw in json.loads(annotation.result) if _control_of(raw) not in measured]
-            yield Proposal(task, _why(changes, right), annotation, [*kept, *result], confidence, changes)
+            whole = beside(task, result, mine, kept)
+            yield Proposal(task, _why(changes, right), annotation, whole, confidence, changes)
 
 
 def _control_of(raw: Mapping[str, Any]) -> str:
@@ -251,8 +264,7 @@ def _renamed(regions: Result, mapping: Mapping[str, Mapping[str, str | None]]) -
             gone.add(raw.get("id"))
     # A region that another control drew or named too is still there.
     gone -= {raw.get("id") for raw in kept if isinstance(parse_region(raw), Drawn)} | {None}
-    ends = ("id", "parentID", "from_id", "to_id")
-    return [raw for raw in kept if not gone & {raw.get(end) for end in ends}]
+    return [raw for raw in kept if not gone & {raw.get(end) for end in ENDS}]
 
 
 # A file of rows.
@@ -446,8 +458,7 @@ def _function(name: str) -> Correcting:
 def _propose(found: Proposed, one: Proposal, ontology: Ontology) -> None:
     """Take a proposal if the ontology allows it."""
     try:
-        for region in parse_result(json.loads(dump_json(one.result or []))):
-            check(region, ontology, one.task.data)
+        check_result(json.loads(dump_json(one.result or [])), ontology, one.task.data)
     except (BadRecord, TypeError) as error:
         where = f"annotation {one.annotation.id}" if one.annotation else f"task {one.task.id}"
         found.rejects.append(Reject(where, error.what if isinstance(error, BadRecord) else str(error)))

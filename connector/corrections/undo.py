@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from connector.adapters.base import LabelingTool, batches
-from connector.corrections.actions import KINDS, Sender
-from connector.corrections.apply import BATCH, Applied, Progress, make_queues
+from connector.corrections.actions import KINDS, Back, Held, Sender
+from connector.corrections.apply import BATCH, Applied, Lost, Progress, make_queues
 from connector.corrections.journal import Begun, Entered, Entry, Journal, Outcome, State, Undoing
+from connector.corrections.plan import Correction
 from connector.errors import AuthError, BadRecord, Conflict, Reject, Temporary, UsageError
-from connector.model import Task
+from connector.model import Annotation, Task
 from connector.retry import paced
 
 
@@ -44,6 +45,7 @@ def undo(
     todo = [entry for entry in entries if entry.state is not State.UNDONE and entry.before]
     work.done.already = sum(entry.state is State.UNDONE for entry in entries)
     progress(len(entries) - len(todo))
+    work.made |= {str(one.id) for entry in entries for one in entry.made}
     if todo:
         work.pending.append(Begun(run=run, at=now(), project=project, by=tool.whoami().name, undo=True))
         work.run(todo, rate, progress)
@@ -59,6 +61,7 @@ class _Undo:
         self.tool, self.journal, self.now, self.name = tool, journal, now, run
         self.done = Applied(run)
         self.pending: list[Entered] = []
+        self.made: set[str] = set()
 
     def run(self, todo: Sequence[Entry], rate: float | None, progress: Progress) -> None:
         try:
@@ -95,21 +98,33 @@ class _Undo:
         try:
             # Read anew for each: another of this run may have been on the same task.
             task = self.tool.read_task(entry.correction.task)
-            told = KINDS[entry.correction.action].take_back(self.tool, task, entry.before, entry.after)
+            back = self._taken_back(task, entry.correction, entry.before, entry.after)
         except Conflict as error:
             self._settle(entry, State.EDITED, error.what)
             self.done.conflicts.append(Reject(where, error.what))
         except (BadRecord, UsageError) as error:
             self._settle(entry, State.EDITED, error.what)
             self.done.failed.append(Reject(where, error.what))
+        except Lost as error:
+            self.done.failed.append(Reject(where, error.what))
         else:
-            self._settle(entry, State.UNDONE, told)
+            self.made |= {str(one.id) for one in back.made}
+            self._settle(entry, State.UNDONE, back.told, back.made)
             self.done.written += 1
-            self.done.notes += [Reject(where, told)] if told else []
+            self.done.notes += [Reject(where, back.told)] if back.told else []
 
-    def _settle(self, entry: Entry, state: State, why: str) -> None:
-        self.pending.append(
-            Outcome(
-                run=self.name, at=self.now(), number=entry.number, state=state, after=entry.after, why=why
-            )
-        )
+    def _taken_back(self, task: Task, correction: Correction, before: Held, after: Held) -> Back:
+        kind = KINDS[correction.action]
+        try:
+            return kind.take_back(self.tool, task, before, after, self.made)
+        except Temporary:
+            # Nobody knows whether it arrived: what did is not done again.
+            task = self.tool.read_task(task.id)
+        try:
+            return kind.take_back(self.tool, task, before, after, self.made)
+        except Temporary as error:
+            raise Lost(error.what) from error
+
+    def _settle(self, entry: Entry, state: State, why: str, made: tuple[Annotation, ...] = ()) -> None:
+        told = Outcome(run=self.name, at=self.now(), number=entry.number, state=state, why=why)
+        self.pending.append(told.model_copy(update={"after": entry.after, "made": made}))

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from connector.errors import BadRecord
-from connector.model import dump_json
+from connector.model import Ontology, dump_json
 from connector.regions.answers import (
     Answer,
     Choices,
@@ -87,6 +87,7 @@ __all__ = [
     "Timeline",
     "Track",
     "check",
+    "check_result",
     "dump_result",
     "gather",
     "kind_of",
@@ -289,6 +290,22 @@ def gather(regions: Iterable[Region]) -> Gathered:
             if end not in shared and end not in about and end not in unread:
                 raise relation.refuse(f"the relation leads to region {end!r}, which is not there")
     return Gathered(tuple(areas), tuple(whole), tuple(relations), tuple(others))
+
+
+def check_result(raw: object, ontology: Ontology, data: Mapping[str, Any]) -> Gathered:
+    """Read a whole result, and refuse what its ontology does not allow or its task does not hold.
+
+    Args:
+        raw: the list that the result's JSON holds.
+        data: the task's data.
+
+    Raises:
+        BadRecord: as `parse_result`, `check` and `gather` do.
+    """
+    regions = parse_result(raw)
+    for region in regions:
+        check(region, ontology, data)
+    return gather(regions)
 
 
 def _area(id: str, drawn: list[Drawn], answers: list[Answer]) -> Area:

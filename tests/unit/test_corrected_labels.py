@@ -14,7 +14,7 @@ from connector.corrections.history import history
 from connector.corrections.plan import Action, Correction, Plan
 from connector.export import export
 from connector.labels import read_store
-from connector.model import Role
+from connector.model import Role, dump_json
 from connector.quality.units import units
 from connector.store import ANNOTATION, SCHEMA, Store
 from tests.unit.test_corrections import (
@@ -163,3 +163,45 @@ def test_the_history_of_a_task_tells_what_people_and_plans_did(desk: Desk) -> No
     ]
     assert told[3].why.startswith("most others answered otherwise")
     assert "was changed" in told[5].why
+
+
+def test_what_an_undoing_gives_back_to_an_earlier_plan_is_that_plans(desk: Desk) -> None:
+    added = three_to_correct(desk, "add")
+    desk.apply(added)
+    sync.pull(desk.tool, desk.store)
+    ours = desk.tool.read_task("1").annotations[-1]
+    one = Correction(
+        task="1",
+        key="a",
+        action=Action.REPLACE,
+        annotation=ours.id,
+        annotator=ours.annotator,
+        expect=ours.revision,
+        then=dump_json([contract.choice("dog")]),
+        why="so",
+    )
+    replaced = Plan(project=PROJECT, source={}, corrections=(one,))
+    assert desk.apply(replaced).written == 1
+    assert plans(desk)[-1] == ("dog", replaced.run)
+    assert desk.undo(replaced.run).written == 1
+    assert plans(desk)[-1] == ("cat", added.run)
+    assert (PEOPLE[3], "code", "cat") in roles(desk)
+    done = desk.undo(added.run)
+    assert (done.written, done.conflicts) == (3, [])
+
+
+@pytest.mark.parametrize("policy", ["delete", "replace", "add"])
+def test_the_history_accuses_nobody_of_what_a_plan_did(desk: Desk, policy: str) -> None:
+    planned = three_to_correct(desk, policy)
+    desk.apply(planned)
+    sync.pull(desk.tool, desk.store)
+    desk.undo(planned.run)
+    sync.pull(desk.tool, desk.store)
+    told = history(desk.store, desk.journal(), "1")
+    assert [(e.who.split("@")[0], e.what) for e in told] == [
+        ("ann", "answered"),
+        ("ben", "answered"),
+        ("cleo", "answered"),
+        ("rita", f"{policy} was done"),
+        ("rita", f"{policy} was undone"),
+    ]

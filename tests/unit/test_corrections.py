@@ -437,7 +437,7 @@ def test_a_ground_truth_that_somebody_set_since_is_left(desk: Desk) -> None:
     done = desk.undo(planned.run)
     assert [a.ground_truth for a in desk.tool.read_task(task.id).annotations] == [False, True]
     assert [n.why for n in done.notes] == [
-        f"annotation {truth.id} was edited since and stays without its ground truth"
+        f"annotation {truth.id} stays without its ground truth: the task has another"
     ]
 
 
@@ -549,3 +549,139 @@ def test_time_that_jumps_back_does_not_matter(desk: Desk) -> None:
     desk.apply(planned)
     desk.undo(planned.run)
     assert desk.said() == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"then": '[{"from_name": "animal"'}, "then Value error, is no JSON"),
+        ({"then": "[NaN]"}, "is no JSON"),
+        ({"then": '{"from_name": "animal"}'}, "is no list of regions"),
+        ({"then": "[1]"}, "is no list of regions"),
+        ({"action": "return", "annotation": "3", "note": " \n "}, "return needs note"),
+    ],
+)
+def test_a_plan_that_was_edited_into_nonsense_is_refused_with_its_line(
+    desk: Desk, wrong: dict[str, str], said: str
+) -> None:
+    path = desk.folder / "plan.jsonl"
+    three_to_correct(desk, "add").save(path)
+    head, one, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([head, json.dumps({**json.loads(one), **wrong}), *rest]))
+    with pytest.raises(UsageError, match=r"plan\.jsonl:2: ") as refused:
+        Plan.load(path)
+    assert said in str(refused.value)
+
+
+def test_a_label_that_is_mistyped_in_a_plan_fails_by_itself(desk: Desk) -> None:
+    path = desk.folder / "plan.jsonl"
+    three_to_correct(desk, "add").save(path)
+    head, one, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([head, one.replace('\\"cat\\"', '\\"cot\\"'), *rest]))
+    made = Plan.load(path)
+    done = desk.apply(made)
+    assert (done.written, [reject.where for reject in done.failed]) == (2, ["task 1"])
+    assert "the control has no label 'cot'" in done.failed[0].why
+    assert desk.apply(made).written == 0
+    assert desk.undo(made.run).written == 2
+
+
+def test_an_undoing_whose_answers_are_lost_goes_on(desk: Desk) -> None:
+    planned = three_to_correct(desk, "replace")
+    before = desk.said()
+    desk.apply(planned)
+    calls = desk.tool.faults.calls["write_annotation"]
+    for n in range(1, 4):
+        desk.tool.faults.lose_answer("write_annotation", calls + n)
+    done = desk.undo(planned.run)
+    assert (done.written, done.failed, done.stopped) == (3, [], None)
+    assert desk.said() == before
+
+
+def test_what_cannot_be_undone_now_keeps_nothing_else_from_it(desk: Desk) -> None:
+    planned = three_to_correct(desk, "replace")
+    before = desk.said()
+    desk.apply(planned)
+    calls = desk.tool.faults.calls["write_annotation"]
+    for n in (1, 2):
+        desk.tool.faults.fail("write_annotation", calls + n)
+    done = desk.undo(planned.run)
+    assert (done.written, [reject.where for reject in done.failed]) == (2, ["task 3"])
+    assert desk.undo(planned.run).written == 1
+    assert desk.said() == before
+
+
+@pytest.mark.parametrize("second", ["cat", "dog"])
+def test_two_of_one_annotator_that_were_deleted_are_both_made_again(desk: Desk, second: str) -> None:
+    [task] = contract.add(desk.tool, "a")
+    for label in ("dog", second):
+        contract.write(desk.tool, task, PEOPLE[0], contract.choice(label))
+    before = desk.said()
+    desk.apply(of_own(desk, task.id, Action.DELETE))
+    assert desk.said() == {"a": []}
+    done = desk.undo(desk.journal().runs()[0].run)
+    assert (done.written, done.conflicts) == (2, [])
+    assert sorted(desk.said()["a"]) == sorted(before["a"])
+
+
+def of_own(desk: Desk, task: str, action: Action, then: str | None = None) -> Plan:
+    """A plan about every annotation of a task."""
+    held = desk.tool.read_task(task)
+    corrections = (
+        Correction(
+            task=task,
+            key=held.key,
+            action=action,
+            annotation=one.id,
+            annotator=one.annotator,
+            expect=one.revision,
+            now=one.result,
+            then=then,
+            why="so",
+        )
+        for one in held.annotations
+    )
+    return Plan(project=PROJECT, source={}, corrections=tuple(corrections))
+
+
+@pytest.mark.parametrize("action", [Action.REPLACE, Action.DELETE])
+def test_of_several_that_are_ground_truth_each_is_corrected(desk: Desk, action: Action) -> None:
+    [task] = contract.add(desk.tool, "a")
+    desk.answer(task, ("cat", "cat"))
+    held = desk.tool.project.tasks[task.id]  # as an import leaves them
+    truths = tuple(a.model_copy(update={"ground_truth": True}) for a in held.annotations)
+    desk.tool.project.tasks[task.id] = held.model_copy(update={"annotations": truths})
+    before = desk.said()
+    planned = of_own(desk, task.id, action, json.dumps([contract.choice("dog")]))
+    done = desk.apply(planned)
+    assert (done.written, done.conflicts) == (2, [])
+    undone = desk.undo(planned.run)
+    assert (undone.written, undone.conflicts) == (2, [])
+    if action is Action.REPLACE:
+        assert desk.said() == before
+    else:  # one can have it: the tool takes it from the others
+        assert sorted(truth for *_, truth in desk.said()["a"]) == [False, True]
+        assert sum("stays without its ground truth" in note.why for note in undone.notes) == 1
+
+
+def test_a_note_of_several_lines_is_one_line_and_can_be_taken_back(desk: Desk) -> None:
+    planned = three_to_correct(desk, "return")
+    first = Correction.model_validate(
+        {**planned.corrections[0].model_dump(), "note": "Please look again.\nSee page 3."}
+    )
+    made = planned.model_copy(update={"corrections": (first,)})
+    assert desk.apply(made).written == 1
+    assert desk.tool.read_task("1").note == "Please look again. See page 3."
+    assert desk.apply(made).already == 1
+    assert desk.undo(made.run).written == 1
+    assert desk.tool.read_task("1").note is None
+
+
+def test_a_plan_that_was_edited_and_applied_again_predicts_nothing_twice(desk: Desk) -> None:
+    planned = three_to_correct(desk, "predict")
+    desk.apply(planned)
+    first, *rest = planned.corrections
+    edited = planned.model_copy(update={"corrections": (first.model_copy(update={"why": "sure"}), *rest)})
+    done = desk.apply(edited)
+    assert (done.written, len(done.conflicts)) == (0, 3)
+    assert [len(desk.tool.read_task(str(n)).predictions) for n in (1, 2, 3)] == [1, 1, 1]

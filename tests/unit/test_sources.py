@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -21,6 +22,7 @@ from connector.model import Annotation, Role, Task
 from connector.quality.answers import ABSENT
 from connector.quality.consensus import consensus
 from connector.quality.units import units
+from connector.regions import check_result
 from connector.store import Store
 
 contract = LabelingToolContract()
@@ -338,3 +340,76 @@ def test_an_edited_line_that_lacks_something_is_named(tmp_path: Path, line_of: s
     (tmp_path / "plan.jsonl").write_text('{"project": "p", "source": {}}\n' + line_of + "\n")
     with pytest.raises(UsageError, match=said):
         Plan.load(tmp_path / "plan.jsonl")
+
+
+OCR = """<View><Image name="image" value="$image"/>
+<RectangleLabels name="box" toName="image"><Label value="word"/><Label value="logo"/></RectangleLabels>
+<TextArea name="text" toName="image" perRegion="true"/></View>"""
+
+
+def written(label: str, id: str, text: str, x: float = 10) -> list[dict[str, Any]]:
+    """A box with a label and what is written in it, as the tool keeps it."""
+    head = {"id": id, "to_name": "image", "original_width": 100, "original_height": 100, "image_rotation": 0}
+    place = {"x": x, "y": 10, "width": 20, "height": 20, "rotation": 0}
+    box = {"from_name": "box", "type": "rectanglelabels", "value": {**place, "rectanglelabels": [label]}}
+    return [
+        {**head, **box},
+        {**head, "from_name": "text", "type": "textarea", "value": {**place, "text": [text]}},
+    ]
+
+
+def test_what_an_annotator_wrote_in_a_box_stays_with_the_box(line: Line) -> None:
+    line.ontology = line.tool.write_ontology(line.tool.parse_ontology(OCR))
+    alone = written("logo", "far", "nobody else saw it", x=70)
+    line.task("a", written("word", "x", "hello"), written("word", "y", "hello"))
+    line.task(
+        "b", *(written("word", id, "hello") for id in "xy"), [*written("logo", "z", "helo", 11), *alone]
+    )
+    [one] = line.consensus(own=True).proposals
+    result = one.result or []
+    assert [(raw["type"], raw["id"]) for raw in result] == [("rectanglelabels", "z"), ("textarea", "z")]
+    assert result[0]["value"]["rectanglelabels"] == ["word"]
+    assert result[1]["value"]["text"] == ["helo"]  # only a person corrects a text
+    assert result[0]["value"]["x"] == result[1]["value"]["x"] == 10
+    check_result(result, line.ontology, {})
+
+
+def test_what_has_no_label_any_more_is_not_asked_of_what_was_skipped(line: Line) -> None:
+    task = line.task("a", says("cat"), says("cat"))
+    skipped = task.annotations[0].model_copy(update={"cancelled": True})
+    line.tool.write_annotation(skipped, task.annotations[0].revision)
+    found = sources.from_ontology(line.tasks(), {"animal": {"cat": "dog"}}, line.ontology)
+    assert [one.annotation and one.annotation.annotator for one in found.proposals] == [PEOPLE[1]]
+
+
+def test_a_row_that_names_no_annotation_is_not_about_gold_or_what_was_skipped(
+    line: Line, tmp_path: Path
+) -> None:
+    task = line.task("a", says("cat"), says("cat"), says("dog"))
+    for one, new in zip(task.annotations, ({"ground_truth": True}, {"cancelled": True}), strict=False):
+        line.tool.write_annotation(one.model_copy(update=new), one.revision)
+    (tmp_path / "fixes.csv").write_text("task,why\na,redo\n")
+    found = sources.from_file(tmp_path / "fixes.csv", line.tasks(), True, line.ontology)
+    assert [one.annotation and one.annotation.annotator for one in found.proposals] == [PEOPLE[2]]
+
+
+def test_a_result_may_stand_in_a_file_as_it_is(line: Line, tmp_path: Path) -> None:
+    line.task("a", says("cat"))
+    (tmp_path / "fixes.jsonl").write_text(json.dumps({"task": "a", "result": says("dog")}) + "\n")
+    [one] = sources.from_file(tmp_path / "fixes.jsonl", line.tasks(), False, line.ontology).proposals
+    assert labels(one.result) == ["dog"]
+    for broken in ("[1]\n", '{"task": \n'):
+        (tmp_path / "fixes.jsonl").write_text(broken)
+        with pytest.raises(UsageError, match="cannot be read"):
+            sources.from_file(tmp_path / "fixes.jsonl", line.tasks(), False, line.ontology)
+
+
+def test_a_function_that_answers_with_other_numbers_than_json_has_is_told(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = line.task("a", says("cat"))
+    odd = [{"from_name": "animal", "type": "choices", "value": np.float32(0.5)}]
+    monkeypatch.setattr(sources, "_function", lambda _: lambda task: [Proposal(task, "so", None, odd)])
+    found = sources.from_function("team:fix", line.tasks(), line.ontology)
+    assert [reject.where for reject in found.rejects] == [f"task {task.id}"]
+    assert "float32" in found.rejects[0].why
