@@ -11,7 +11,8 @@ from datetime import datetime
 import polars as pl
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from connector.corrections.plan import Correction
+from connector.corrections.history import in_short
+from connector.corrections.plan import WRITING, Action, Correction
 from connector.errors import BadRecord
 from connector.quality.agreement import pairs
 from connector.quality.annotators import METHOD, annotators
@@ -44,6 +45,8 @@ READABLE = 24
 
 POINTS = 200
 PIXELS = 960
+LOOKED_AT, TRIED_FOR_EACH = 1000, 4
+"""Of a plan so many corrections are looked at for pictures, and so many are read for each that is shown."""
 
 NO_GOLD = "there are no gold answers; give --gold"
 NO_GOLD_ANSWERED = "nobody answered a task with gold answers"
@@ -104,16 +107,9 @@ def content(
         confusion=[_confusion(control, part) for control, part in _by_control(found.confusion)],
         cards=_cards(units, merged, labels, names, pictures, cards),
         corrections=[
-            CorrectionRow(
-                names.get(c.task, c.task),
-                change.control,
-                _counted(change.now, said),
-                change.then,
-                c.why,
-                c.confidence,
-            )
+            CorrectionRow(names.get(c.task, c.task), c.action, control, now, then, c.why, c.confidence)
             for c in corrections
-            for change in c.changes
+            for control, now, then in _changes(c, said)
         ],
         changes=_before_after(corrections, labels, names, pictures, cards),
     )
@@ -343,19 +339,34 @@ def _card(
     )
 
 
+def _changes(correction: Correction, said: set[str]) -> list[tuple[str, str, str]]:
+    """The control, what people said of it, and what is right; of the whole where that is all we know."""
+    whole = ("", in_short(correction.now), in_short(correction.then) or correction.note or "")
+    return [(one.control, _counted(one.now, said), one.then) for one in correction.changes] or [whole]
+
+
 def _before_after(
     corrections: Sequence[Correction], labels: Labels, names: dict[str, str], pictures: Pictures, count: int
 ) -> list[BeforeAfter]:
-    """The first corrections of drawn boxes whose tasks have pictures."""
+    """The first corrections of drawn boxes whose tasks have pictures.
+
+    A bucket that is away is not asked for every task of a long plan.
+    """
+    changing = [one for one in corrections if one.action in WRITING or one.action is Action.DELETE][
+        :LOOKED_AT
+    ]
+    of_people = _boxes_of_people(labels, [one.task for one in changing if not one.annotation])
     found: list[BeforeAfter] = []
-    for one in corrections:
-        if len(found) == count:
-            break
+    tried = 0
+    for one in changing:
         after = _boxes_of(one.then)
-        before = _boxes_of(one.now) if one.annotation else _boxes_of_people(labels, one.task)
-        image = shrunk(pictures(one.task)) if before or after else None
-        if image is not None:
-            found.append(BeforeAfter(names.get(one.task, one.task), one.why, image, before, after))
+        before = _boxes_of(one.now) if one.annotation else of_people.get(one.task, [])
+        if len(found) == count or tried == TRIED_FOR_EACH * count:
+            break
+        if before or after:
+            tried += 1
+            if image := shrunk(pictures(one.task)):
+                found.append(BeforeAfter(names.get(one.task, one.task), one.why, image, before, after))
     return found
 
 
@@ -374,16 +385,17 @@ def _box(annotator: str, label: str, shape: Sequence[float]) -> Box:
     return Box(annotator, label, x, y, width, height)
 
 
-def _boxes_of_people(labels: Labels, task: str) -> list[Box]:
+def _boxes_of_people(labels: Labels, tasks: Sequence[str]) -> dict[str, list[Box]]:
+    """What people drew, by task."""
     controls = [control for control, kind in labels.controls.items() if kind == BOX]
-    people = labels.answers.filter(pl.col("task") == task, pl.col("role") == "person")
+    people = labels.answers.filter(pl.col("task").is_in(tasks), pl.col("role") == "person")
     drawn = labels.regions.filter(pl.col("control").is_in(controls)).join(
         people, on="annotation", how="inner"
     )
-    return [
-        _box(str(row["annotator"]), row["label"], row["shape"])
-        for row in drawn.sort("annotation", "region").iter_rows(named=True)
-    ]
+    found: dict[str, list[Box]] = {}
+    for row in drawn.sort("annotation", "region").iter_rows(named=True):
+        found.setdefault(row["task"], []).append(_box(str(row["annotator"]), row["label"], row["shape"]))
+    return found
 
 
 def _dispute(whole: pl.DataFrame, numbers: pl.DataFrame, objects: pl.DataFrame) -> str:

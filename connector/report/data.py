@@ -144,12 +144,15 @@ class CorrectionRow:
     """One change that is proposed.
 
     Attributes:
+        action: what is to be done about it.
+        control: empty where it is about the whole answer.
         now: what people said, in words.
-        then: the label proposed.
+        then: what is right; of what is given back and nobody decides, the note.
         confidence: in the proposal, from 0 to 1; None where an expert said so.
     """
 
     task: str
+    action: str
     control: str
     now: str
     then: str

@@ -197,6 +197,25 @@ def test_a_server_that_fails_after_it_has_saved_keeps_exactly_one(line: Line, po
         line.answer(3, task, result("field", [], "z"))
 
 
+def test_of_several_that_were_imported_as_ground_truth_each_is_corrected(line: Line) -> None:
+    said = [
+        {"result": result("field", [], f"a{who}"), "completed_by": line.server.annotators[who].id}
+        for who in range(2)
+    ]
+    body = [{"data": {"image": "s3://raw/0.png", "connector_key": "k"}, "annotations": said}]
+    Server(line.server.url, line.server.owner.pat).post(f"/api/projects/{line.project}/import", body)
+    line.ask("pull")
+    before = held(line)
+    assert [truth for _, _, truth, *_ in before["k"][0]] == [True, True]
+    (line.folder / "new.json").write_text(json.dumps({"scene": {"field": "street"}}))
+    line.ask("correct", "plan", "--from", "ontology", "--mapping", "new.json")
+    done = line.ask("correct", "apply", "plan.jsonl")
+    assert (done["written"], done["conflicts"]) == (2, [])
+    assert [truth for _, _, truth, *_ in held(line)["k"][0]] == [True, True]
+    assert line.ask("correct", "undo", done["run"])["taken_back"] == 2
+    assert held(line) == before
+
+
 def test_the_history_of_a_task_names_people_and_plans(line: Line) -> None:
     labeled(line, 1)
     line.ask("correct", "plan", "--policy", "replace")

@@ -36,7 +36,15 @@ from connector.quality.kinds import BOX, CHOICE
 from connector.quality.table import REGIONS, Labels
 from connector.quality.units import ABSENT, units
 from connector.report import Box, Card, Choice, ConfusionMatrix, Figure, Progress, ReportData, draw, render
-from connector.report.content import PIXELS, POINTS, READABLE, Pictures, content, shrunk
+from connector.report.content import (
+    PIXELS,
+    POINTS,
+    READABLE,
+    TRIED_FOR_EACH,
+    Pictures,
+    content,
+    shrunk,
+)
 from tests.unit.quality.tables import Drawn, boxes
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -170,7 +178,7 @@ def full(word: str = "qqq") -> ReportData:
         [Box(word, word, 10, 20, 30, 40, 1), Box(other, word, 50, 60, 30, 30)],
         [Box("consensus", word, 12, 20, 30, 40, 1)],
     )
-    expert = page.CorrectionRow(word, word, word, ABSENT, word)
+    expert = page.CorrectionRow(word, word, word, word, ABSENT, word)
     return ReportData(
         word,
         AT,
@@ -255,7 +263,7 @@ def test_every_number_carries_its_n_and_every_unknown_one_its_reason() -> None:
 
 
 def test_what_is_left_out_is_said() -> None:
-    rows = [page.CorrectionRow(f"t{n}", "c", "a", "b", "why") for n in range(draw.ROWS + 5)]
+    rows = [page.CorrectionRow(f"t{n}", "add", "c", "a", "b", "why") for n in range(draw.ROWS + 5)]
     shown = {name: text(part) for name, part in sections(render(replace(full(), corrections=rows))).items()}
     assert "the 2 with the most answers, of 9" in shown["agreement"]
     assert "the 2 labels with the most mistakes, of 9" in shown["confusion"]
@@ -456,7 +464,7 @@ def test_a_correction_counts_what_people_said() -> None:
     plan = {"task": "t1", "key": "", "action": "add", "expect": "", "then": "[]", "why": "w"}
     one = Correction.model_validate({**plan, "changes": changes, "confidence": 0.9})
     found = report_of(labels(TOLD), tasks("t1"), plan=[one]).corrections
-    assert found == [page.CorrectionRow("t1.png", "b", now, "car", "w", 0.9) for _, now in told]
+    assert found == [page.CorrectionRow("t1.png", "add", "b", now, "car", "w", 0.9) for _, now in told]
 
 
 def test_a_correction_is_shown_before_and_after_on_its_picture() -> None:
@@ -482,6 +490,36 @@ def test_a_correction_is_shown_before_and_after_on_its_picture() -> None:
     shown = text(sections(render(replace(full(), changes=found.changes)))["corrections"])
     assert shown.count("Before") == shown.count("After") == 4  # as a heading, and for who cannot see it
     assert len(report_of(labels(TOLD), tasks("t1", "t3"), pictures, plan, cards=1).changes) == 1
+
+
+def test_a_correction_without_changes_is_shown_as_a_whole() -> None:
+    region = {"id": "r", "from_name": "c", "to_name": "i", "type": "choices", "value": {"choices": ["car"]}}
+    head = {"task": "t1", "key": "", "expect": "", "why": "w", "annotation": "1", "now": json.dumps([region])}
+    plan = [
+        Correction.model_validate({**head, **more})
+        for more in ({"action": "delete"}, {"action": "return", "note": "look again"})
+    ]
+    found = report_of(labels(TOLD), tasks("t1"), plan=plan)
+    assert [(row.action, row.now, row.then) for row in found.corrections] == [
+        ("delete", "car", ""),
+        ("return", "car", "look again"),
+    ]
+
+
+def test_a_bucket_that_is_away_is_not_asked_for_every_correction() -> None:
+    region = {"id": "r", "from_name": "b", "to_name": "i", "type": "rectanglelabels"}
+    value = {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 0, "rectanglelabels": ["car"]}
+    head = {
+        "key": "",
+        "action": "add",
+        "expect": "",
+        "why": "w",
+        "then": json.dumps([{**region, "value": value}]),
+    }
+    plan = [Correction.model_validate({**head, "task": f"t{n}"}) for n in range(100)]
+    asked: list[str] = []
+    assert report_of(labels(TOLD), pictures=asked.append, plan=plan, cards=2).changes == []
+    assert len([task for task in asked if int(task[1:]) > 3]) <= TRIED_FOR_EACH * 2
 
 
 def test_a_large_picture_is_shrunk_and_stands_upright_and_a_small_one_stays() -> None:
