@@ -126,7 +126,8 @@ class Prediction(_Record):
 class Task(_Record):
     """An item inside the labeling tool, with all its current annotations and predictions.
 
-    `note` is what somebody left there for whoever opens it; it is no part of the data.
+    `note` is what somebody left there for whoever opens it; it is no part of the data. `draft` tells that
+    somebody's work on it is not saved yet, as far as the tool knows; only single tasks that are read tell it.
     """
 
     id: str
@@ -135,6 +136,7 @@ class Task(_Record):
     version: str = ""
     overlap: int = 1
     note: str | None = None
+    draft: bool = False
     created_at: Instant | None = None
     updated_at: Instant | None = None
     annotations: tuple[Annotation, ...] = ()

@@ -450,7 +450,7 @@ class LabelStudio:
     def read_tasks(self, ids: Sequence[str]) -> Iterator[Task]:
         for some in batches(ids, NAMED_AT_ONCE):
             named = _filter("id", "in_list", "Number", [int(id) for id in some if id.isdecimal()])
-            yield from map(self._task, self._by_id([named]))
+            yield from map(self._task, self._by_id([named], f"{TASK_FIELDS},draft_exists"))
 
     def read_task(self, id: str) -> Task:
         found = next(iter(self.read_tasks([id])), None)
@@ -501,6 +501,7 @@ class LabelStudio:
             version=str(raw["data"].get(VERSION_FIELD) or ""),
             overlap=int(raw.get("overlap") or 1),
             note=_note(raw["data"]),
+            draft=bool(raw.get("draft_exists")),
             created_at=raw["created_at"],
             updated_at=raw["updated_at"],
             annotations=tuple(self._annotation(a, id) for a in raw.get("annotations", ())),

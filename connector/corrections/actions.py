@@ -228,7 +228,14 @@ class _Delete(_OfAnnotation):
     def able(self, can: Capabilities) -> bool:
         return can.acts_for_others
 
+    def unexpected(self, task: Task, correction: Correction) -> str:
+        if task.draft:  # it would go with the annotation, and nobody could bring it back
+            return f"somebody has a draft on task {task.id} that is not saved"
+        return super().unexpected(task, correction)
+
     def send(self, tool: LabelingTool, correction: Correction, before: Held, by: Sender) -> Held:  # noqa: ARG002
+        if found := self.unexpected(tool.read_task(correction.task), correction):
+            raise Conflict(found, PULL)
         tool.delete_annotation(str(correction.annotation), correction.expect)
         return self._left(before)
 

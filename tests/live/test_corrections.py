@@ -216,6 +216,21 @@ def test_of_several_that_were_imported_as_ground_truth_each_is_corrected(line: L
     assert held(line) == before
 
 
+def test_a_draft_keeps_its_annotation_from_being_deleted(line: Line) -> None:
+    tasks = labeled(line, 2)
+    said = line.tool.read_task(tasks["k0"]).annotations[2]
+    cleo = Server(line.server.url, line.server.annotators[2].pat)
+    draft = {"result": result("street", [], "better"), "lead_time": 3}
+    cleo.post(f"/api/tasks/{tasks['k0']}/annotations/{said.id}/drafts", draft)
+    line.ask("correct", "plan", "--policy", "delete")
+    done = line.ask("correct", "apply", "plan.jsonl", code=7)
+    assert done["written"] == 1
+    assert done["conflicts"] == [
+        {"task": tasks["k0"], "why": f"somebody has a draft on task {tasks['k0']} that is not saved"}
+    ]
+    assert len(line.tool.read_task(tasks["k0"]).annotations) == 3
+
+
 def test_the_history_of_a_task_names_people_and_plans(line: Line) -> None:
     labeled(line, 1)
     line.ask("correct", "plan", "--policy", "replace")
