@@ -134,11 +134,13 @@ class Changes:
     """What is kept together: see `EventLog.keep`.
 
     Attributes:
+        pulls: of events, the pull that brought what they tell; what is not named is of now.
         gone: tasks that are not there any more.
         failing: of an annotator and a control, how often it began to fail, and whether it does now.
     """
 
     events: list[Event] = field(default_factory=list)
+    pulls: dict[str, int] = field(default_factory=dict)
     standing: list[Standing] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     failing: dict[str, tuple[int, bool]] = field(default_factory=dict)
@@ -221,6 +223,12 @@ class EventLog:
         with self.file.read() as db:
             rows = db.execute(f"{ask} ORDER BY task", (self.source, batch)).fetchall()
         return [Standing(task, name, times, bool(done), bool(bad)) for task, name, times, done, bad in rows]
+
+    def tasks(self) -> set[str]:
+        """The tasks that stand here."""
+        with self.file.read() as db:
+            ask = "SELECT task FROM standing WHERE source = ?"
+            return {task for (task,) in db.execute(ask, (self.source,)).fetchall()}
 
     def batches_of(self, tasks: Sequence[str]) -> set[str]:
         """The batches that these tasks stood in."""
