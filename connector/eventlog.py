@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS delivery (
     UNIQUE (event, rule)
 );
 CREATE INDEX IF NOT EXISTS delivery_state ON delivery (source, state, rule, subject, number);
+CREATE INDEX IF NOT EXISTS delivery_due ON delivery (source, state, due, number);
 CREATE TABLE IF NOT EXISTS standing (
     source TEXT NOT NULL,
     task TEXT NOT NULL,
@@ -268,14 +269,19 @@ class EventLog:
 
     def due(self) -> Delivery | None:
         """The next delivery to try: none of the same rule about the same subject is overtaken."""
+        return next(iter(self._due("ORDER BY d.due, d.number LIMIT 1")), None)
+
+    def due_with(self, first: Delivery) -> list[Delivery]:
+        """All deliveries that may be tried now and have the same action; the first is among them."""
+        return self._due("AND d.action = ? ORDER BY d.due, d.number", dump_json(first.action))
+
+    def _due(self, which: str, *parameters: object) -> list[Delivery]:
         earlier = (
             "SELECT 1 FROM delivery e WHERE e.source = d.source AND e.state = 'waiting' AND e.rule = d.rule "
             "AND e.subject = d.subject AND e.number < d.number"
         )
-        ready = (
-            f"d.state = 'waiting' AND d.due <= ? AND NOT EXISTS ({earlier}) ORDER BY d.due, d.number LIMIT 1"
-        )
-        return next(iter(self._deliveries(ready, time.time())), None)
+        ready = f"d.state = 'waiting' AND d.due <= ? AND NOT EXISTS ({earlier}) {which}"
+        return self._deliveries(ready, time.time(), *parameters)
 
     def deliveries(self, state: str | None = None, most: int = -1) -> list[Delivery]:
         """The last deliveries, the newest first.
@@ -303,25 +309,28 @@ class EventLog:
             for number, rule, action, state, attempts, error, *event in rows
         ]
 
-    def delivered(self, delivery: Delivery) -> None:
-        """Note that it went well."""
+    def delivered(self, deliveries: Sequence[Delivery]) -> None:
+        """Note that they went well."""
         with self.file.write() as db:
-            db.execute(
+            db.executemany(
                 "UPDATE delivery SET state = ?, attempts = attempts + 1, error = NULL WHERE number = ?",
-                (DONE, delivery.number),
+                [(DONE, one.number) for one in deliveries],
             )
 
-    def not_delivered(self, delivery: Delivery, error: str, again_in: float | None) -> None:
-        """Note that it failed.
+    def not_delivered(self, tried: Sequence[tuple[Delivery, float | None]], error: str) -> None:
+        """Note that they failed.
 
         Args:
-            again_in: seconds until it is tried again; None makes it a dead letter.
+            tried: each with the seconds until it is tried again; None makes it a dead letter.
         """
-        state = WAITING if again_in is not None else DEAD
+        rows = [
+            (DEAD if again is None else WAITING, error, time.time() + (again or 0), one.number)
+            for one, again in tried
+        ]
         with self.file.write() as db:
-            db.execute(
+            db.executemany(
                 "UPDATE delivery SET state = ?, attempts = attempts + 1, error = ?, due = ? WHERE number = ?",
-                (state, error, time.time() + (again_in or 0), delivery.number),
+                rows,
             )
 
     def put_off(self, action: Mapping[str, Any], seconds: float) -> None:

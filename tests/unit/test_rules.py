@@ -83,6 +83,41 @@ def test_an_overlap_that_was_raised_by_hand_is_not_lowered(tmp_path: Path) -> No
     assert line.tool.read_task(task).overlap == 6
 
 
+def test_more_who_answered_meanwhile_are_counted(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, ONE_MORE.replace("limit = 3", "limit = 5"))
+    first, second = line.add("a", "b")
+    for task in (first, second):
+        line.say(task, "ann", "cat")
+        line.say(task, "ben", "dog")
+    line.follow(planned_by(line.config.rules, line.log))
+    line.say(first, "cem", "bird")
+    for who in ("cem", "dee", "eve"):
+        line.say(second, who, "cat")
+    line.say(first, "dee", cancelled=True)
+    obeyed(line)
+    assert line.tool.read_task(first).overlap == 4
+    assert line.tool.project.queues == {"expert review": [second]}
+
+
+def test_what_is_starred_counts_and_what_a_plan_wrote_does_not(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, ONE_MORE.replace("limit = 3", "limit = 5"), overlap=3)
+    starred, planned = line.add("a", "b")
+    line.say(starred, "ann", "cat", ground_truth=True)  # by whom the line acts
+    written = line.say(planned, "ann", "cat", ground_truth=True)
+    line.store.plans = lambda: lambda task, id, revision: "plan" if id == written.id else None
+    for task, who, label in (
+        (starred, "ben", "cat"),
+        (starred, "cem", "dog"),
+        (planned, "ben", "cat"),
+        (planned, "cem", "dog"),
+        (planned, "dee", "bird"),
+    ):
+        line.say(task, who, label)
+    assert [state for _, _, state in obeyed(line)] == [DONE, DONE]
+    assert [line.tool.read_task(task).overlap for task in (starred, planned)] == [4, 4]
+    assert [event.type for event in line.log.events(subject=f"task:{starred}")][-1] == "task.reopened"
+
+
 def test_a_rule_may_ask_what_happened_before(tmp_path: Path) -> None:
     line = MemoryLine(tmp_path, SURE, overlap=1)
     sure, unsure = line.add("a", "b")
