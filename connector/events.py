@@ -344,7 +344,7 @@ def gold_answers(config: Config, ontology: Ontology | None = None) -> Loaded | N
     place = Path(config.place(config.events.gold))
     try:
         return read_file(place, True, ontology)
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         raise UsageError(
             f"{place} cannot be read: {error}", "it is what events.gold names; mend it"
         ) from error

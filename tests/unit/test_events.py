@@ -13,8 +13,9 @@ import polars as pl
 import pytest
 
 from connector.config import parse
+from connector.errors import UsageError
 from connector.eventlog import Event, EventLog
-from connector.events import NAMES, note_events
+from connector.events import NAMES, gold_answers, note_events
 from connector.model import Prediction
 from connector.store import Store
 from tests.unit.memory_line import PEOPLE, MemoryLine, contract, told
@@ -294,6 +295,20 @@ def test_the_data_of_an_event_has_the_names_that_are_told(tmp_path: Path) -> Non
     line.follow()
     seen = {event.type: set(event.data) for event in line.log.events()}
     assert seen == {type: set(NAMES[type]) for type in NAMES if not type.startswith("ask.")}  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "folder", "no-tasks.csv", "broken.json", "forbidden.csv"])
+def test_a_gold_file_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "no-tasks.csv").write_text("label\ncat\n")
+    (tmp_path / "broken.json").write_text("[1")
+    if name == "forbidden.csv":  # to the administrator nothing is forbidden
+        monkeypatch.setattr("connector.events.read_file", lambda *_: (tmp_path / "folder").open())
+    config = parse(f'[events]\ngold = "{name}"', tmp_path / "connector.toml")
+    with pytest.raises(UsageError, match=str(tmp_path / name)):
+        gold_answers(config)
 
 
 def test_what_happened_before_the_first_time_is_noted_and_nothing_is_done(tmp_path: Path) -> None:
