@@ -211,6 +211,7 @@ class Events(_Section):
         prediction_score: a model's prediction below it is uncertain.
         batch: the field of a task's data that names its batch; without one all tasks are a batch.
         gold: a file of known answers; by default what is marked as ground truth in the tool.
+        gold_least: an annotator with fewer answers to gold tasks is not failing yet.
     """
 
     confidence: float = Field(default=0.6, gt=0, le=1)
@@ -218,6 +219,7 @@ class Events(_Section):
     prediction_score: float = Field(default=0.5, ge=0, le=1)
     batch: str | None = None
     gold: str | None = None
+    gold_least: int = Field(default=5, ge=1)
 
 
 EventType = Literal[

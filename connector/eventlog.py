@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS delivery (
     UNIQUE (event, rule)
 );
 CREATE INDEX IF NOT EXISTS delivery_state ON delivery (source, state, rule, subject, number);
+CREATE INDEX IF NOT EXISTS delivery_due ON delivery (source, state, due, number);
 CREATE TABLE IF NOT EXISTS standing (
     source TEXT NOT NULL,
     task TEXT NOT NULL,
@@ -134,11 +135,13 @@ class Changes:
     """What is kept together: see `EventLog.keep`.
 
     Attributes:
+        pulls: of events, the pull that brought what they tell; what is not named is of now.
         gone: tasks that are not there any more.
         failing: of an annotator and a control, how often it began to fail, and whether it does now.
     """
 
     events: list[Event] = field(default_factory=list)
+    pulls: dict[str, int] = field(default_factory=dict)
     standing: list[Standing] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     failing: dict[str, tuple[int, bool]] = field(default_factory=dict)
@@ -222,6 +225,12 @@ class EventLog:
             rows = db.execute(f"{ask} ORDER BY task", (self.source, batch)).fetchall()
         return [Standing(task, name, times, bool(done), bool(bad)) for task, name, times, done, bad in rows]
 
+    def tasks(self) -> set[str]:
+        """The tasks that stand here."""
+        with self.file.read() as db:
+            ask = "SELECT task FROM standing WHERE source = ?"
+            return {task for (task,) in db.execute(ask, (self.source,)).fetchall()}
+
     def batches_of(self, tasks: Sequence[str]) -> set[str]:
         """The batches that these tasks stood in."""
         ask = "SELECT batch FROM standing WHERE source = ? AND task = ?"
@@ -260,14 +269,19 @@ class EventLog:
 
     def due(self) -> Delivery | None:
         """The next delivery to try: none of the same rule about the same subject is overtaken."""
+        return next(iter(self._due("ORDER BY d.due, d.number LIMIT 1")), None)
+
+    def due_with(self, first: Delivery) -> list[Delivery]:
+        """All deliveries that may be tried now and have the same action; the first is among them."""
+        return self._due("AND d.action = ? ORDER BY d.due, d.number", dump_json(first.action))
+
+    def _due(self, which: str, *parameters: object) -> list[Delivery]:
         earlier = (
             "SELECT 1 FROM delivery e WHERE e.source = d.source AND e.state = 'waiting' AND e.rule = d.rule "
             "AND e.subject = d.subject AND e.number < d.number"
         )
-        ready = (
-            f"d.state = 'waiting' AND d.due <= ? AND NOT EXISTS ({earlier}) ORDER BY d.due, d.number LIMIT 1"
-        )
-        return next(iter(self._deliveries(ready, time.time())), None)
+        ready = f"d.state = 'waiting' AND d.due <= ? AND NOT EXISTS ({earlier}) {which}"
+        return self._deliveries(ready, time.time(), *parameters)
 
     def deliveries(self, state: str | None = None, most: int = -1) -> list[Delivery]:
         """The last deliveries, the newest first.
@@ -295,25 +309,28 @@ class EventLog:
             for number, rule, action, state, attempts, error, *event in rows
         ]
 
-    def delivered(self, delivery: Delivery) -> None:
-        """Note that it went well."""
+    def delivered(self, deliveries: Sequence[Delivery]) -> None:
+        """Note that they went well."""
         with self.file.write() as db:
-            db.execute(
+            db.executemany(
                 "UPDATE delivery SET state = ?, attempts = attempts + 1, error = NULL WHERE number = ?",
-                (DONE, delivery.number),
+                [(DONE, one.number) for one in deliveries],
             )
 
-    def not_delivered(self, delivery: Delivery, error: str, again_in: float | None) -> None:
-        """Note that it failed.
+    def not_delivered(self, tried: Sequence[tuple[Delivery, float | None]], error: str) -> None:
+        """Note that they failed.
 
         Args:
-            again_in: seconds until it is tried again; None makes it a dead letter.
+            tried: each with the seconds until it is tried again; None makes it a dead letter.
         """
-        state = WAITING if again_in is not None else DEAD
+        rows = [
+            (DEAD if again is None else WAITING, error, time.time() + (again or 0), one.number)
+            for one, again in tried
+        ]
         with self.file.write() as db:
-            db.execute(
+            db.executemany(
                 "UPDATE delivery SET state = ?, attempts = attempts + 1, error = ?, due = ? WHERE number = ?",
-                (state, error, time.time() + (again_in or 0), delivery.number),
+                rows,
             )
 
     def put_off(self, action: Mapping[str, Any], seconds: float) -> None:

@@ -1,6 +1,6 @@
 """What happened, as the store tells it: the events that a labeling tool does not send.
 
-    task.completed        as many people as asked for have answered
+    task.completed        as many as asked for have answered
     task.reopened         they have not any more: an answer is gone, or more were asked for
     consensus.reached     they agree; consensus.failed: they do not
     prediction.uncertain  a model is not sure
@@ -15,7 +15,7 @@ the same events, and the log takes each once. What came and went between two pul
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,13 +25,14 @@ from typing import Any
 import polars as pl
 
 from connector.adapters.base import batches
-from connector.config import Config
+from connector.config import Config, EventType
+from connector.errors import UsageError
 from connector.eventlog import Changes, Event, EventLog, Planned, Standing, event_id
 from connector.labels import Loaded, read_answers, read_file, with_gold
 from connector.model import Ontology, Role
 from connector.quality.consensus import merged_answers
 from connector.quality.golden import golden
-from connector.quality.units import keep_roles, units
+from connector.quality.units import UNIT, keep_roles, units
 from connector.store import ANNOTATION, PREDICTION, TASK, Store
 
 ALL = "all"
@@ -39,9 +40,29 @@ ALL = "all"
 
 TASKS_AT_ONCE = 2000
 
+_TASK = ("task", "batch")
+_SAID = (*_TASK, "annotators", "answered", "answer")
+_VERDICT = (*_SAID, "confidence", "agreement")
+_SCORE = ("annotator", "control", "n", "score", "low", "high", "tasks")
+_BATCH = ("batch", "size", "failed")
+_ASK = ("ask", "key", "agreed")
+
+NAMES: Mapping[EventType, Sequence[str]] = {
+    "task.completed": _SAID,
+    "task.reopened": _TASK,
+    "consensus.reached": _VERDICT,
+    "consensus.failed": _VERDICT,
+    "prediction.uncertain": (*_TASK, "model", "score"),
+    "annotator.failing": _SCORE,
+    "batch.completed": _BATCH,
+    "batch.accepted": _BATCH,
+    "ask.answered": (*_ASK, "task", "annotators", "answer"),
+    "ask.expired": (*_ASK, "why"),
+}
+"""What the data of each event always has."""
+
 _Row = Mapping[str, Any]
 _Identity = tuple[str, datetime | None]
-_Told = tuple[str, datetime, list[_Row]]
 
 COMPLETED, REOPENED, UNCERTAIN = "task.completed", "task.reopened", "prediction.uncertain"
 JUDGED = "answers changed"
@@ -61,22 +82,41 @@ def note_events(store: Store, log: EventLog, config: Config, planned: Planned) -
     """
     since = log.followed()
     tasks, last = store.changed(since or 0)
-    if last == since:
-        return []
-    changes = find(store, log, config, tasks)
-    return log.keep(changes, planned if since is not None else lambda _: (), last)
+    lost: set[str] = set()
+    if since is not None and last == since:
+        if _last_pull(store) >= since:
+            return []
+        # The store went back: it was restored from a copy, or pulled anew. All of it is gone through; what
+        # the log knows it knows by its id, and what is new to it is acted on, as nobody has yet.
+        since, (tasks, last) = 0, store.changed(0)
+        lost = log.tasks() - set(tasks)
+    changes = find(store, log, config, [*tasks, *sorted(lost)])
+    changes.gone += lost
+
+    def acted_on(event: Event) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        # With other settings than before, a task's whole life reads otherwise. That is noted, and it is past.
+        is_new = since is not None and changes.pulls.get(event.id, last) > since
+        return planned(event) if is_new else ()
+
+    return log.keep(changes, acted_on, last)
+
+
+def _last_pull(store: Store) -> int:
+    version = store.version
+    return 0 if version is None else store.pull_of(version)
 
 
 def find(store: Store, log: EventLog, config: Config, tasks: Sequence[str]) -> Changes:
     """What happened to these tasks, ever, and how they stand."""
-    changes, ontology, gold = Changes(), store.ontology(), _gold_file(config, store.ontology())
-    scored = False
+    changes, ontology = Changes(), store.ontology()
+    gold, scored = gold_answers(config, ontology), False
     for some in batches(tasks, TASKS_AT_ONCE):
         lives = _lives(store.history(some), config)
         _of_tasks(lives, log.source, config, ontology, changes)
-        scored = scored or any(map(_has_gold(gold), lives))
+        scored = scored or any(map(_has_gold(gold, config), lives))
     if scored:
-        _of_annotators(_golden_scores(store, config, ontology, gold), log, changes)
+        scores = _golden_scores(store, config, ontology, gold)
+        _of_annotators(scores, config.events.gold_least, log, changes)
     _of_batches(log, tasks, changes)
     return changes
 
@@ -84,15 +124,31 @@ def find(store: Store, log: EventLog, config: Config, tasks: Sequence[str]) -> C
 # Tasks.
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What happened to a task.
+
+    Attributes:
+        pull: what it was found by.
+        rows: people's answers at that time, or the prediction.
+        answered: how many had answered, in whatever role.
+    """
+
+    type: str
+    at: datetime
+    pull: int
+    rows: Sequence[_Row] = ()
+    answered: int = 0
+
+
 @dataclass
 class _Life:
     """What became of one task, row after row.
 
     Attributes:
-        answers: what counts now, by the identity of the annotation.
-        truths: the annotations that are gold.
+        answers: what was answered and stands, by the identity of the annotation.
         times: how often it was completed.
-        told: what happened: the type, when, and the answers at that time, or the prediction.
+        told: what happened.
     """
 
     task: str
@@ -103,7 +159,6 @@ class _Life:
     overlap: int = 1
     there: bool = False
     answers: dict[_Identity, _Row] = field(default_factory=dict)
-    truths: set[_Identity] = field(default_factory=set)
     times: int = 0
     complete: bool = False
     told: list[_Told] = field(default_factory=list)
@@ -122,9 +177,9 @@ def _lives(history: pl.DataFrame, config: Config) -> list[_Life]:
 def _of_tasks(
     lives: Sequence[_Life], source: str, config: Config, ontology: Ontology | None, changes: Changes
 ) -> None:
-    told = [(life, n, type, said) for life in lives for n, (type, _, said) in enumerate(life.told)]
-    answered = [(life, n) for life, n, type, said in told if said and type != UNCERTAIN]
-    merged = _merged([(life, life.told[n][2]) for life, n in answered], config, ontology)
+    told = [(life, n, one) for life in lives for n, one in enumerate(life.told)]
+    answered = [(life, n) for life, n, one in told if one.rows and one.type != UNCERTAIN]
+    merged = _merged([(life, life.told[n].rows) for life, n in answered], config, ontology)
     answers = {(life.task, n): answer for (life, n), answer in zip(answered, merged, strict=True)}
     for life in lives:
         theirs = {n: answers.get((life.task, n), []) for n in range(len(life.told))}
@@ -145,21 +200,30 @@ def _live(life: _Life, row: _Row, config: Config) -> None:
     if row["record"] == TASK:
         _become(life, row, config)
     elif row["record"] == ANNOTATION:
-        _answer(life, row, config)
+        _answer(life, row)
     elif not row["deleted"] and _score(row) < config.events.prediction_score:
-        life.told.append((UNCERTAIN, row["created_at"] or row["pulled_at"], [row]))
+        at = row["created_at"] or row["pulled_at"]
+        life.told.append(_Told(UNCERTAIN, at, row["pull"], [row]))
     if row["record"] == PREDICTION or not life.there:
         return
-    at, said = row["updated_at"] or row["pulled_at"], list(life.answers.values())
-    complete = len({one["annotator"] for one in said}) >= life.overlap
+    # The tool counts whoever answered, also a reviewer or who knows the right answer; they are not asked
+    # what people agree on.
+    answered = len({one["annotator"] for one in life.answers.values()})
+    said = [one for one in life.answers.values() if _role(one, config) is Role.PERSON]
+    at, complete = row["updated_at"] or row["pulled_at"], answered >= life.overlap
     if complete and not life.complete:
         life.times += 1
-        life.told.append((COMPLETED, at, said))
+        life.told.append(_Told(COMPLETED, at, row["pull"], said, answered))
     elif life.complete and not complete:
-        life.told.append((REOPENED, at, []))
+        life.told.append(_Told(REOPENED, at, row["pull"]))
     elif complete and row["record"] == ANNOTATION:
-        life.told.append((JUDGED, at, said))
+        life.told.append(_Told(JUDGED, at, row["pull"], said, answered))
     life.complete = complete
+
+
+def _role(answer: _Row, config: Config) -> Role:
+    """Ground truth is gold, whoever gave it."""
+    return Role.GOLD if answer["ground_truth"] else config.roles.get(answer["annotator"], Role.PERSON)
 
 
 def _score(prediction: _Row) -> float:
@@ -173,25 +237,18 @@ def _become(life: _Life, row: _Row, config: Config) -> None:
         return
     if row["created_at"] != life.created_at:
         # Tools give the id of a task that is gone to a new one.
-        life.answers, life.truths, life.told = {}, set(), []
-        life.times, life.complete = 0, False
+        life.answers, life.told, life.times, life.complete = {}, [], 0, False
     life.there, life.created_at, life.key = True, row["created_at"], row["key"]
     life.overlap, life.data, life.batch = row["overlap"] or 1, row["content"], _batch(row, config)
 
 
-def _answer(life: _Life, row: _Row, config: Config) -> None:
+def _answer(life: _Life, row: _Row) -> None:
     identity = (row["id"], row["created_at"])
     if row["plan"] and not row["deleted"]:
         return  # what a plan of corrections wrote is nobody's answer
     life.answers.pop(identity, None)
-    life.truths.discard(identity)
-    if row["deleted"] or row["cancelled"]:
-        return
-    role = config.roles.get(row["annotator"], Role.PERSON)
-    if role is Role.PERSON:
+    if not (row["deleted"] or row["cancelled"]):
         life.answers[identity] = row
-    if role is Role.GOLD or row["ground_truth"]:
-        life.truths.add(identity)
 
 
 def _batch(row: _Row, config: Config) -> str:
@@ -201,7 +258,7 @@ def _batch(row: _Row, config: Config) -> str:
 
 
 def _merged(
-    cases: Sequence[tuple[_Life, list[_Row]]], config: Config, ontology: Ontology | None
+    cases: Sequence[tuple[_Life, Sequence[_Row]]], config: Config, ontology: Ontology | None
 ) -> list[list[dict[str, Any]]]:
     """The merged answer of each case: a list of units. Cases of one task are taken for tasks of their own."""
     rows = [{**row, "task": str(n)} for n, (_, said) in enumerate(cases) for row in said]
@@ -222,35 +279,34 @@ def _tell(
     identity = [source, life.task, str(life.created_at)]
     count, agreed = Counter[str](), None
 
-    def tell(type: str, at: datetime, data: Mapping[str, Any], *which: Any) -> None:
+    def tell(type: str, one: _Told, data: Mapping[str, Any], *which: Any) -> None:
         about = {"task": life.task, "batch": life.batch, **data}
-        changes.events.append(Event(event_id(type, *identity, *which), type, f"task:{life.task}", at, about))
+        event = Event(event_id(type, *identity, *which), type, f"task:{life.task}", one.at, about)
+        changes.events.append(event)
+        changes.pulls[event.id] = one.pull
 
-    for n, (type, at, said) in enumerate(life.told):
-        count[type] += 1
-        if type == UNCERTAIN:
-            [guess] = said
+    for n, one in enumerate(life.told):
+        count[one.type] += 1
+        if one.type == UNCERTAIN:
+            [guess] = one.rows
             data = {"model": guess["annotator"], "score": guess["score"]}
-            tell(type, at, data, guess["annotator"], guess["id"], str(guess["created_at"]))
+            tell(one.type, one, data, guess["annotator"], guess["id"], str(guess["created_at"]))
             continue
-        if type == REOPENED:
+        if one.type == REOPENED:
             agreed = None
-            tell(type, at, {}, count[type])
+            tell(one.type, one, {}, count[one.type])
             continue
-        people = len({one["annotator"] for one in said})
-        data = {"annotators": people, "answer": answers[n]}
-        if type == COMPLETED:
-            tell(type, at, data, count[type])
+        people = len({row["annotator"] for row in one.rows})
+        data = {"annotators": people, "answered": one.answered, "answer": answers[n]}
+        if one.type == COMPLETED:
+            tell(one.type, one, data, count[one.type])
         verdict = _verdict(answers[n], people, config)
-        if verdict and verdict["reached"] is not agreed:
-            agreed = verdict.pop("reached")
+        reached = verdict.pop("reached") if verdict else None
+        if verdict and reached is not agreed:
             count["verdict"] += 1
-            tell(
-                "consensus.reached" if agreed else "consensus.failed",
-                at,
-                {**data, **verdict},
-                count["verdict"],
-            )
+            type = "consensus.reached" if reached else "consensus.failed"
+            tell(type, one, {**data, **verdict}, count["verdict"])
+        agreed = reached
     if life.there:
         failed = life.complete and agreed is False
         changes.standing.append(Standing(life.task, life.batch, life.times, life.complete, failed))
@@ -277,30 +333,44 @@ def _verdict(answer: Sequence[Mapping[str, Any]], people: int, config: Config) -
 # Annotators.
 
 
-def _gold_file(config: Config, ontology: Ontology | None) -> Loaded | None:
-    file = config.events.gold
-    return read_file(Path(config.place(file)), True, ontology) if file else None
+def gold_answers(config: Config, ontology: Ontology | None = None) -> Loaded | None:
+    """The known answers of the file that the configuration names; None where it names none.
+
+    Raises:
+        UsageError: if it is not there, or cannot be read.
+    """
+    if not config.events.gold:
+        return None
+    place = Path(config.place(config.events.gold))
+    try:
+        return read_file(place, True, ontology)
+    except OSError as error:
+        raise UsageError(
+            f"{place} cannot be read: {error}", "it is what events.gold names; mend it"
+        ) from error
 
 
-def _has_gold(gold: Loaded | None) -> Callable[[_Life], bool]:
+def _has_gold(gold: Loaded | None, config: Config) -> Callable[[_Life], bool]:
     """Whether a task's answers can be compared with a known one."""
     if gold is None:
-        return lambda life: bool(life.truths)
+        return lambda life: any(_role(one, config) is Role.GOLD for one in life.answers.values())
     named = set(gold.labels.answers["task"])
     return lambda life: life.task in named or life.key in named
 
 
-def _of_annotators(scores: Iterable[Mapping[str, Any]], log: EventLog, changes: Changes) -> None:
-    """Who fails now. Once failing, an annotator has to pass before failing again is an event."""
+def _of_annotators(scores: Iterable[Mapping[str, Any]], least: int, log: EventLog, changes: Changes) -> None:
+    """Who fails now. Once failing, an annotator has to pass before failing again is an event.
+
+    Args:
+        least: of fewer gold tasks nothing is made, whatever the interval: one wrong answer is a slip.
+    """
     before = log.failing()
     for row in scores:
         subject = f"{row['annotator']}/{row['control']}"
         times, failing = before.get(subject, (0, False))
-        if row["verdict"] == "fail" and not failing:
+        if row["verdict"] == "fail" and not failing and row["compared"] >= least:
             id = event_id("annotator.failing", log.source, subject, times + 1)
-            data = {
-                name: row[name] for name in ("annotator", "control", "n", "score", "low", "high", "tasks")
-            }
+            data = {name: row[name] for name in _SCORE}
             event = Event(id, "annotator.failing", f"annotator:{subject}", datetime.now(UTC), data)
             changes.events.append(event)
             changes.failing[subject] = (times + 1, True)
@@ -311,22 +381,44 @@ def _of_annotators(scores: Iterable[Mapping[str, Any]], log: EventLog, changes: 
 def _golden_scores(
     store: Store, config: Config, ontology: Ontology | None, gold: Loaded | None
 ) -> Iterator[dict[str, Any]]:
-    """The golden scores as of now, and the tasks each is made of."""
-    answers, tasks = store.answers().filter("own", ~pl.col("cancelled")), store.current(TASK)
+    """The golden scores as of now, the tasks of each annotator, and how many were `compared`."""
+    has_gold = _has_gold(gold, config)
+    lives = _lives(store.history(_ever_gold(store, config, gold)), config)
+    known = [life for life in lives if life.there and has_gold(life)]
+    answers = [row for life in known for row in life.answers.values()]
+    loaded = read_answers(answers, {life.task: life.data for life in known}, config.roles, ontology)
+    if gold:
+        keys = [(life.task, life.key) for life in known]
+        loaded = replace(loaded, tasks=pl.DataFrame(keys, schema=["task", "key"], orient="row"))
+        loaded = with_gold(loaded, gold)
+    table = _undisputed(units(loaded.labels, config.quality.thresholds))
+    try:
+        found = golden(table, config.quality.gold_limit)
+    except ValueError:
+        return  # a gold answer that is none of its kind; `connector quality golden` names it
+    tasks = table.group_by("annotator").agg(pl.col("task").unique().sort())
+    of = dict(tasks.select("annotator", "task").iter_rows())
+    for row in found.annotators.iter_rows(named=True):
+        yield {**row, "tasks": of[row["annotator"]], "compared": row["tasks"]}
+
+
+def _ever_gold(store: Store, config: Config, gold: Loaded | None) -> list[str]:
+    """The tasks that have a known answer, and some that had one. Only narrow columns are read of all."""
     if gold:
         named = gold.labels.answers["task"].unique().to_list()
-        known = tasks.filter(pl.col("task").is_in(named) | pl.col("key").is_in(named))["task"]
+        which = (pl.col("record") == TASK) & (pl.col("task").is_in(named) | pl.col("key").is_in(named))
     else:
         keepers = [name for name, role in config.roles.items() if role is Role.GOLD]
-        known = answers.filter(pl.col("ground_truth") | pl.col("annotator").is_in(keepers))["task"]
-    theirs = answers.filter(pl.col("task").is_in(known.unique().to_list()))
-    data = dict(tasks.select("task", "content").iter_rows())
-    loaded = read_answers(theirs.to_dicts(), data, config.roles, ontology)
-    loaded = replace(loaded, tasks=tasks.select("task", "key", data="content", overlap="overlap"))
-    labels = (with_gold(loaded, gold) if gold else loaded).labels
-    found = golden(units(labels, config.quality.thresholds), config.quality.gold_limit)
-    for row in found.annotators.iter_rows(named=True):
-        yield {**row, "tasks": sorted(set(theirs.filter(annotator=row["annotator"])["task"]))}
+        starred = pl.col("ground_truth") | pl.col("annotator").is_in(keepers)
+        which = (pl.col("record") == ANNOTATION) & pl.col("plan").is_null() & starred
+    return store.collect(store.rows().filter(which).select("task").unique())["task"].sort().to_list()
+
+
+def _undisputed(table: pl.DataFrame) -> pl.DataFrame:
+    """The units of tasks whose gold answers are one. Where they contradict nobody can tell who is right."""
+    gold = table.filter(pl.col("role") == Role.GOLD)
+    disputed = gold.group_by(UNIT).agg(pl.col("label").n_unique()).filter(pl.col("label") > 1)
+    return table.join(disputed, on="task", how="anti", maintain_order="left")
 
 
 # Batches.
@@ -334,9 +426,11 @@ def _golden_scores(
 
 def _of_batches(log: EventLog, changed: Sequence[str], changes: Changes) -> None:
     """Which batches are complete now. One that is so again is so by another completion of some task."""
-    now, touched = {one.task: one for one in changes.standing}, set(changed)
-    for batch in sorted(log.batches_of(changed) | {one.batch for one in now.values()}):
-        here = {task: one for task, one in now.items() if one.batch == batch}
+    now, touched = defaultdict[str, dict[str, Standing]](dict), set(changed)
+    for one in changes.standing:
+        now[one.batch][one.task] = one
+    for batch in sorted(log.batches_of(changed) | set(now)):
+        here = now[batch]
         if not all(one.complete for one in here.values()):
             continue
         # Those that stood open before and are among the changed ones may have been completed, or be gone.

@@ -12,7 +12,7 @@ import json
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +26,7 @@ from connector.config import SIGNING_SECRET, Action, Call, Export, OneMore, Queu
 from connector.errors import BadRecord, Conflict, ConnectorError, Temporary, UsageError
 from connector.eventlog import Delivery, Event, EventLog
 from connector.events import tasks_of
-from connector.model import dump_json
+from connector.model import Annotation, Task, dump_json
 from connector.retry import CONNECT_SECONDS, REDELIVERED_AFTER, redelivery
 
 ANSWER_SECONDS = 10.0
@@ -57,36 +57,42 @@ class Sender:
     def send_due(self, stop: threading.Event) -> int:
         """Try every delivery whose time has come; returns how many went well."""
         sent = 0
-        while not stop.is_set() and (delivery := self._log.due()):
+        while not stop.is_set() and (first := self._log.due()):
+            # A list goes to the tool as a whole: what belongs to it goes there together.
+            due = self._log.due_with(first) if first.action["do"] == "queue" else [first]
             try:
-                self.carry_out(delivery)
+                self.carry_out(due)
             except Temporary as error:
-                again = redelivery(delivery.attempts, error.retry_after)
-                self._log.not_delivered(delivery, error.what, again)
-                if isinstance(error, _Silent):
-                    self._log.put_off(delivery.action, REDELIVERED_AFTER[0])
+                tried = [(one, redelivery(one.attempts, error.retry_after)) for one in due]
+                self._log.not_delivered(tried, error.what)
+                if pause := _pause(first, error):
+                    self._log.put_off(first.action, pause)
             except ConnectorError as error:
-                self._log.not_delivered(delivery, error.what, None)
+                self._log.not_delivered([(one, None) for one in due], error.what)
             except Exception as error:
                 # One delivery that we did not foresee must not keep the others waiting; it is listed.
-                self._log.not_delivered(delivery, f"a fault of ours: {type(error).__name__}", None)
+                what = f"a fault of ours: {type(error).__name__}"
+                self._log.not_delivered([(one, None) for one in due], what)
             else:
-                self._log.delivered(delivery)
-                sent += 1
+                self._log.delivered(due)
+                sent += len(due)
         return sent
 
-    def carry_out(self, delivery: Delivery) -> None:
-        """Do it, once.
+    def carry_out(self, deliveries: Sequence[Delivery]) -> None:
+        """Do them, once.
+
+        Args:
+            deliveries: one, or several that put tasks into the same list.
 
         Raises:
             Temporary: if another try may help.
             ConnectorError: if none will.
         """
-        event, then = delivery.event, _ACTION.validate_python(delivery.action)
+        event, then = deliveries[0].event, _ACTION.validate_python(deliveries[0].action)
         if isinstance(then, OneMore):
             self._one_more(event, then)
         elif isinstance(then, Queue):
-            self._queue(then.queue, tasks_of(event))
+            self._queue(then.queue, [task for one in deliveries for task in tasks_of(one.event)])
         elif isinstance(then, Export):
             batch = re.sub(r"[^\w-]+", "-", str(event.data.get("batch", "")))  # somebody else named it
             self._export(then.to.replace("{batch}", batch))
@@ -98,19 +104,35 @@ class Sender:
             run(then, event)
 
     def _one_more(self, event: Event, then: OneMore) -> None:
-        task, answered = event.data["task"], int(event.data["annotators"])
-        if answered >= then.limit:
-            self._queue(then.queue, [task])
-            return
+        counted = int(event.data.get("answered", event.data["annotators"]))
         try:
-            if self._tool.read_task(task).overlap <= answered:
-                self._tool.set_task_overlap(task, answered + 1)
+            self._ask_another(self._tool.read_task(event.data["task"]), counted, then)
         except Conflict:
             return  # a task that is gone needs no more answers
 
-    def _queue(self, queue: str, tasks: list[str]) -> None:
+    def _ask_another(self, task: Task, counted: int, then: OneMore) -> None:
+        # More may have answered since the event counted. A ground truth of our own is left to the event: it
+        # may be a plan's, which is nobody's answer, and only the store tells.
+        now = {one.annotator for one in task.annotations if not (one.cancelled or self._may_be_planned(one))}
+        answered = max(counted, len(now))
+        if answered >= then.limit:
+            self._queue(then.queue, [task.id])
+        elif task.overlap <= answered:
+            self._tool.set_task_overlap(task.id, answered + 1)
+
+    def _may_be_planned(self, annotation: Annotation) -> bool:
+        return annotation.ground_truth and annotation.annotator == self._tool.whoami().name
+
+    def _queue(self, queue: str, tasks: Sequence[str]) -> None:
         if tasks:
             self._tool.review_queue(queue, self._log.listed(queue, tasks))
+
+
+def _pause(delivery: Delivery, error: Temporary) -> float:
+    """For how many seconds nothing else with the same action is tried; 0 where it may well succeed."""
+    away = isinstance(error, _Silent) or delivery.action["do"] in ("queue", "one-more")
+    asked = min(error.retry_after or 0.0, REDELIVERED_AFTER[-1])
+    return max(asked, REDELIVERED_AFTER[0]) if away else asked
 
 
 def signer(secret: str) -> Webhook:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from string import Formatter
 from typing import Any
 
 from connector.adapters.base import Capabilities
-from connector.config import SIGNING_SECRET, Call, Config, OneMore, Queue, Rule, Slack, needed_secret
+from connector.config import (
+    SIGNING_SECRET,
+    Call,
+    Config,
+    Export,
+    OneMore,
+    Queue,
+    Rule,
+    Run,
+    Slack,
+    needed_secret,
+)
 from connector.errors import Unsupported, UsageError
 from connector.eventlog import Delivery, Event, EventLog, Planned
-from connector.events import find
+from connector.events import NAMES, find
+from connector.export import FORMS
 from connector.outgoing import signer
 from connector.store import Store
 
@@ -62,6 +77,33 @@ def _check(rule: Rule, capabilities: Capabilities) -> None:
         signer(needed_secret(SIGNING_SECRET, f"to sign with what {where} sends"))
     if isinstance(then, Slack):
         needed_secret(then.url_from, f"for {where}, which is the address of the Slack webhook")
+        _check_names(then.text, ("type", "subject", *NAMES[rule.when]), rule)
+    if isinstance(then, Export):
+        _check_names(then.to, ("batch",) if "batch" in NAMES[rule.when] else (), rule)
+        if PurePosixPath(then.to).suffix not in FORMS:
+            raise UsageError(
+                f"{where}: {then.to} is no kind of file we export to", f"let it end with {', '.join(FORMS)}"
+            )
+    if isinstance(then, Run) and shutil.which(then.command[0]) is None:
+        raise UsageError(
+            f"{where}: there is no command {then.command[0]}", "install it, or give its whole path"
+        )
+
+
+def _check_names(text: str, known: Sequence[str], rule: Rule) -> None:
+    """That what stands in braces is told by every event of the rule."""
+    where = f"the rule {rule.name!r}"
+    try:
+        fields = [field for _, field, _, _ in Formatter().parse(text) if field is not None]
+    except ValueError as error:
+        raise UsageError(f"{where}: {text!r} cannot be filled: {error}", "write {{ for a brace") from error
+    # A name may be followed by a part of it, as in {answer[0]}.
+    strange = [name for name in (re.split(r"[.\[]", field)[0] for field in fields) if name not in known]
+    if strange:
+        raise UsageError(
+            f"{where}: {text!r} names {{{strange[0]}}}, which {rule.when} does not have",
+            f"it may name {', '.join(known) or 'nothing'}",
+        )
 
 
 def rehearse(store: Store, config: Config, source: str) -> list[Delivery]:

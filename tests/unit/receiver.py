@@ -26,8 +26,12 @@ class Received:
 
 
 @contextmanager
-def receiver(*statuses: int) -> Iterator[Received]:
-    """Listens until it is left."""
+def receiver(*statuses: int, retry_after: int | None = None) -> Iterator[Received]:
+    """Listens until it is left.
+
+    Args:
+        retry_after: for how many seconds it asks to be left alone, with every answer.
+    """
     received = Received(statuses=list(statuses))
 
     class Handler(BaseHTTPRequestHandler):
@@ -36,6 +40,8 @@ def receiver(*statuses: int) -> Iterator[Received]:
             received.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(received.statuses.pop(0) if received.statuses else 204)
             self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+            if retry_after is not None:
+                self.send_header("Retry-After", str(retry_after))
             self.end_headers()
 
         def log_message(self, *args: object) -> None:

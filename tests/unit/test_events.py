@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from connector.config import parse
+from connector.errors import UsageError
 from connector.eventlog import Event, EventLog
-from connector.events import note_events
+from connector.events import NAMES, gold_answers, note_events
 from connector.model import Prediction
 from connector.store import Store
 from tests.unit.memory_line import PEOPLE, MemoryLine, contract, told
@@ -47,14 +50,50 @@ def test_a_task_is_completed_when_as_many_as_asked_for_have_answered(line: Memor
     assert line.follow() == []
 
 
-def test_a_skipped_task_and_other_roles_are_no_answers(tmp_path: Path) -> None:
-    line = MemoryLine(tmp_path, '[roles]\ncem = "reviewer"\ndee = "gold"')
+def test_a_skipped_task_is_no_answer(line: MemoryLine) -> None:
     [task] = line.add("a")
     line.say(task, "ann", "cat")
     line.say(task, "ben", cancelled=True)
+    assert line.follow() == []
+
+
+def test_who_is_no_ordinary_person_completes_a_task_and_does_not_agree(tmp_path: Path) -> None:
+    """The tool counts them, and shows the task to nobody else then."""
+    line = MemoryLine(tmp_path, '[roles]\ncem = "reviewer"\ndee = "gold"', overlap=3)
+    [task] = line.add("a")
+    line.say(task, "ann", "cat")
     line.say(task, "cem", "cat")
-    line.say(task, "dee", "dog")
-    assert of(line.follow(), "task.completed") == []
+    assert line.follow() == []
+    line.say(task, "dee", "cat")
+    events = line.follow()
+    assert [event.type for event in events] == ["task.completed", "batch.completed", "batch.accepted"]
+    assert (events[0].data["annotators"], events[0].data["answered"]) == (1, 3)
+
+
+def test_an_answer_that_is_starred_is_gold_and_no_vote(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, '[events]\nbatch = "week"')
+    [task] = line.add("a")
+    star = line.say(task, "ann", "cat")
+    line.say(task, "ben", "dog")
+    assert told(of(line.follow(), "consensus.failed"))
+    star = line.tool.write_annotation(star.model_copy(update={"ground_truth": True}), star.revision)
+    assert [event.type for event in line.follow()] == ["batch.accepted"]  # nobody differs any more
+    line.say(task, "cem", "dog")
+    [reached] = line.follow()
+    assert (reached.type, reached.data["annotators"], reached.data["answered"]) == ("consensus.reached", 2, 3)
+    assert [unit["label"] for unit in reached.data["answer"]] == ["dog"]
+
+
+def test_what_a_plan_wrote_completes_no_task(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path)
+    [task] = line.add("a")
+    line.say(task, "ann", "cat")
+    written = line.say(task, "gil", "cat", ground_truth=True)
+    line.store.plans = lambda: lambda task, id, revision: "plan" if id == written.id else None
+    assert line.follow() == []
+    line.say(task, "ben", "cat")
+    completed, *_ = line.follow()
+    assert (completed.type, completed.data["answered"]) == ("task.completed", 2)
 
 
 def test_people_who_differ_do_not_agree_and_may_later(line: MemoryLine) -> None:
@@ -192,6 +231,86 @@ def test_gold_may_lie_in_a_file(tmp_path: Path) -> None:
     assert [e.subject for e in of(line.follow(), "annotator.failing")] == ["annotator:ann/animal"]
 
 
+def test_who_answered_few_gold_tasks_is_not_failing_yet(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, '[roles]\ndee = "gold"\n[events]\ngold_least = 3')
+    assert fail_gold(line, rights=0, wrongs=2) == []  # the interval lies below the limit after one already
+    [event] = fail_gold(line, rights=0, wrongs=1)
+    assert (event.data["n"], len(event.data["tasks"])) == (3, 3)
+
+
+def test_gold_answers_that_contradict_judge_nobody_and_stop_nothing(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, '[roles]\ndee = "gold"\neve = "gold"', overlap=3)
+    [disputed] = line.add("disputed")
+    for who, label in (("dee", "cat"), ("eve", "dog"), ("ann", "horse")):
+        line.say(disputed, who, label)
+    assert "task.completed" in [event.type for event in line.follow()]
+    [event] = fail_gold(line, rights=0, wrongs=6)
+    assert (event.data["n"], disputed in event.data["tasks"]) == (6, False)
+
+
+def test_a_gold_answer_of_another_kind_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "gold.csv").write_text("task,control,label\nk,age,old\n")
+    line = MemoryLine(tmp_path, '[events]\ngold = "gold.csv"', overlap=1)
+    line.tool.write_ontology(
+        line.tool.parse_ontology(
+            '<View><Image name="image" value="$image"/><Number name="age" toName="image"/></View>'
+        )
+    )
+    [task] = line.add("k")
+    said = [{"from_name": "age", "to_name": "image", "type": "number", "value": {"number": 7}}]
+    contract.write(line.tool, line.tool.read_task(task), "ann", *said)
+    assert [event.type for event in line.follow()] == ["task.completed", "batch.completed", "batch.accepted"]
+
+
+def test_only_tasks_with_a_known_answer_are_read_for_the_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = MemoryLine(tmp_path, '[roles]\ndee = "gold"')
+    fail_gold(line, rights=3, wrongs=0)
+    others = line.add("x", "y")
+    line.follow()
+    read: set[str] = set()
+    history = line.store.history
+
+    def watched(tasks: Sequence[str]) -> pl.DataFrame:
+        read.update(tasks)
+        return history(tasks)
+
+    monkeypatch.setattr(line.store, "history", watched)
+    fail_gold(line, rights=0, wrongs=3)
+    assert len(read) == 6
+    assert not read & set(others)
+
+
+def test_the_data_of_an_event_has_the_names_that_are_told(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, '[roles]\ndee = "gold"')
+    fail_gold(line, rights=0, wrongs=8)
+    first, second = line.add("a", "b")
+    for task, label in ((first, "cat"), (second, "dog")):
+        line.say(task, "ann", "cat")
+        line.say(task, "ben", label)
+    line.tool.write_predictions([Prediction(task_id=first, result="[]", model_version="m", score=0.1)])
+    line.follow()
+    line.tool.set_task_overlap(first, 3)
+    line.follow()
+    seen = {event.type: set(event.data) for event in line.log.events()}
+    assert seen == {type: set(NAMES[type]) for type in NAMES if not type.startswith("ask.")}  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "folder", "no-tasks.csv", "broken.json", "forbidden.csv"])
+def test_a_gold_file_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "no-tasks.csv").write_text("label\ncat\n")
+    (tmp_path / "broken.json").write_text("[1")
+    if name == "forbidden.csv":  # to the administrator nothing is forbidden
+        monkeypatch.setattr("connector.events.read_file", lambda *_: (tmp_path / "folder").open())
+    config = parse(f'[events]\ngold = "{name}"', tmp_path / "connector.toml")
+    with pytest.raises(UsageError, match=str(tmp_path / name)):
+        gold_answers(config)
+
+
 def test_what_happened_before_the_first_time_is_noted_and_nothing_is_done(tmp_path: Path) -> None:
     line = MemoryLine(tmp_path)
     [task] = line.add("a")
@@ -212,6 +331,63 @@ def test_what_happened_before_the_first_time_is_noted_and_nothing_is_done(tmp_pa
     line.follow()
     assert told(note_events(line.store, late, line.config, planned)) == [("consensus.failed", f"task:{task}")]
     assert len(asked) == 1
+
+
+def asked_about(line: MemoryLine) -> tuple[list[Event], list[Event]]:
+    """What is new, and of which of it somebody asked what is to be done."""
+    asked: list[Event] = []
+
+    def planned(event: Event) -> tuple[()]:
+        asked.append(event)
+        return ()
+
+    return line.follow(planned), asked
+
+
+def test_what_other_settings_make_of_the_past_is_noted_and_nothing_is_done(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, overlap=3)
+    [task] = line.add("a")
+    for who, label in (("ann", "cat"), ("ben", "cat"), ("cem", "dog")):
+        line.say(task, who, label)
+    assert told(of(line.follow(), "consensus.reached"))
+    line.config = parse("[events]\nconfidence = 0.7", tmp_path / "connector.toml")
+    line.say(task, "dee", "cat")
+    new, asked = asked_about(line)
+    assert [event.type for event in new] == ["consensus.failed", "consensus.reached"]
+    assert [event.type for event in asked] == ["consensus.reached"]
+
+
+def test_a_store_that_went_back_is_followed_from_its_beginning(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path)
+    task, gone = line.add("a", "b")
+    for who in ("ann", "ben"):
+        line.say(task, who, "cat")
+        line.follow()
+    line.say(gone, "ann", "cat")
+    line.follow()
+    known = len(line.log.events())
+    line.tool.project.delete_task(gone)
+    line.store = Store(str(tmp_path / "anew"), "memory")
+    # What is known is not told again, and a task that was lost meanwhile keeps no batch waiting.
+    new, asked = asked_about(line)
+    assert [event.type for event in new] == [event.type for event in asked]
+    assert [event.type for event in new] == ["batch.completed", "batch.accepted"]
+    assert len(line.log.events()) == known + 2
+    [task] = line.add("c")
+    line.say(task, "ann", "cat")
+    line.say(task, "ben", "dog")
+    assert told(of(asked_about(line)[1], "consensus.failed")) == [("consensus.failed", f"task:{task}")]
+
+
+def test_many_batches_at_once_are_each_complete(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, '[events]\nbatch = "week"', overlap=1)
+    for n in range(30):
+        [task] = line.add(f"k{n}", week=str(n // 2))
+        if n:
+            line.say(task, "ann", "cat")
+    done = of(line.follow(), "batch.completed")
+    assert sorted(event.subject for event in done) == sorted(f"batch:{n}" for n in range(1, 15))
+    assert {event.data["size"] for event in done} == {2}
 
 
 def test_a_crash_before_the_commit_repeats_and_loses_nothing(line: MemoryLine) -> None:

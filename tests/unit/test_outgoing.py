@@ -19,7 +19,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from connector import retry
 from connector.adapters.memory import MemoryTool
 from connector.config import SIGNING_SECRET
-from connector.errors import UsageError
+from connector.errors import BadRecord, UsageError
 from connector.eventlog import DEAD, DONE, WAITING, Changes, Event, EventLog
 from connector.outgoing import Sender, signer
 from tests.unit.receiver import receiver
@@ -195,6 +195,53 @@ def test_a_list_in_the_tool_keeps_what_was_put_there(post: Post) -> None:
     post.happens({"do": "queue", "queue": "look"}, id="evt_2", task="2")
     post.send()
     assert post.tool.project.queues == {"look": ["1", "2"]}
+
+
+def test_what_belongs_to_one_list_goes_to_the_tool_at_once(post: Post) -> None:
+    for n in range(20):
+        post.happens({"do": "queue", "queue": "look"}, subject=f"task:{n}", id=f"evt_{n}", task=str(n))
+    post.happens({"do": "queue", "queue": "other"}, subject="task:20", id="evt_20", task="20")
+    assert {state for state, _, _ in post.send()} == {DONE}
+    assert post.tool.project.queues == {"look": [str(n) for n in range(20)], "other": ["20"]}
+    assert post.tool.faults.calls["review_queue"] == 2
+
+
+def test_a_list_that_the_tool_refuses_is_given_up_as_a_whole(post: Post) -> None:
+    post.tool.faults.fail("review_queue", 1, BadRecord("no such list"))
+    for n in range(3):
+        post.happens({"do": "queue", "queue": "look"}, subject=f"task:{n}", id=f"evt_{n}", task=str(n))
+    assert post.send() == [(DEAD, 1, "no such list")] * 3
+
+
+@pytest.mark.parametrize("action", [{"do": "queue", "queue": "look"}, {"do": "one-more", "limit": 3}])
+def test_a_tool_that_is_away_is_asked_once_and_then_left_alone(post: Post, action: dict[str, Any]) -> None:
+    post.tool.faults.fail("review_queue", 1)
+    post.tool.faults.fail("read_task", 1)
+    for n in range(20):
+        post.happens(action, subject=f"task:{n}", id=f"evt_{n}", annotators=2)
+    assert {state for state, _, _ in post.send()} == {WAITING}
+    assert sum(post.tool.faults.calls.values()) == 1
+
+
+def test_a_receiver_that_asks_for_patience_is_left_alone(post: Post) -> None:
+    with receiver(429, retry_after=60) as hook:
+        for n in range(3):
+            post.happens({"do": "call", "url": hook.url}, subject=f"task:{n}", id=f"evt_{n}")
+        states = post.send()
+    assert [attempts for _, attempts, _ in states] == [1, 0, 0]
+    assert len(hook.bodies) == 1
+
+
+def test_the_next_delivery_is_found_by_an_index(post: Post) -> None:
+    """However many wait: of 20,000 one is found in 25 ms without it, and in a fortieth of one with it."""
+    with post.log.file.read() as db:
+        asked: list[str] = []
+        db.set_trace_callback(asked.append)
+        post.log.due()
+        db.set_trace_callback(None)
+        plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]
+    assert plan[0].startswith("SEARCH d USING INDEX delivery_due (source=? AND state=? AND due<?)")
+    assert not [step for step in plan if "TEMP B-TREE" in step]
 
 
 def test_a_fault_of_ours_is_listed_and_keeps_nobody_waiting(post: Post) -> None:

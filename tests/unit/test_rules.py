@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -13,10 +14,13 @@ from connector.adapters.memory import CAPABILITIES
 from connector.config import SIGNING_SECRET, parse
 from connector.errors import AuthError, Unsupported, UsageError
 from connector.eventlog import DEAD, DONE, WAITING, EventLog
+from connector.events import NAMES
 from connector.model import Prediction
 from connector.outgoing import Sender
 from connector.rules import check, planned_by, rehearse
 from tests.unit.memory_line import MemoryLine
+
+DOCS = Path(__file__).parents[2] / "docs" / "events.md"
 
 ONE_MORE = """
 [[rules]]
@@ -81,6 +85,41 @@ def test_an_overlap_that_was_raised_by_hand_is_not_lowered(tmp_path: Path) -> No
     line.tool.set_task_overlap(task, 6)
     obeyed(line)
     assert line.tool.read_task(task).overlap == 6
+
+
+def test_more_who_answered_meanwhile_are_counted(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, ONE_MORE.replace("limit = 3", "limit = 5"))
+    first, second = line.add("a", "b")
+    for task in (first, second):
+        line.say(task, "ann", "cat")
+        line.say(task, "ben", "dog")
+    line.follow(planned_by(line.config.rules, line.log))
+    line.say(first, "cem", "bird")
+    for who in ("cem", "dee", "eve"):
+        line.say(second, who, "cat")
+    line.say(first, "dee", cancelled=True)
+    obeyed(line)
+    assert line.tool.read_task(first).overlap == 4
+    assert line.tool.project.queues == {"expert review": [second]}
+
+
+def test_what_is_starred_counts_and_what_a_plan_wrote_does_not(tmp_path: Path) -> None:
+    line = MemoryLine(tmp_path, ONE_MORE.replace("limit = 3", "limit = 5"), overlap=3)
+    starred, planned = line.add("a", "b")
+    line.say(starred, "ann", "cat", ground_truth=True)  # by whom the line acts
+    written = line.say(planned, "ann", "cat", ground_truth=True)
+    line.store.plans = lambda: lambda task, id, revision: "plan" if id == written.id else None
+    for task, who, label in (
+        (starred, "ben", "cat"),
+        (starred, "cem", "dog"),
+        (planned, "ben", "cat"),
+        (planned, "cem", "dog"),
+        (planned, "dee", "bird"),
+    ):
+        line.say(task, who, label)
+    assert [state for _, _, state in obeyed(line)] == [DONE, DONE]
+    assert [line.tool.read_task(task).overlap for task in (starred, planned)] == [4, 4]
+    assert [event.type for event in line.log.events(subject=f"task:{starred}")][-1] == "task.reopened"
 
 
 def test_a_rule_may_ask_what_happened_before(tmp_path: Path) -> None:
@@ -153,6 +192,49 @@ def test_a_rule_that_cannot_be_followed_is_named_at_the_start(
     poor = replace(CAPABILITIES, task_overlap=False, review_queue=False)
     with pytest.raises(error, match="'the rule'"):
         check(config.rules, poor)
+
+
+@pytest.mark.parametrize(
+    ("when", "then", "said"),
+    [
+        ("batch.accepted", 'do = "export", to = "out/{batch}.xml"', "no kind of file"),
+        ("batch.accepted", 'do = "export", to = "out/labels-{batch}"', "no kind of file"),
+        ("annotator.failing", 'do = "export", to = "out/{batch}.json"', "{batch}, which annotator.failing"),
+        ("task.completed", 'do = "run", command = ["no-such-command", "x"]', "no command no-such-command"),
+        ("task.completed", 'do = "run", command = ["./connector.toml"]', "no command ./connector.toml"),
+        ("task.completed", 'do = "slack", url_from = "S", text = "{confidence:.2f}"', "{confidence}, which"),
+        ("ask.answered", 'do = "slack", url_from = "S", text = "{why}"', "{why}, which ask.answered"),
+        ("task.completed", 'do = "slack", url_from = "S", text = "{}"', "{}, which task.completed"),
+        ("task.completed", 'do = "slack", url_from = "S", text = "{task"', "cannot be filled"),
+    ],
+)
+def test_what_could_never_work_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, then: str, said: str
+) -> None:
+    monkeypatch.setenv("S", "https://hooks.example.com")
+    text = f'[[rules]]\nname = "the rule"\nwhen = "{when}"\nthen = {{ {then} }}'
+    with pytest.raises(UsageError, match="'the rule'") as caught:
+        check(parse(text, tmp_path / "connector.toml").rules, CAPABILITIES)
+    assert said in caught.value.what
+
+
+def test_the_rules_that_the_documentation_shows_can_be_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLACK_WEBHOOK_URL", "https://hooks.example.com")
+    monkeypatch.setenv(SIGNING_SECRET, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    monkeypatch.setattr("shutil.which", lambda command: command)
+    shown = re.findall(r"```toml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    rules = [rule for text in shown for rule in parse(text, tmp_path / "connector.toml").rules]
+    assert {rule.then.do for rule in rules} >= {"slack", "export", "run", "call"}
+    check(rules, CAPABILITIES)
+
+
+def test_the_documentation_lists_what_each_event_has() -> None:
+    rows = [row for row in DOCS.read_text().splitlines() if row.startswith("| `")]
+    for type, names in NAMES.items():
+        [row] = [row for row in rows if f"`{type}`" in row.split("|")[1]]
+        assert {f"`{name}`" for name in names} <= {"`task`", "`batch`", *re.findall("`[^`]*`", row)}
 
 
 def test_what_was_given_up_is_listed_and_tried_again(tmp_path: Path) -> None:
