@@ -231,8 +231,11 @@ class LabelStudio:
             client.projects.update(id=self.project, maximum_annotations=annotators)
 
     def set_task_overlap(self, task_id: str, annotators: int) -> None:
-        # The server does not ask itself anew whether the task is done, and serves only what is not.
-        answered = {a.annotator for a in self.read_task(task_id).annotations if not a.cancelled}
+        # The server does not ask itself anew whether the task is done, and serves only what is not. Where one
+        # more is asked, a ground truth was nobody's turn: the server's queue leaves them out too.
+        task = self.read_task(task_id)
+        more = annotators > task.overlap
+        answered = {a.annotator for a in task.annotations if not (a.cancelled or (more and a.ground_truth))}
         done = len(answered) >= annotators
         self._patch_task(task_id, {"overlap": annotators, "is_labeled": done})
 

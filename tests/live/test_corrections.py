@@ -134,6 +134,17 @@ def test_a_task_of_which_one_more_is_asked_is_served_to_one_more(line: Line) -> 
     assert str(fourth.get(path)["id"]) == tasks["k0"]
 
 
+def test_a_ground_truth_is_not_taken_for_the_one_more_that_is_asked(line: Line) -> None:
+    [task] = labeled(line, 1, split=True).values()
+    line.tool.set_overlap(2)
+    said = json.dumps(result("field", [], "t"))
+    truth = Annotation(task_id=task, annotator="", result=said, ground_truth=True)
+    line.tool.write_annotation(truth, line.tool.read_task(task).revision)
+    line.tool.set_task_overlap(task, 3)
+    fourth = Server(line.server.url, line.server.annotators[3].pat)
+    assert str(fourth.get(f"/api/projects/{line.project}/next")["id"]) == task
+
+
 MANY = 100
 """More than the journal notes at once."""
 
