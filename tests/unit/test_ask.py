@@ -387,9 +387,9 @@ def test_over_http(desk: Desk, address: str) -> None:
 def test_a_number_that_is_none_is_refused_and_nothing_is_kept(
     desk: Desk, address: str, where: str, number: str
 ) -> None:
-    held = f'{{"image": "x", "n": [{number}]}}'
-    guess = f'{{"model_version": "m", "result": [{held}]}}'
-    body = f'{{"key": "k", "data": {held if where == "data" else "{}"}, "prediction": {guess}}}'
+    held = {"data": "1", "prediction": "1", where: number}
+    guess = f'{{"model_version": "m", "result": [{{"n": {held["prediction"]}}}]}}'
+    body = f'{{"key": "k", "data": {{"n": [{held["data"]}]}}, "prediction": {guess}}}'
     answer = requests.post(address, data=body, headers=ALLOWED, timeout=5)
     assert answer.status_code == 400
     assert desk.asks.unanswered("asked") == []
