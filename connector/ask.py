@@ -15,24 +15,28 @@ import asyncio
 import hmac
 import json
 import re
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connector.adapters.base import Known, LabelingTool
-from connector.config import Call
-from connector.errors import AuthError, BadRecord, Conflict
+from connector.config import SIGNING_SECRET, Call, needed_secret
+from connector.errors import AuthError, BadRecord, Conflict, Temporary, UsageError
 from connector.eventlog import Changes, Event, EventLog, Planned, event_id
-from connector.model import Item, Prediction, digest, dump_json
+from connector.model import Item, Prediction, Task, digest, dump_json
+from connector.outgoing import signer
 from connector.store import TASK, Store
+from connector.webhooks import body_of
 
 ASKED, OPEN, ANSWERED, EXPIRED, REFUSED = "asked", "open", "answered", "expired", "refused"
 """On its way to the tool; before people; the two ends; and what the tool did not take."""
@@ -43,6 +47,9 @@ QUEUE = "asked"
 LONGEST_WAIT_SECONDS = 60.0
 LOOK_EVERY_SECONDS = 0.2
 
+FAILURES_IN_A_ROW = 3
+"""After so many questions in a row the tool itself is unwell: the others wait for the next round."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS ask (
     id TEXT PRIMARY KEY,
@@ -51,10 +58,19 @@ CREATE TABLE IF NOT EXISTS ask (
     state TEXT NOT NULL,
     task TEXT,
     expires REAL NOT NULL,
-    answer TEXT
+    answer TEXT,
+    since INTEGER
 );
 CREATE INDEX IF NOT EXISTS ask_state ON ask (source, state);
 """
+
+
+def _of_json(value: Any) -> Any:
+    try:
+        dump_json(value)
+    except BadRecord as error:
+        raise ValueError(error.what) from error
+    return value
 
 
 class Guess(BaseModel):
@@ -64,6 +80,8 @@ class Guess(BaseModel):
     result: list[dict[str, Any]]
     model_version: str = Field(min_length=1)
     score: float | None = Field(default=None, ge=0, le=1)
+
+    _result_is_json = field_validator("result")(_of_json)
 
 
 class Question(BaseModel):
@@ -81,10 +99,17 @@ class Question(BaseModel):
     seconds: float = Field(default=3600, gt=0, le=30 * 24 * 3600)
     callback: str | None = Field(default=None, pattern="^https?://")
 
+    _data_is_json = field_validator("data")(_of_json)
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question, and how it stands."""
+    """A question, and how it stands.
+
+    Attributes:
+        since: the number of the event after which those of its task are about it: tools give the id of a
+            task that is gone to a new one. None until it is known; known before a task is made for it.
+    """
 
     id: str
     question: Question
@@ -92,6 +117,7 @@ class Asked:
     task: str | None
     expires: float
     answer: Mapping[str, Any] | None
+    since: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it is shown to whoever asks."""
@@ -115,8 +141,14 @@ class Asks:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
+        self._failed = Counter[str]()
         with log.file.read() as db:
             db.executescript(_SCHEMA)
+            if "since" not in {column[1] for column in db.execute("PRAGMA table_info(ask)")}:
+                db.execute("ALTER TABLE ask ADD COLUMN since INTEGER")
+            # What the list in the tool held at the end of another process, nobody knows.
+            placed = "SELECT 1 FROM ask WHERE source = ? AND task IS NOT NULL LIMIT 1"
+            self._shown: list[str] | None = None if db.execute(placed, (log.source,)).fetchone() else []
 
     def put(self, question: Question) -> tuple[Asked, bool]:
         """Take a question; gives it, and whether it is new.
@@ -145,18 +177,20 @@ class Asks:
         return list(self._those(f"state IN ({', '.join('?' * len(states))})", *states))
 
     def _those(self, which: str, *parameters: object) -> Iterator[Asked]:
-        ask = f"SELECT id, question, state, task, expires, answer FROM ask WHERE source = ? AND {which}"
+        ask = "SELECT id, question, state, task, expires, answer, since FROM ask WHERE source = ? AND"
         with self._log.file.read() as db:
-            rows = db.execute(f"{ask} ORDER BY rowid", (self._log.source, *parameters)).fetchall()
-        for id, question, state, task, expires, answer in rows:
+            rows = db.execute(f"{ask} {which} ORDER BY rowid", (self._log.source, *parameters)).fetchall()
+        for id, question, state, task, expires, answer, since in rows:
             said = Question.model_validate_json(question)
-            yield Asked(id, said, state, task, expires, json.loads(answer) if answer else None)
+            yield Asked(id, said, state, task, expires, json.loads(answer) if answer else None, since)
 
-    def _become(self, asked: Asked, state: str, task: str | None, answer: Mapping[str, Any] | None) -> None:
+    def _keep(self, asked: Asked) -> None:
+        """Keep how a question stands now."""
+        answer = dump_json(asked.answer) if asked.answer else None
         with self._log.file.write() as db:
             db.execute(
-                "UPDATE ask SET state = ?, task = ?, answer = ? WHERE id = ?",
-                (state, task, dump_json(answer) if answer else None, asked.id),
+                "UPDATE ask SET state = ?, task = ?, answer = ?, since = ? WHERE id = ?",
+                (asked.state, asked.task, answer, asked.since, asked.id),
             )
 
     def seconds_left(self) -> float:
@@ -166,24 +200,68 @@ class Asks:
 
     # what a round does
 
-    def place(self, tool: LabelingTool, store: Store) -> None:
-        """Bring what was asked before people. Twice is once: a crash between does no harm."""
-        waiting = self.unanswered(ASKED)
+    def place(self, tool: LabelingTool, store: Store, planned: Planned) -> bool:
+        """Bring what was asked before people; returns whether anything was.
+
+        Twice is once: a crash between does no harm. What the tool does not take is refused. What fails for
+        now comes again with the next round, and keeps nothing else waiting.
+
+        Args:
+            store: what a pull just brought.
+
+        Raises:
+            Temporary: at the end, if something failed for now.
+        """
+        now = time.time()
+        waiting = [asked for asked in self.unanswered(ASKED) if asked.expires > now]
         if not waiting:
-            return
+            return False
         held = store.current(TASK).filter(pl.col("key").is_in([asked.question.key for asked in waiting]))
         known = Known(dict(held.select("key", "task").iter_rows()), store.cursor_kept)
-        for asked in waiting:
+        placed, failed, failed_in_a_row = list[Asked](), list[Temporary](), 0
+        for asked in sorted(waiting, key=lambda asked: self._failed[asked.id]):
+            begun = self._begun(asked, known)
             try:
-                self._become(asked, OPEN, self._place(asked.question, tool, known), None)
-            except (BadRecord, Conflict) as error:
-                self._become(asked, REFUSED, None, {"why": error.what})
-        self._show(tool)
+                placed.append(self._placed(begun, tool, known))
+                failed_in_a_row = 0
+            except Temporary as error:
+                self._failed[asked.id] += 1
+                failed.append(error)
+                failed_in_a_row += 1
+                if failed_in_a_row == FAILURES_IN_A_ROW:
+                    break
+            except (BadRecord, Conflict, UsageError) as error:
+                failed_in_a_row = 0
+                self._end(begun, REFUSED, {"why": error.what}, planned)
+        # The list first: what is open can be found by people, whatever happens between.
+        self._show(tool, placed)
+        for asked in placed:
+            self._keep(asked)
+        if failed:
+            raise failed[0]
+        return bool(placed)
 
-    def _place(self, question: Question, tool: LabelingTool, known: Known) -> str:
-        task = next(iter(tool.add_items([Item(key=question.key, data=question.data)], known)))
-        if question.annotators and tool.capabilities.task_overlap:
-            tool.set_task_overlap(task.id, question.annotators)
+    def _begun(self, asked: Asked, known: Known) -> Asked:
+        """The question, from now on one for which a task is made, where there is none of its key."""
+        if asked.since is not None or asked.question.key in known.keys:
+            return asked
+        begun = replace(asked, since=self._log.last())
+        self._keep(begun)
+        return begun
+
+    def _placed(self, asked: Asked, tool: LabelingTool, known: Known) -> Asked:
+        question = asked.question
+        [made] = tool.add_items([Item(key=question.key, data=question.data)], known)
+        task = tool.read_task(made.id)
+        if (task.key, task.data) != (question.key, question.data):
+            raise Conflict(
+                f"the key {question.key!r} is that of task {task.id}, which shows something else",
+                "use another key",
+            )
+        wanted, ours = question.annotators or task.overlap, asked.since is not None
+        # Others wait for the answers to a task of theirs: it is shown to more people, never to fewer.
+        if tool.capabilities.task_overlap and (wanted > task.overlap or (ours and wanted < task.overlap)):
+            tool.set_task_overlap(task.id, wanted)
         if (guess := question.prediction) and tool.capabilities.predictions:
             said = dump_json(guess.result)
             tool.write_predictions(
@@ -193,33 +271,59 @@ class Asks:
                     )
                 ]
             )
-        return task.id
+        return replace(asked, state=OPEN, task=task.id, since=asked.since if ours else self._before(task))
 
-    def _show(self, tool: LabelingTool) -> None:
-        """Let people find what is asked, and nothing else, in a list of its own."""
-        tasks = [asked.task for asked in self.unanswered(OPEN) if asked.task]
-        if tool.capabilities.review_queue:
+    def _before(self, task: Task) -> int:
+        """The number of the last event about another task, which had the id before; 0 where none had."""
+        events, made = self._log.numbered(f"task:{task.id}"), task.created_at
+        return max((number for number, event in events if made and event.at < made), default=0)
+
+    def _show(self, tool: LabelingTool, placed: Sequence[Asked] = ()) -> None:
+        """Let people find what is asked, and nothing else, in a list of its own.
+
+        Args:
+            placed: what is open in a moment.
+
+        Raises:
+            Temporary: if there is no such list now.
+        """
+        tasks = [asked.task for asked in (*self.unanswered(OPEN), *placed) if asked.task]
+        if not tool.capabilities.review_queue or tasks == self._shown:
+            return
+        try:
             tool.review_queue(QUEUE, tasks)
+        except UsageError as error:
+            # Nobody who asked is to blame, and all else goes on meanwhile.
+            raise Temporary(f"the list {QUEUE!r} cannot be shown: {error.what}", error.hint) from error
+        self._shown = tasks
 
-    def settle(self, tool: LabelingTool, planned: Planned) -> list[Asked]:
+    def settle(self, tool: LabelingTool, planned: Planned, begun: float) -> list[Asked]:
         """End what has an answer, and what has expired; returns what ended.
 
         An answer that was given in time counts, even if it was pulled later.
+
+        Args:
+            begun: when the last pull began. What expired since may have an answer that it did not see.
         """
         ended = []
         for asked in self.unanswered(ASKED, OPEN):
-            verdict = _verdict(self._log.events(subject=f"task:{asked.task}")) if asked.task else None
+            verdict = self._verdict(asked) if asked.state == OPEN else None
             if verdict and verdict.at.timestamp() <= asked.expires:
                 self._end(asked, ANSWERED, {"agreed": _agreed(verdict), **_shown(verdict)}, planned)
-            elif asked.expires < time.time():
+            elif asked.expires < begun:
                 why = "nobody answered" if verdict is None else "people answered too late"
                 self._end(asked, EXPIRED, {"agreed": False, "why": why}, planned)
             else:
                 continue
             ended.append(asked)
-        if ended:
-            self._show(tool)
+        self._show(tool)
         return ended
+
+    def _verdict(self, asked: Asked) -> Event | None:
+        """The event by which people have answered and, as far as it can be told, agree."""
+        events = [e for number, e in self._log.numbered(f"task:{asked.task}") if number > (asked.since or 0)]
+        last = next((e for e in reversed(events) if e.type.startswith(("task.", "consensus."))), None)
+        return last if last and last.type in ("task.completed", "consensus.reached") else None
 
     def _end(self, asked: Asked, state: str, answer: Mapping[str, Any], planned: Planned) -> None:
         type, data = f"ask.{state}", {"ask": asked.id, "key": asked.question.key, **answer}
@@ -232,13 +336,7 @@ class Asks:
                 yield f"callback of {asked.id}", Call(do="call", url=asked.question.callback).model_dump()
 
         self._log.keep(Changes(events=[event]), called)
-        self._become(asked, state, asked.task, answer)
-
-
-def _verdict(events: Sequence[Event]) -> Event | None:
-    """The event by which people have answered and, as far as it can be told, agree."""
-    last = next((e for e in reversed(events) if e.type.startswith(("task.", "consensus."))), None)
-    return last if last and last.type in ("task.completed", "consensus.reached") else None
+        self._keep(replace(asked, state=state, answer=answer))
 
 
 def _agreed(verdict: Event) -> bool | None:
@@ -254,12 +352,13 @@ def _shown(verdict: Event) -> dict[str, Any]:
 # Over HTTP.
 
 
-def routes(asks: Asks, secret: str, ring: Callable[[], None]) -> list[Route]:
+def routes(asks: Asks, secret: str, ring: Callable[[], None], stop: threading.Event) -> list[Route]:
     """The routes of the receiver by which people are asked.
 
     Args:
         secret: what whoever asks shows as `Authorization: Bearer …`.
         ring: called when there is something to do.
+        stop: when it is set, nobody waits for an answer any more.
     """
 
     def let_in(request: Request) -> None:
@@ -270,10 +369,15 @@ def routes(asks: Asks, secret: str, ring: Callable[[], None]) -> list[Route]:
     async def post(request: Request) -> Response:
         let_in(request)
         try:
-            question = Question.model_validate_json(await request.body())
+            question = Question.model_validate_json(await body_of(request))
         except ValidationError as error:
             wrong = [{"at": list(e["loc"]), "why": e["msg"]} for e in error.errors()]
             return JSONResponse({"error": "this is no question", "wrong": wrong}, 400)
+        try:
+            if question.callback:
+                await asyncio.to_thread(_check_signing)
+        except (AuthError, UsageError) as error:
+            return JSONResponse({"error": f"nobody can be called back: {error.what}"}, 400)
         try:
             asked, new = await asyncio.to_thread(asks.put, question)
         except Conflict as error:
@@ -289,11 +393,15 @@ def routes(asks: Asks, secret: str, ring: Callable[[], None]) -> list[Route]:
             if asked is None:
                 return JSONResponse({"error": "nothing was asked under this id"}, 404)
             waits = asked.state in (ASKED, OPEN) and time.monotonic() < until
-            if not waits or await request.is_disconnected():
+            if not waits or stop.is_set() or await request.is_disconnected():
                 return JSONResponse(asked.to_json())
             await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     return [Route("/ask", post, methods=["POST"]), Route("/ask/{id}", get)]
+
+
+def _check_signing() -> None:
+    signer(needed_secret(SIGNING_SECRET, f"to sign with: {SIGNING_SECRET} is not set"))
 
 
 def _seconds(text: str) -> float:

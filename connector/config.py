@@ -186,7 +186,8 @@ class Serve(_Section):
     Attributes:
         url: where the labeling tool reaches it; by default the address it listens on.
         per_second: more requests of one address are refused.
-        body_bytes: a longer request is refused; the pull reads what it was about.
+        body_bytes: a longer request is refused; the pull reads what it was about. Label Studio's events carry
+            whole annotations, and some masks on a large picture are megabytes.
         replay_seconds: an event that happened longer ago is ignored, where its sender says when it happened.
         settle_seconds: what knocks within this time is read by one pull.
         pull_seconds: a pull comes after this time even if nobody knocked.
@@ -233,6 +234,7 @@ EventType = Literal[
     "batch.accepted",
     "ask.answered",
     "ask.expired",
+    "ask.refused",
 ]
 
 

@@ -362,6 +362,19 @@ class EventLog:
             ask = "SELECT task FROM listed WHERE source = ? AND queue = ? ORDER BY rowid"
             return [task for (task,) in db.execute(ask, (self.source, queue)).fetchall()]
 
+    def last(self) -> int:
+        """The number of the last event; 0 where there is none. Later events have higher numbers."""
+        with self.file.read() as db:
+            ask = "SELECT coalesce(max(number), 0) FROM event WHERE source = ?"
+            return int(db.execute(ask, (self.source,)).fetchone()[0])
+
+    def numbered(self, subject: str) -> list[tuple[int, Event]]:
+        """The events about a subject, in their order, each with its number."""
+        ask = "SELECT number, id, type, subject, at, data FROM event WHERE source = ? AND subject = ?"
+        with self.file.read() as db:
+            rows = db.execute(f"{ask} ORDER BY number", (self.source, subject)).fetchall()
+        return [(number, _event(row)) for number, *row in rows]
+
 
 def _event(row: Sequence[Any]) -> Event:
     id, type, subject, at, data = row

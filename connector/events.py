@@ -58,6 +58,7 @@ NAMES: Mapping[EventType, Sequence[str]] = {
     "batch.accepted": _BATCH,
     "ask.answered": (*_ASK, "task", "annotators", "answer"),
     "ask.expired": (*_ASK, "why"),
+    "ask.refused": ("ask", "key", "why"),
 }
 """What the data of each event always has."""
 

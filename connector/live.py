@@ -18,9 +18,9 @@ from starlette.applications import Starlette
 from connector import ask
 from connector.adapters.base import LabelingTool
 from connector.config import ASK_SECRET, KNOCK_SECRET, needed_secret, secret
-from connector.errors import ConnectorError
+from connector.errors import ConnectorError, Temporary
 from connector.eventlog import STATES, EventLog, Planned
-from connector.events import note_events
+from connector.events import gold_answers, note_events
 from connector.inbox import Inbox
 from connector.line import Line
 from connector.outgoing import Sender
@@ -49,6 +49,7 @@ class Live:
     planned: Planned
     stop: threading.Event
     bell: Bell
+    say: Callable[[str], None]
     _store: Store | None = field(default=None, repr=False)
     _took: float = 0
 
@@ -62,25 +63,34 @@ class Live:
         settings = self.line.config.serve
         receiver = Receiver(self.tool.parse_event, knock, self.inbox, self.bell.ring, self.metrics, settings)
         asking = secret(ASK_SECRET)
-        return application(receiver, *(ask.routes(self.asks, asking, self.bell.ring) if asking else ()))
+        more = ask.routes(self.asks, asking, self.bell.ring, self.stop) if asking else ()
+        return application(receiver, *more)
 
     def round(self) -> None:
-        """Pull, note what happened, and what is to be done about it."""
-        knocked, begun = self.inbox.last(), time.monotonic()
+        """Pull, note what happened, and what is to be done about it; then bring before people what was asked.
+
+        What was asked comes last: whatever is wrong with a question, all else was done before.
+        """
+        knocked, begun, clock = self.inbox.last(), time.time(), time.monotonic()
         try:
             # What a store knows of itself is good as long as nothing fails: it is not read anew each time.
             store, self._store = self._store or self.line.store(), None
-            self.asks.place(self.tool, store)
             pull(self.tool, store)
             note_events(store, self.log, self.line.config, self.planned)
-            self.asks.settle(self.tool, self.planned)
-            self._store = store
+            self.asks.settle(self.tool, self.planned, begun)
         except ConnectorError as error:
             self.metrics.pulled(error.what)
             raise
         self.inbox.followed(knocked)
         self.metrics.pulled(None)
-        self._took = time.monotonic() - begun
+        self._store = store
+        try:
+            if self.asks.place(self.tool, store, self.planned):
+                self.bell.ring()  # what is there already may be answered already
+        except Temporary as error:
+            # All else is done. It comes again with the next round, which is no later for it.
+            self.say(error.what)
+        self._took = time.monotonic() - clock
 
     def pause(self, seconds: float) -> None:
         """Wait for the next round: until somebody knocks, a question expires, or the time is up."""
@@ -90,15 +100,19 @@ class Live:
 
 
 @contextmanager
-def opened(line: Line, stop: threading.Event) -> Iterator[Live]:
+def opened(line: Line, stop: threading.Event, say: Callable[[str], None]) -> Iterator[Live]:
     """The parts of a line, ready to run.
 
+    Args:
+        say: told what goes wrong.
+
     Raises:
-        UsageError: if a rule cannot be followed.
+        UsageError: if a rule cannot be followed, or the file of gold answers cannot be read.
         AuthError: if a secret is missing.
     """
     tool = line.tool()
     check(line.config.rules, tool.capabilities)
+    gold_answers(line.config, None)
     with (
         closing(Inbox(line.config.folder / INBOX, line.project)) as inbox,
         closing(event_log(line)) as log,
@@ -106,7 +120,7 @@ def opened(line: Line, stop: threading.Event) -> Iterator[Live]:
         planned, metrics = planned_by(line.config.rules, log), Metrics(inbox)
         for state in STATES:
             metrics.deliveries.labels(state).set_function(partial(log.count, state))
-        yield Live(line, tool, inbox, log, ask.Asks(log), metrics, planned, stop, Bell(stop))
+        yield Live(line, tool, inbox, log, ask.Asks(log), metrics, planned, stop, Bell(stop), say)
 
 
 def event_log(line: Line) -> EventLog:
@@ -122,29 +136,46 @@ def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
 
     Raises:
         ConnectorError: what waiting does not mend.
+        Exception: what broke the receiver or the deliveries.
     """
-    settings = line.config.serve
-    with opened(line, stop) as live:
+    settings, broken = line.config.serve, list[Exception]()
+
+    def broke(error: Exception) -> None:
+        # A line of which a part is missing must not look well. Whoever looks after it starts it again.
+        broken.append(error)
+        stop.set()
+
+    with opened(line, stop, say) as live:
         sender = Sender(live.log, line.tool(), line.export)  # an adapter is for one thread
-        sending = threading.Thread(target=_send, args=(sender, live, say), name="deliveries", daemon=True)
-        with serving(live.app(), settings.host, settings.port) as url:
+        sending = threading.Thread(
+            target=_send, args=(sender, live, say, broke), name="deliveries", daemon=True
+        )
+        with serving(live.app(), settings.host, settings.port, broke) as url:
             say(f"listening on {url}; events go to {url}/events; SIGTERM or Ctrl-C ends it")
             sending.start()
             try:
-                return watch(live.round, live.tool.count_tasks, settings.pull_seconds, stop, say, live.pause)
+                rounds = watch(
+                    live.round, live.tool.count_tasks, settings.pull_seconds, stop, say, live.pause
+                )
             finally:
                 stop.set()
                 sending.join()
+    if broken:
+        raise broken[0]
+    return rounds
 
 
 SEND_EVERY_SECONDS = 0.5
 """How often is looked for deliveries whose time has come."""
 
 
-def _send(sender: Sender, live: Live, say: Callable[[str], None]) -> None:
-    while not live.stop.wait(SEND_EVERY_SECONDS):
-        try:
-            if sender.send_due(live.stop):
-                live.bell.ring()  # it may have changed the tool
-        except ConnectorError as error:
-            say(str(error))
+def _send(sender: Sender, live: Live, say: Callable[[str], None], broke: Callable[[Exception], None]) -> None:
+    try:
+        while not live.stop.wait(SEND_EVERY_SECONDS):
+            try:
+                if sender.send_due(live.stop):
+                    live.bell.ring()  # it may have changed the tool
+            except ConnectorError as error:
+                say(str(error))
+    except Exception as error:
+        broke(error)

@@ -12,6 +12,7 @@ nothing is done here but to look who it is, to keep the event, and to ring: a pu
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,15 @@ UNINTERESTING = "uninteresting"
 
 PROOF_SECONDS = 3.0
 """Label Studio sends an event before it answers whoever caused it."""
+
+BODY_SECONDS = 10.0
+"""So long may a request take to arrive: whoever stalls holds a connection, and what came so far."""
+
+CONNECTIONS = 500
+"""The last of so many at once is answered 503. Often a process may open a thousand files and connections."""
+
+GRACE_SECONDS = 5
+"""So long has what is under way at the end to be answered."""
 
 Parse = Callable[[Mapping[str, str], bytes, str], WakeUp | None]
 """`parse_event` of an adapter."""
@@ -116,9 +126,11 @@ class Receiver:
 
     async def _take(self, request: Request) -> tuple[str, Response]:
         try:
-            event = self.parse(request.headers, await request.body(), self.secret)
+            event = self.parse(request.headers, await body_of(request), self.secret)
         except AuthError as error:
             return "unauthorized", _refusal(401, error)
+        except TooSlow as error:
+            return "too slow", _refusal(408, error)
         except BadRecord as error:
             return "unreadable", _refusal(400, error)
         except ClientDisconnect:
@@ -135,11 +147,31 @@ class Receiver:
         return "kept", JSONResponse({"kept": True}, 202)
 
 
+class TooSlow(BadRecord):
+    """A request whose end did not come."""
+
+
+async def body_of(request: Request) -> bytes:
+    """The body of a request.
+
+    Raises:
+        TooSlow: if it does not arrive in time.
+    """
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.body()
+    except (TimeoutError, asyncio.CancelledError) as error:
+        # Cancelled is what is under way at the end of the process: there it is the time that is up.
+        raise TooSlow("the request did not arrive in time") from error
+
+
+_HEADERS = {503: {"Retry-After": "5"}, 408: {"Connection": "close"}}
+
+
 def _refusal(status: int, error: ConnectorError) -> Response:
     # What was wrong is ours to know; whoever knocks with a wrong secret learns nothing but that.
     said = "not let in" if status == 401 else error.what[:300]
-    headers = {"Retry-After": "5"} if status == 503 else None
-    return JSONResponse({"error": said}, status, headers)
+    return JSONResponse({"error": said}, status, _HEADERS.get(status))
 
 
 class OfOneAddress:
@@ -191,12 +223,13 @@ def application(receiver: Receiver, *more: BaseRoute) -> Starlette:
     )
 
 
-_STATUS = {AuthError: 401, BadRecord: 400, Temporary: 503}
+_STATUS = {AuthError: 401, BadRecord: 400, TooSlow: 408}
 
 
 async def _failed(request: Request, error: Exception) -> Response:  # noqa: ARG001
     assert isinstance(error, ConnectorError)
-    return _refusal(_STATUS.get(type(error), 400), error)
+    # What is wrong with a request has a status of its own. All else is ours: it is worth another try.
+    return _refusal(_STATUS.get(type(error), 503), error)
 
 
 def register(tool: LabelingTool, url: str, secret: str) -> Webhook:
@@ -209,13 +242,22 @@ def register(tool: LabelingTool, url: str, secret: str) -> Webhook:
     return tool.add_webhook(f"{url.rstrip('/')}{EVENTS_PATH}", {SECRET_HEADER: secret})
 
 
-def proven(tool: LabelingTool, url: str) -> bool:
-    """Whether an event that the tool sends now reaches the receiver at this address.
+def local_url(settings: Serve) -> str:
+    """Where a receiver on this machine answers us, whatever stands between it and the labeling tool."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return _url(host, settings.port)
+
+
+def proven(tool: LabelingTool, receiver: str) -> bool:
+    """Whether an event that the tool sends now reaches the receiver.
+
+    Args:
+        receiver: where it answers us.
 
     Raises:
-        Temporary: if the receiver does not answer us.
+        Temporary: if no receiver answers there.
     """
-    before = _seen_in_vain(url)
+    before = _seen_in_vain(receiver)
     tool.test_webhooks()
     arriving = Retrying(
         retry=retry_if_result(lambda arrived: not arrived),
@@ -223,20 +265,29 @@ def proven(tool: LabelingTool, url: str) -> bool:
         stop=stop_after_delay(PROOF_SECONDS),
         retry_error_callback=lambda _: False,
     )
-    return bool(arriving(lambda: _seen_in_vain(url) > before))
+    return bool(arriving(lambda: _seen_in_vain(receiver) > before))
+
+
+_MEND = "run this where `connector serve` runs, or mend serve.host and serve.port in connector.toml"
 
 
 def _seen_in_vain(url: str) -> float:
     """How many events of no interest a receiver has seen. A test event is one."""
     try:
-        answer = requests.get(f"{url.rstrip('/')}/metrics", timeout=CONNECT_SECONDS)
-        answer.raise_for_status()
+        answer = requests.get(f"{url}/metrics", timeout=CONNECT_SECONDS)
     except requests.RequestException as error:
         raise Temporary(
             f"no receiver answers at {url}: {type(error).__name__}",
-            "start `connector serve`, or mend serve.url in connector.toml",
+            f"start `connector serve`; {_MEND}",
         ) from error
-    families = text_string_to_metric_families(answer.text)
+    if not answer.ok:
+        raise Temporary(f"{url}/metrics answered {answer.status_code}, not our receiver's metrics", _MEND)
+    try:
+        families = list(text_string_to_metric_families(answer.text))
+    except ValueError:
+        families = []
+    if "connector_events" not in {family.name for family in families}:
+        raise Temporary(f"what answers at {url} is not our receiver", _MEND)
     samples = [sample for family in families for sample in family.samples]
     wanted = ("connector_events_total", {"outcome": UNINTERESTING})
     return sum(sample.value for sample in samples if (sample.name, sample.labels) == wanted)
@@ -252,11 +303,14 @@ def inside(url: str) -> bool:
 
 
 @contextmanager
-def serving(app: ASGIApp, host: str, port: int) -> Iterator[str]:
+def serving(
+    app: ASGIApp, host: str, port: int, broke: Callable[[Exception], None] = lambda _: None
+) -> Iterator[str]:
     """Serve an app in a thread of its own; gives its address. What is under way is answered at the end.
 
     Args:
         port: 0 for any that is free.
+        broke: told, from that thread, that nothing is served any more, and why.
 
     Raises:
         UsageError: if the address is taken or is none of ours.
@@ -267,16 +321,35 @@ def serving(app: ASGIApp, host: str, port: int) -> Iterator[str]:
         raise UsageError(
             f"nothing can listen on {host}:{port}: {error}", "set serve.host and serve.port in connector.toml"
         ) from error
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off"))
-    thread = threading.Thread(target=server.run, args=([listening],), name="receiver", daemon=True)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="error",
+            access_log=False,
+            lifespan="off",
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    )
+
+    def run() -> None:
+        try:
+            server.run([listening])
+        except Exception as error:
+            broke(error)
+
+    thread = threading.Thread(target=run, name="receiver", daemon=True)
     thread.start()
     try:
-        name = f"[{host}]" if ":" in host else host
-        yield f"http://{name}:{listening.getsockname()[1]}"
+        yield _url(host, listening.getsockname()[1])
     finally:
         server.should_exit = True
         thread.join()
         listening.close()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _family(host: str) -> socket.AddressFamily:

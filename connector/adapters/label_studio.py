@@ -650,7 +650,7 @@ class LabelStudio:
         for one in self._predictions_of(batch):
             held.get((one.task_id, one.model_version), []).append(one)
         same = {key: [h for h in held[key] if _says(h) == _says(p)] for key, p in wanted.items()}
-        new = [p for key, p in wanted.items() if not same[key]]
+        new, refused = [p for key, p in wanted.items() if not same[key]], list[Prediction]()
         if new:
             body = [
                 {
@@ -661,9 +661,24 @@ class LabelStudio:
                 }
                 for p in new
             ]
-            self._server.post(f"/api/projects/{self.project}/import/predictions", body)
-        self.delete_predictions(h for key in wanted for h in held[key] if h not in same[key][:1])
+            answer = self._server.post(f"/api/projects/{self.project}/import/predictions", body)
+            # The server leaves out what does not fit the ontology, and answers 201 all the same.
+            refused = self._not_stored(new) if answer.get("created", len(new)) < len(new) else []
+        left = {(p.task_id, p.model_version) for p in refused}
+        others = [key for key in wanted if key not in left]
+        self.delete_predictions(h for key in others for h in held[key] if h not in same[key][:1])
+        if refused:
+            first, more = refused[0], f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+            raise BadRecord(
+                f"Label Studio did not take the prediction of {first.model_version} for task {first.task_id}"
+                f"{more}: the result does not fit the ontology",
+                "let the names, kinds and labels in it be those of the labeling configuration",
+            )
         return len(new)
+
+    def _not_stored(self, sent: Sequence[Prediction]) -> list[Prediction]:
+        held = {(p.task_id, p.model_version, _says(p)) for p in self._predictions_of(sent)}
+        return [p for p in sent if (p.task_id, p.model_version, _says(p)) not in held]
 
     def _predictions_of(self, batch: Sequence[Prediction]) -> list[Prediction]:
         """What the tool holds on the tasks of a batch."""

@@ -37,8 +37,8 @@ def add_command(session: Session, url: str | None, dry_run: bool) -> int | None:
     """Register the receiver at the tool, and prove that events arrive.
 
     The tool shows the secret in LABELING_WEBHOOK_SECRET with every event. The same address twice is one
-    registration. With the receiver running, an event is sent all the way; the exit code is 3 if it does not
-    arrive. Pulls by the clock go on in any case.
+    registration. With `connector serve` running on this machine, an event is sent all the way; the exit code
+    is 3 if it does not arrive. Pulls by the clock go on in any case.
 
     \b
     Example:
@@ -75,7 +75,8 @@ def add_command(session: Session, url: str | None, dry_run: bool) -> int | None:
 def test_command(session: Session, url: str | None) -> int | None:
     """Let the tool send an event, and see whether it reaches the receiver.
 
-    Nothing is changed. The exit code is 3 if it does not arrive.
+    Nothing is changed. Run it on the machine where `connector serve` runs, which is asked on serve.host and
+    serve.port whether the event arrived. The exit code is 3 if it did not.
 
     \b
     Example:
@@ -129,16 +130,18 @@ def remove_command(session: Session, which: str, dry_run: bool) -> None:
 
 
 def _address(session: Session, url: str | None) -> str:
+    from connector.webhooks import local_url
+
     settings = session.config.serve
-    return url or settings.url or f"http://{settings.host}:{settings.port}"
+    return url or settings.url or local_url(settings)
 
 
 def _prove(session: Session, tool: LabelingTool, address: str, notes: list[str]) -> bool | None:
     """Whether an event arrived; None if there is no receiver to ask."""
-    from connector.webhooks import proven
+    from connector.webhooks import local_url, proven
 
     try:
-        arrived = proven(tool, address)
+        arrived = proven(tool, local_url(session.config.serve))
     except Temporary as error:
         notes.append(error.what)
         session.note(f"not proven: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import socket
 import statistics
 import subprocess
 import time
@@ -219,6 +220,28 @@ def test_people_are_asked_and_their_answer_comes_back(served: Line) -> None:
         Webhook(SIGNING).verify(hook.bodies[0], hook.headers[0])
         assert hook.json[0]["type"] == "ask.answered"
         assert hook.json[0]["data"]["key"] == "is this a field?"
+
+
+def test_what_the_tool_does_not_take_is_refused_and_a_stalled_sender_does_not_keep_it_up(
+    served: Line,
+) -> None:
+    with serve(served) as process:
+        allowed = {"Authorization": "Bearer may ask"}
+        guess = {"result": result("no such label", [], "m"), "model_version": "m1"}
+        question = {"key": "q", "data": {"image": "s3://raw/x.png"}, "prediction": guess}
+        asked = requests.post(f"{base(served)}/ask", json=question, headers=allowed, timeout=5).json()
+        where = f"{base(served)}/ask/{asked['id']}"
+
+        def refused() -> dict[str, str] | None:
+            found: dict[str, str] = requests.get(where, headers=allowed, timeout=5).json()
+            return found if found["state"] == "refused" else None
+
+        assert "does not fit the ontology" in until(refused)["why"]
+        wire = socket.create_connection(("127.0.0.1", int(base(served).rsplit(":", 1)[1])))
+        wire.sendall(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0, process.communicate()
+        wire.close()
 
 
 def test_a_wrong_address_is_found_out(served: Line) -> None:

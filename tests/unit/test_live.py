@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from connector.adapters.base import WakeUp
+from connector.adapters.base import LabelingTool, WakeUp
 from connector.adapters.memory import MemoryTool
-from connector.ask import Asks
-from connector.config import parse
+from connector.ask import Asks, Question
+from connector.config import KNOCK_SECRET, parse
 from connector.errors import Temporary
 from connector.eventlog import EventLog
 from connector.inbox import Inbox
 from connector.line import Line
-from connector.live import Live
+from connector.live import Live, serve
+from connector.outgoing import Sender
 from connector.rules import planned_by
 from connector.watch import Bell
 from connector.webhooks import Metrics
@@ -45,7 +46,7 @@ def live_on(tool: MemoryTool, folder: Path) -> Iterator[Live]:
         closing(EventLog(folder / "log.sqlite", line.project)) as log,
     ):
         planned = planned_by(line.config.rules, log)
-        yield Live(line, tool, inbox, log, Asks(log), Metrics(inbox), planned, stop, Bell(stop))
+        yield Live(line, tool, inbox, log, Asks(log), Metrics(inbox), planned, stop, Bell(stop), [].append)
 
 
 def knock(live: Live, *ids: str) -> None:
@@ -76,6 +77,53 @@ def test_a_pull_that_fails_leaves_what_knocked_and_the_next_one_follows(tmp_path
         assert (live.inbox.waiting(), live.metrics.trouble) == (1, "injected: changed_tasks fails")
         live.round()
         assert (live.inbox.waiting(), live.metrics.trouble) == (0, None)
+
+
+def test_a_question_that_fails_keeps_no_pull_from_its_end(tmp_path: Path) -> None:
+    people = MemoryLine(tmp_path)
+    with live_on(people.tool, tmp_path) as live:
+        live.round()
+        live.asks.put(Question(key="k", data={"image": "x.png"}, annotators=3))
+        [task] = people.add("a")
+        for who in ("ann", "ben"):
+            people.say(task, who, "cat")
+        knock(live, "a")
+        people.tool.faults.fail("set_task_overlap", 1)
+        live.say = (told := list[str]()).append
+        live.round()
+        assert told == ["injected: set_task_overlap fails"]
+        assert ("task.completed", f"task:{task}") in [(e.type, e.subject) for e in live.log.events()]
+        assert (live.inbox.waiting(), live.metrics.trouble) == (0, None)
+        live.round()
+        assert [asked.state for asked in live.asks.unanswered("asked", "open")] == ["open"]
+        begun = time.monotonic()
+        live.pause(30)  # what was placed rings: it may be answered already
+        assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize("part", ["deliveries", "receiver"])
+def test_a_part_that_breaks_ends_it_all_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    class InMemory(Line):
+        def tool(self, dry_run: bool = False) -> LabelingTool:
+            return tool
+
+    def breaks(*_: object) -> int:
+        raise ZeroDivisionError(part)
+
+    tool, stop = MemoryLine(tmp_path).tool, threading.Event()
+    monkeypatch.setenv(KNOCK_SECRET, "x")
+    if part == "deliveries":
+        monkeypatch.setattr(Sender, "send_due", breaks)
+    else:
+        monkeypatch.setattr("uvicorn.Server.run", breaks)
+    giving_up = threading.Timer(20, stop.set)
+    giving_up.start()
+    line = InMemory(parse(CONFIG.replace("[serve]", "[serve]\nport = 0"), tmp_path / "connector.toml"))
+    with pytest.raises(ZeroDivisionError, match=part):
+        serve(line, stop, lambda _: None)
+    giving_up.cancel()
 
 
 def test_what_knocks_while_one_waits_is_one_round(tmp_path: Path) -> None:

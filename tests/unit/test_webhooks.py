@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 import string
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -17,13 +19,16 @@ import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.responses import Response
 
+from connector import webhooks
 from connector.adapters.label_studio import LabelStudio
+from connector.adapters.memory import MemoryTool
 from connector.adapters.signatures import SECRET_HEADER
 from connector.config import Serve
-from connector.errors import UsageError
+from connector.errors import Temporary, UsageError
 from connector.inbox import Inbox
-from connector.webhooks import Metrics, Receiver, application, serving
+from connector.webhooks import Metrics, Receiver, application, local_url, proven, serving
 
 SECRET = "open sesame"
 HEADERS = {SECRET_HEADER: SECRET}
@@ -229,3 +234,100 @@ def test_it_is_served_on_an_address_and_lets_go_of_it(door: Door) -> None:
             pass
     with serving(application(door.receiver), "127.0.0.1", port) as url:
         assert requests.get(f"{url}/healthz", timeout=5).status_code == 200
+
+
+def half_a_request(address: tuple[str, int]) -> socket.socket:
+    wire = socket.create_connection(address, timeout=10)
+    wire.sendall(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    return wire
+
+
+def test_a_request_that_stalls_is_given_up(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "BODY_SECONDS", 0.2)
+    with closing(half_a_request(door.address)) as wire:
+        assert wire.recv(1000).startswith(b"HTTP/1.1 408")
+        while wire.recv(1000):
+            """The connection is closed, too."""
+
+
+def test_a_request_that_stalls_does_not_keep_it_from_ending(
+    door: Door, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(webhooks, "BODY_SECONDS", 60)
+    monkeypatch.setattr(webhooks, "GRACE_SECONDS", 1)
+    with serving(application(door.receiver), "127.0.0.1", 0) as url:
+        wire = half_a_request(("127.0.0.1", int(url.rsplit(":", 1)[1])))
+        time.sleep(0.3)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 8
+    assert wire.recv(1000).startswith(b"HTTP/1.1 408")
+    wire.close()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_more_connections_than_are_allowed_are_refused(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "CONNECTIONS", 3)
+    with opened(door.receiver, []) as narrow:
+        assert narrow.knock(event()) == 202
+        stalling = []
+        for _ in range(2):
+            stalling.append(half_a_request(narrow.address))
+            time.sleep(0.2)
+        assert narrow.knock(event()) == 503
+        for wire in stalling:
+            wire.close()
+
+
+class Knocking(MemoryTool):
+    """A tool that sends its test event through whatever stands between it and the receiver."""
+
+    public = ""
+
+    def test_webhooks(self) -> None:
+        requests.post(self.public, data=b'{"action": "PROJECT_UPDATED"}', headers=HEADERS, timeout=5)
+
+
+def test_the_way_in_is_proven_though_strangers_see_no_metrics(door: Door) -> None:
+    async def proxy(scope: Any, receive: Any, send: Any) -> None:
+        """Lets events through and nothing else."""
+        if scope["path"] != "/events":
+            await Response(status_code=404)(scope, receive, send)
+        else:
+            await application(door.receiver)(scope, receive, send)
+
+    tool, receiver = Knocking(), f"http://127.0.0.1:{door.address[1]}"
+    with serving(proxy, "127.0.0.1", 0) as public:
+        tool.public = f"{public}/events"
+        assert proven(tool, receiver)
+        tool.public = f"{public}/nowhere"
+        assert not proven(tool, receiver)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Response("no", 403), "answered 403"),
+        (Response("<html>\n<p>hello", 200), "is not our receiver"),
+        (Response("# TYPE others gauge\nothers 1.0\n", 200), "is not our receiver"),
+    ],
+)
+def test_what_is_no_receiver_is_told_apart(answer: Response, said: str) -> None:
+    with serving(answer, "127.0.0.1", 0) as url, pytest.raises(Temporary, match=said) as told:
+        proven(MemoryTool(), url)
+    assert "serve.port" in told.value.hint
+    with pytest.raises(Temporary, match="no receiver answers"):
+        proven(MemoryTool(), url)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8765"),
+        ("0.0.0.0", "http://127.0.0.1:8765"),
+        ("::", "http://[::1]:8765"),
+        ("fd00::7", "http://[fd00::7]:8765"),
+        ("connector.internal", "http://connector.internal:8765"),
+    ],
+)
+def test_a_receiver_on_this_machine_is_found(host: str, url: str) -> None:
+    assert local_url(Serve(host=host)) == url
