@@ -87,7 +87,7 @@ class Known:
 
     Attributes:
         keys: the task id of every key.
-        cursor: how far the pull had come; what is newer is looked up.
+        cursor: how far the pull had come; what is newer is looked up once, and not for every call with it.
     """
 
     keys: Mapping[str, str]

@@ -164,6 +164,7 @@ class LabelStudio:
         self._files_root = files_root
         self._server = Server(url, token, _seconds(timeout))
         self._keys: dict[str, str] = {}
+        self._looked_up: Known | None = None
         self._names: dict[int, str] = {}
 
     # who we are, and what is wrong
@@ -276,7 +277,9 @@ class LabelStudio:
 
     def add_items(self, items: Iterable[Item], known: Known | None = None) -> Iterator[Task]:
         given = known.keys if known else {}
-        self._learn_keys(_Cursor.parse(known.cursor).safe if known and known.cursor else None)
+        if known is None or known is not self._looked_up:
+            self._learn_keys(_Cursor.parse(known.cursor).safe if known and known.cursor else None)
+            self._looked_up = known
         for batch in batches(items, self.capabilities.import_batch):
             missing = {i.key: i for i in batch if i.key not in self._keys and i.key not in given}
             if missing:

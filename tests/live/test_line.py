@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import requests
 
+from connector.adapters.label_studio import LabelStudio
 from connector.adapters.label_studio_server import Server
 from connector.adapters.objects import Objects
 from connector.demo.pictures import Box, result, scenes, truth_result
@@ -81,6 +82,21 @@ def test_pushing_and_pulling_twice_doubles_nothing(line: Line) -> None:
         store_of(line).rows(version).filter(pl.col("record") != "cursor").collect()
     )
     assert rows >= 6
+
+
+def test_a_push_looks_once_for_what_is_there(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str | None] = []
+    real = LabelStudio._learn_keys
+    monkeypatch.setattr(
+        LabelStudio, "_learn_keys", lambda tool, since: (looks.append(since), real(tool, since))[1]
+    )
+    for number, pushes in enumerate(((0, 3500), (3500, 6000))):
+        rows = "".join(f"key-{n:06},s3://raw/{n}.png\n" for n in range(*pushes))
+        (line.folder / "manifest.csv").write_text("key,image\n" + rows)
+        assert line.ask("push", "--manifest", "manifest.csv")["new"] == pushes[1] - pushes[0]
+        assert len(looks) == number + 1
+        line.ask("pull")
+    assert looks[1] is not None  # only what came since the pull
 
 
 def test_edits_and_deletions_are_found(line: Line) -> None:
