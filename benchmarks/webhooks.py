@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,7 +56,30 @@ def main(events: int = EVENTS) -> None:
         pairs = list(zip(found["connector"], found[name], strict=True))
         rate = statistics.median(ours.per_second / theirs.per_second for ours, theirs in pairs)
         p99 = statistics.median(ours.percentile(99) / theirs.percentile(99) for ours, theirs in pairs)
-        print(f"connector / {name}: throughput {rate:.2f}, p99 {p99:.2f}")
+        print(f"connector / {name}: throughput {rate:.2f}, p99 {p99:.2f}", flush=True)
+    whole = events / statistics.median(load.per_second for load in found["connector"])
+    for share in (0.3, 0.95):
+        with tempfile.TemporaryDirectory() as folder:
+            killed(Path(folder), events, random.uniform(0, 0.05) + share, whole)
+
+
+def killed(folder: Path, events: int, share: float, whole: float) -> None:
+    """Kill the receiver on the way, and look whether all that it acknowledged is there.
+
+    Args:
+        share: of the time that all events need, after which it is killed.
+        whole: that time, in seconds.
+    """
+    process = start(folder)
+    port = port_of(process)
+    threading.Timer(share * whole, process.kill).start()
+    load = asyncio.run(knock(port, events))
+    process.kill()
+    process.communicate()
+    with closing(sqlite3.connect(folder / "inbox.sqlite")) as db:
+        kept = {id for (id,) in db.execute("SELECT id FROM knock")}
+    lost = len(set(load.acknowledged) - kept)
+    print(f"killed after {len(load.acknowledged)} acknowledged events of {events}: {lost} lost", flush=True)
 
 
 @dataclass

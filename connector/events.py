@@ -83,10 +83,10 @@ def note_events(store: Store, log: EventLog, config: Config, planned: Planned) -
     """
     since = log.followed()
     tasks, last = store.changed(since or 0)
+    if last == since:
+        return []
     lost: set[str] = set()
-    if since is not None and last == since:
-        if _last_pull(store) >= since:
-            return []
+    if since is not None and last < since:
         # The store went back: it was restored from a copy, or pulled anew. All of it is gone through; what
         # the log knows it knows by its id, and what is new to it is acted on, as nobody has yet.
         since, (tasks, last) = 0, store.changed(0)
@@ -100,11 +100,6 @@ def note_events(store: Store, log: EventLog, config: Config, planned: Planned) -
         return planned(event) if is_new else ()
 
     return log.keep(changes, acted_on, last)
-
-
-def _last_pull(store: Store) -> int:
-    version = store.version
-    return 0 if version is None else store.pull_of(version)
 
 
 def find(store: Store, log: EventLog, config: Config, tasks: Sequence[str]) -> Changes:

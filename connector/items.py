@@ -295,7 +295,16 @@ def _json(file: BinaryIO, place: str, rejects: list[Reject]) -> Iterator[Row]:
             rejects.append(Reject(f"{place}:{number}", "this is not a JSON object"))
 
 
-def _json_lines(file: BinaryIO, place: str, rejects: list[Reject]) -> Iterator[Row]:
+def json_lines(file: BinaryIO, place: str, rejects: list[Reject]) -> Iterator[Row]:
+    """The objects of a file that has one on each line.
+
+    Args:
+        place: its name, in rejects.
+        rejects: lines that are none are added here.
+
+    Raises:
+        UnicodeDecodeError: if the file is no UTF-8.
+    """
     for number, line in enumerate(TextIOWrapper(file, "utf-8-sig"), 1):
         if not line.strip():
             continue
@@ -328,4 +337,4 @@ def _parquet(file: BinaryIO, place: str, rejects: list[Reject]) -> Iterator[Row]
                 yield number, json.loads(line)
 
 
-_FORMS = {".csv": _csv, ".json": _json, ".jsonl": _json_lines, ".parquet": _parquet}
+_FORMS = {".csv": _csv, ".json": _json, ".jsonl": json_lines, ".parquet": _parquet}

@@ -43,9 +43,7 @@ from connector.regions import (
     Kind,
     Mask,
     Taxonomy,
-    check,
-    gather,
-    parse_result,
+    check_result,
 )
 from connector.store import PREDICTION, TASK, Store, Version
 
@@ -269,12 +267,8 @@ class _Tables:
         task, annotation, annotator, role, seconds, created_at = head
         controls = dict(self.controls)
         try:
-            regions = parse_result(result)
-            if self.ontology is not None:
-                of_task = data() if any(isinstance(region, Drawn) for region in regions) else None
-                for region in regions:
-                    check(region, self.ontology, of_task)
-            rows = [(task, annotation, *row) for row in self._rows(gather(regions), controls)]
+            gathered = check_result(result, self.ontology, data)
+            rows = [(task, annotation, *row) for row in self._rows(gathered, controls)]
         except BadRecord as error:
             self.rejects.append(Reject(where, error.what))
             return

@@ -112,7 +112,7 @@ def opened(line: Line, stop: threading.Event, say: Callable[[str], None]) -> Ite
     """
     tool = line.tool()
     check(line.config.rules, tool.capabilities)
-    gold_answers(line.config, None)
+    gold_answers(line.config)
     with (
         closing(Inbox(line.config.folder / INBOX, line.project)) as inbox,
         closing(event_log(line)) as log,

@@ -14,6 +14,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -121,7 +122,11 @@ class Sender:
             self._tool.set_task_overlap(task.id, answered + 1)
 
     def _may_be_planned(self, annotation: Annotation) -> bool:
-        return annotation.ground_truth and annotation.annotator == self._tool.whoami().name
+        return annotation.ground_truth and annotation.annotator == self._me
+
+    @cached_property
+    def _me(self) -> str:
+        return self._tool.whoami().name
 
     def _queue(self, queue: str, tasks: Sequence[str]) -> None:
         if tasks:

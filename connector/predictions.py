@@ -13,8 +13,9 @@ import polars as pl
 
 from connector.adapters.base import LabelingTool, batches
 from connector.errors import BadRecord, Reject, UsageError
+from connector.items import json_lines
 from connector.model import Ontology, Prediction, dump_json
-from connector.regions import check, gather, parse_result
+from connector.regions import check_result
 from connector.store import PREDICTION, TASK, Store, prediction_of
 
 
@@ -82,22 +83,14 @@ class _Reader:
     def __iter__(self) -> Iterator[Prediction]:
         if not self.file.is_file():
             raise UsageError(f"there is no file {self.file}", "name a .jsonl file of predictions")
-        with self.file.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
+        with self.file.open("rb") as lines:
+            for number, row in json_lines(lines, str(self.file), self.rejects):
                 try:
-                    yield self._read(line)
+                    yield self._read(row)
                 except BadRecord as error:
                     self.rejects.append(Reject(f"{self.file}:{number}", error.what))
 
-    def _read(self, line: str) -> Prediction:
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise BadRecord(f"the line is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise BadRecord("the line is not a JSON object")
+    def _read(self, row: Mapping[str, Any]) -> Prediction:
         name = str(row.get("key") or row.get("task") or "")
         if name not in self.ids:
             raise BadRecord(f"no task has the key or id {name!r}")
@@ -106,10 +99,7 @@ class _Reader:
             raise BadRecord(f"model_version must be a name, found {model!r}")
         if score is not None and not _is_score(score):
             raise BadRecord(f"score must be a number from 0 to 1, found {score!r}")
-        regions = parse_result(row.get("result"))
-        for region in regions:
-            check(region, self.ontology, json.loads(self.data[task]))
-        gather(regions)
+        check_result(row.get("result"), self.ontology, lambda: json.loads(self.data[task]))
         return Prediction(task_id=task, result=dump_json(row["result"]), model_version=model, score=score)
 
 

@@ -272,13 +272,15 @@ class Store:
         """The tasks of which something was stored after a pull, and the number of the last pull.
 
         Args:
-            after: the number of a pull; 0 for everything.
+            after: the number of a pull; 0 for everything. It may be higher than the last one, where the
+                store was restored from a copy.
         """
-        rows = self.rows().filter(pl.col("pull") > after).select("record", "task", "pull")
-        found = self.collect(rows)
-        tasks = found.filter(pl.col("record").is_in(THINGS))["task"].unique().sort()
-        last: int = found["pull"].max() or after  # type: ignore[assignment]
-        return tasks.to_list(), last
+        table = self._table.open()
+        last = (table.transaction_version(self.source) or 0) if table else 0
+        if last <= after:
+            return [], last
+        new = self._table.scan(table).filter(pl.col("pull") > after, pl.col("record").is_in(THINGS))
+        return self.collect(new.select("task").unique())["task"].sort().to_list(), last
 
     def history(self, tasks: Sequence[str]) -> pl.DataFrame:
         """Everything ever stored of these tasks: `SCHEMA`, pull after pull."""

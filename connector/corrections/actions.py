@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,20 @@ class Sender:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """What is to be taken back.
+
+    Attributes:
+        before, after: what the tool held before it was sent, and then.
+        made: ids of annotations that this undoing has made already: they are nobody's work.
+    """
+
+    before: Held
+    after: Held
+    made: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Back:
     """What it took to take a correction back.
 
@@ -51,25 +66,26 @@ class Back:
     told: str = ""
 
 
-class Kind:
+class Kind(ABC):
     """One kind of correction. Each reads the task it is given, and asks the tool for no more than it must."""
 
+    @abstractmethod
     def able(self, can: Capabilities) -> bool:
         """Whether a tool can do this, and take it back."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unexpected(self, task: Task, correction: Correction) -> str:
         """What the tool holds otherwise than the plan expects; the empty text if nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def before(self, task: Task, correction: Correction) -> Held:
         """What is needed to take it back."""
-        raise NotImplementedError
 
     def wanted(self, correction: Correction, before: Held, by: Sender) -> Sequence[Annotation]:  # noqa: ARG002
         """The annotation that it writes, if it does."""
         return ()
 
+    @abstractmethod
     def send(self, tool: LabelingTool, correction: Correction, before: Held, by: Sender) -> Held:
         """Send it, once, and look what the tool holds then.
 
@@ -77,25 +93,22 @@ class Kind:
             Conflict: if the tool holds something else than expected; then nothing was written.
             Temporary: if the answer was lost; it may have arrived.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def arrived(self, task: Task, correction: Correction, before: Held, by: Sender) -> Held | None:
         """What the tool holds of it, if it was sent and has arrived."""
-        raise NotImplementedError
 
-    def take_back(
-        self, tool: LabelingTool, task: Task, before: Held, after: Held, made: Collection[str]
-    ) -> Back:
+    @abstractmethod
+    def take_back(self, tool: LabelingTool, task: Task, sent: Sent) -> Back:
         """Make it as it was before. Twice is once.
 
         Args:
-            made: ids of annotations that this undoing has made already: they are nobody's work.
+            task: as the tool holds it now.
 
         Raises:
             Conflict: if somebody changed it since.
             Temporary: if the answer was lost; it may have arrived.
         """
-        raise NotImplementedError
 
 
 class _OfTask(Kind):
@@ -159,21 +172,14 @@ class _Add(_OfTask):
                 return Held(annotations=(found, *others), ids=_ids(task))
         return None
 
-    def take_back(
-        self,
-        tool: LabelingTool,
-        task: Task,
-        before: Held,
-        after: Held,
-        made: Collection[str],  # noqa: ARG002
-    ) -> Back:
-        ours = after.annotations[0]
+    def take_back(self, tool: LabelingTool, task: Task, sent: Sent) -> Back:
+        ours = sent.after.annotations[0]
         if _same(task, ours):
             tool.delete_annotation(str(ours.id), expect=ours.revision)
         again: list[Annotation] = []
         told: list[str] = []
         taken = any(a.ground_truth for a in task.annotations if not _is(a, ours))
-        for sibling in before.annotations:
+        for sibling in sent.before.annotations:
             # The tool took the ground truth from this one when ours came; its own time did not move.
             found = _same(task, sibling)
             if found is None:
@@ -209,15 +215,8 @@ class _Replace(_OfAnnotation):
         there = found is not None and found.content == wanted.content
         return Held(annotations=(found,), ids=before.ids) if found and there else None
 
-    def take_back(
-        self,
-        tool: LabelingTool,
-        task: Task,
-        before: Held,
-        after: Held,
-        made: Collection[str],  # noqa: ARG002
-    ) -> Back:
-        was, ours = before.annotations[0], after.annotations[0]
+    def take_back(self, tool: LabelingTool, task: Task, sent: Sent) -> Back:
+        was, ours = sent.before.annotations[0], sent.after.annotations[0]
         found = _same(task, was)
         if found is None or found.content != was.content:
             found = tool.write_annotation(was, expect=ours.revision)
@@ -250,44 +249,30 @@ class _Delete(_OfAnnotation):
         truths = (a for a in task.annotations if a.ground_truth and a.id != correction.annotation)
         return held.model_copy(update={"annotations": (*held.annotations, *truths)})
 
-    def take_back(
-        self,
-        tool: LabelingTool,
-        task: Task,
-        before: Held,
-        after: Held,  # noqa: ARG002
-        made: Collection[str],
-    ) -> Back:
-        was, *truths = before.annotations
+    def take_back(self, tool: LabelingTool, task: Task, sent: Sent) -> Back:
+        was, left = sent.before.annotations[0], self._left(sent.before).ids
         if found := _same(task, was):
             return Back((found,))
-        since = [a for a in task.annotations if a.id not in self._left(before).ids and a.id not in made]
+        since = [a for a in task.annotations if a.id not in left and a.id not in sent.made]
         bare = _without_ground_truth(was)
         again = next((a for a in since if a.content in (was.content, bare.content)), None)
         if again is None:
             if any(a.annotator == was.annotator for a in since):
                 raise Conflict(f"{was.annotator} has answered task {task.id} again since", PULL)
-            again = tool.write_annotation(self._anew(tool, task, was, bare, truths, made), task.revision)
+            new = bare if self._would_take_the_truth(tool, task, sent) else was
+            fresh = {"id": None, "created_at": None, "updated_at": None}
+            again = tool.write_annotation(new.model_copy(update=fresh), task.revision)
         told = f"annotation {was.id} was made again as {again.id}"
         stays = f", and {STAYS_WITHOUT}: the task has another"
         return Back((again,), told + stays * (was.ground_truth and not again.ground_truth))
 
-    def _anew(
-        self,
-        tool: LabelingTool,
-        task: Task,
-        was: Annotation,
-        bare: Annotation,
-        truths: Sequence[Annotation],
-        made: Collection[str],
-    ) -> Annotation:
-        """What is to be made again: not as ground truth where that would take it from one that had it too."""
+    def _would_take_the_truth(self, tool: LabelingTool, task: Task, sent: Sent) -> bool:
+        """Whether another has the ground truth that had it before too, and would lose it to this one."""
+        was, *truths = sent.before.annotations
         held = [a for a in task.annotations if a.ground_truth] if was.ground_truth else []
-        if any(a.id not in made and not any(_is(a, one) for one in truths) for a in held):
+        if any(a.id not in sent.made and not any(_is(a, one) for one in truths) for a in held):
             raise Conflict(f"task {task.id} has another ground truth since", PULL)
-        keeps = not (held and tool.capabilities.one_ground_truth)
-        new = {"id": None, "created_at": None, "updated_at": None}
-        return (was if keeps else bare).model_copy(update=new)
+        return bool(held) and tool.capabilities.one_ground_truth
 
 
 class _Predict(_OfTask):
@@ -320,15 +305,8 @@ class _Predict(_OfTask):
                 return Held(predictions=(found,), ids=before.ids)
         return None
 
-    def take_back(
-        self,
-        tool: LabelingTool,
-        task: Task,  # noqa: ARG002
-        before: Held,  # noqa: ARG002
-        after: Held,
-        made: Collection[str],  # noqa: ARG002
-    ) -> Back:
-        tool.delete_predictions(after.predictions)
+    def take_back(self, tool: LabelingTool, task: Task, sent: Sent) -> Back:  # noqa: ARG002
+        tool.delete_predictions(sent.after.predictions)
         return Back()
 
 
@@ -353,16 +331,9 @@ class _Return(_OfAnnotation):
         ours = correction.note in _lines(task)
         return before.model_copy(update={"note": correction.note}) if ours else None
 
-    def take_back(
-        self,
-        tool: LabelingTool,
-        task: Task,
-        before: Held,
-        after: Held,
-        made: Collection[str],  # noqa: ARG002
-    ) -> Back:
-        if after.note in _lines(task) and after.note not in (before.note or "").splitlines():
-            tool.leave_note(task.id, "\n".join(n for n in _lines(task) if n != after.note) or None)
+    def take_back(self, tool: LabelingTool, task: Task, sent: Sent) -> Back:
+        if sent.after.note in _lines(task) and sent.after.note not in (sent.before.note or "").splitlines():
+            tool.leave_note(task.id, "\n".join(n for n in _lines(task) if n != sent.after.note) or None)
         return Back()
 
 
@@ -387,18 +358,11 @@ class _Ask(_OfTask):
         more = (before.overlap or 0) + 1
         return before.model_copy(update={"overlap": more}) if task.overlap == more else None
 
-    def take_back(
-        self,
-        tool: LabelingTool,
-        task: Task,
-        before: Held,
-        after: Held,
-        made: Collection[str],  # noqa: ARG002
-    ) -> Back:
-        if task.overlap not in (before.overlap, after.overlap):
+    def take_back(self, tool: LabelingTool, task: Task, sent: Sent) -> Back:
+        if task.overlap not in (sent.before.overlap, sent.after.overlap):
             raise Conflict(f"task {task.id} is shown to {task.overlap} people since", PULL)
-        if task.overlap != before.overlap:
-            tool.set_task_overlap(task.id, before.overlap or 1)
+        if task.overlap != sent.before.overlap:
+            tool.set_task_overlap(task.id, sent.before.overlap or 1)
         return Back()
 
 

@@ -178,7 +178,7 @@ class _Apply:
     def _not_allowed(self, then: str, task: Task) -> str:
         """What the tool's questions do not allow of a result: a plan may have been edited."""
         try:
-            check_result(json.loads(then), self._ontology, task.data)
+            check_result(json.loads(then), self._ontology, lambda: task.data)
         except BadRecord as error:
             return error.what
         return ""

@@ -158,7 +158,10 @@ class Plan(Record):
         if not path.is_file():
             raise UsageError(f"there is no plan {path}", "make one with `connector correct plan`")
         lines: list[Plan | Correction] = []
-        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        # Not `splitlines`: a text may hold other signs that it takes for the end of a line.
+        for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            if not text.strip():
+                continue
             try:
                 lines.append(Correction.model_validate_json(text) if lines else cls.model_validate_json(text))
             except ValidationError as error:

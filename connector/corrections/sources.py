@@ -15,12 +15,13 @@ from polars.exceptions import PolarsError
 from connector.corrections.merged import ENDS, beside, merged_result
 from connector.corrections.plan import Proposal, Proposed
 from connector.errors import BadRecord, Reject, UsageError
+from connector.items import json_lines
 from connector.labels import RELATIONS, Loaded
 from connector.model import Annotation, Control, Ontology, Role, Task, dump_json
 from connector.quality.answers import ABSENT
 from connector.quality.kinds import ANSWERED
 from connector.quality.units import SHAPE, UNIT
-from connector.regions import Drawn, check_result, gather, parse_region, parse_result
+from connector.regions import Drawn, check_result, parse_region
 
 CONFIDENT = 0.6
 """A consensus is written back from this confidence on: two of three agree, one of two does not."""
@@ -137,7 +138,7 @@ def _differing(
 def _take_whole(found: Proposed, one: Proposal) -> None:
     """Take a proposal if its parts belong together; else a person must decide."""
     try:
-        gather(parse_result(json.loads(dump_json(one.result))))
+        check_result(json.loads(dump_json(one.result)))
     except BadRecord as error:
         why = f"what is right cannot be put together: {error.what}"
         found.undecided.append(Proposal(one.task, why, changes=one.changes))
@@ -191,8 +192,9 @@ def _why(changes: Sequence[Mapping[str, Any]], right: pl.DataFrame) -> str:
     if not told:
         return _WHO[sides[-1] if sides else "others"]
     least = min(told, key=lambda c: float(c["confidence"]))
+    then = "not there" if least["then"] == ABSENT else least["then"]
     return (
-        f"{_WHO['others']}: {least['control']} is {least['then']} to {least['votes']} of "
+        f"{_WHO['others']}: {least['control']} is {then} to {least['votes']} of "
         f"{least['annotators']}, confidence {least['confidence']:.2f}"
     )
 
@@ -320,13 +322,15 @@ def _read(path: Path) -> pl.DataFrame:
 
 def _objects(path: Path) -> pl.DataFrame:
     """One object a line. What is no text is taken as its JSON: a result may stand there as it is."""
-    rows: list[dict[str, str | None]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        row = json.loads(line)
-        if not isinstance(row, dict):
-            raise ValueError(f"line {number} is no object")
-        rows.append({k: v if v is None or isinstance(v, str) else dump_json(v) for k, v in row.items()})
-    return pl.DataFrame(rows, schema=dict.fromkeys(dict.fromkeys(k for row in rows for k in row), pl.String))
+    rejects: list[Reject] = []
+    with path.open("rb") as file:
+        rows = [
+            {k: v if v is None or isinstance(v, str) else dump_json(v) for k, v in row.items()}
+            for _, row in json_lines(file, path.name, rejects)
+        ]
+    if rejects:
+        raise ValueError(f"{rejects[0].where}: {rejects[0].why}")
+    return pl.DataFrame(rows, schema=dict.fromkeys((k for row in rows for k in row), pl.String))
 
 
 def _take_rows(
@@ -458,7 +462,7 @@ def _function(name: str) -> Correcting:
 def _propose(found: Proposed, one: Proposal, ontology: Ontology) -> None:
     """Take a proposal if the ontology allows it."""
     try:
-        check_result(json.loads(dump_json(one.result or [])), ontology, one.task.data)
+        check_result(json.loads(dump_json(one.result or [])), ontology, lambda: one.task.data)
     except (BadRecord, TypeError) as error:
         where = f"annotation {one.annotation.id}" if one.annotation else f"task {one.task.id}"
         found.rejects.append(Reject(where, error.what if isinstance(error, BadRecord) else str(error)))

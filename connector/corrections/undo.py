@@ -7,10 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from connector.adapters.base import LabelingTool, batches
-from connector.corrections.actions import KINDS, Back, Held, Sender
+from connector.corrections.actions import KINDS, Back, Kind, Sender, Sent
 from connector.corrections.apply import BATCH, Applied, Lost, Progress, make_queues
 from connector.corrections.journal import Begun, Entered, Entry, Journal, Outcome, State, Undoing
-from connector.corrections.plan import Correction
 from connector.errors import AuthError, BadRecord, Conflict, Reject, Temporary, UsageError
 from connector.model import Annotation, Task
 from connector.retry import paced
@@ -98,7 +97,8 @@ class _Undo:
         try:
             # Read anew for each: another of this run may have been on the same task.
             task = self.tool.read_task(entry.correction.task)
-            back = self._taken_back(task, entry.correction, entry.before, entry.after)
+            sent = Sent(entry.before, entry.after, self.made)
+            back = self._taken_back(task, KINDS[entry.correction.action], sent)
         except Conflict as error:
             self._settle(entry, State.EDITED, error.what)
             self.done.conflicts.append(Reject(where, error.what))
@@ -113,18 +113,26 @@ class _Undo:
             self.done.written += 1
             self.done.notes += [Reject(where, back.told)] if back.told else []
 
-    def _taken_back(self, task: Task, correction: Correction, before: Held, after: Held) -> Back:
-        kind = KINDS[correction.action]
+    def _taken_back(self, task: Task, kind: Kind, sent: Sent) -> Back:
         try:
-            return kind.take_back(self.tool, task, before, after, self.made)
+            return kind.take_back(self.tool, task, sent)
         except Temporary:
             # Nobody knows whether it arrived: what did is not done again.
             task = self.tool.read_task(task.id)
         try:
-            return kind.take_back(self.tool, task, before, after, self.made)
+            return kind.take_back(self.tool, task, sent)
         except Temporary as error:
             raise Lost(error.what) from error
 
     def _settle(self, entry: Entry, state: State, why: str, made: tuple[Annotation, ...] = ()) -> None:
-        told = Outcome(run=self.name, at=self.now(), number=entry.number, state=state, why=why)
-        self.pending.append(told.model_copy(update={"after": entry.after, "made": made}))
+        self.pending.append(
+            Outcome(
+                run=self.name,
+                at=self.now(),
+                number=entry.number,
+                state=state,
+                after=entry.after,
+                made=made,
+                why=why,
+            )
+        )

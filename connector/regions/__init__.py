@@ -8,7 +8,7 @@ know are kept. This is the only place that reads a region.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -292,19 +292,24 @@ def gather(regions: Iterable[Region]) -> Gathered:
     return Gathered(tuple(areas), tuple(whole), tuple(relations), tuple(others))
 
 
-def check_result(raw: object, ontology: Ontology, data: Mapping[str, Any]) -> Gathered:
-    """Read a whole result, and refuse what its ontology does not allow or its task does not hold.
+def check_result(
+    raw: object, ontology: Ontology | None = None, data: Callable[[], Mapping[str, Any]] | None = None
+) -> Gathered:
+    """Read a whole result, put together what belongs together, and refuse what may not be.
 
     Args:
         raw: the list that the result's JSON holds.
-        data: the task's data.
+        ontology: what is allowed; None where nobody knows.
+        data: gives the task's data; asked only where something was drawn.
 
     Raises:
         BadRecord: as `parse_result`, `check` and `gather` do.
     """
     regions = parse_result(raw)
-    for region in regions:
-        check(region, ontology, data)
+    if ontology is not None:
+        of_task = data() if data and any(isinstance(region, Drawn) for region in regions) else None
+        for region in regions:
+            check(region, ontology, of_task)
     return gather(regions)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ class Answer(Answered):
         about = any(key in PLACE for key in self.value.model_extra or ())
         return str(self.id) if about and self.id is not None else None
 
+    @abstractmethod
     def answer(self, control: Control | None = None) -> Any:
         """What was answered, in one form that JSON can hold.
 
@@ -38,7 +40,6 @@ class Answer(Answered):
         Raises:
             BadRecord: if a date is not written in that form.
         """
-        raise NotImplementedError
 
 
 class _ChoicesValue(Part):

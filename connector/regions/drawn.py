@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -51,6 +52,7 @@ class Drawn(Answered):
             return None
         return float(self.original_width), float(self.original_height)
 
+    @abstractmethod
     def geometry(self) -> list[float]:
         """Where it is, as a flat list by kind; on pictures in percent of their sides.
 
@@ -66,7 +68,6 @@ class Drawn(Answered):
         Raises:
             BadRecord: if the place cannot be told in numbers.
         """
-        raise NotImplementedError
 
 
 class _Plain(Part):

@@ -352,9 +352,7 @@ def _before_after(
 
     A bucket that is away is not asked for every task of a long plan.
     """
-    changing = [one for one in corrections if one.action in WRITING or one.action is Action.DELETE][
-        :LOOKED_AT
-    ]
+    changing = [one for one in corrections[:LOOKED_AT] if one.action in {*WRITING, Action.DELETE}]
     of_people = _boxes_of_people(labels, [one.task for one in changing if not one.annotation])
     found: list[BeforeAfter] = []
     tried = 0

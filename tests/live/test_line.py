@@ -16,6 +16,8 @@ from connector.adapters.label_studio_server import Server
 from connector.adapters.objects import Objects
 from connector.demo.pictures import Box, result, scenes, truth_result
 from connector.demo.server import S3
+from connector.errors import BadRecord
+from connector.model import Item, Prediction
 from connector.store import ANNOTATION, Store
 from tests.conftest import Line
 
@@ -294,3 +296,23 @@ def test_ontology_is_shown_pushed_and_guarded(line: Line) -> None:
     objects = line.tool.read_ontology().control("objects")
     assert objects is not None
     assert "ship" in objects.labels
+
+
+def test_predictions_that_the_server_leaves_out_are_named_and_the_old_ones_stay(line: Line) -> None:
+    """It answers 201 and how many it stored. What it took replaces what was there."""
+    tasks = [
+        task.id for task in line.tool.add_items(Item(key=k, data={"image": "s3://raw/x"}) for k in "abc")
+    ]
+
+    def guess(task: str, scene: str) -> Prediction:
+        return Prediction(task_id=task, model_version="m", result=json.dumps(result(scene, [], "p")))
+
+    def shown() -> list[list[str]]:
+        held = (line.tool.read_task(task).predictions for task in tasks)
+        return [[json.loads(one.result)[0]["value"]["choices"][0] for one in some] for some in held]
+
+    line.tool.write_predictions([guess(task, "field") for task in tasks[:2]])
+    new = [guess(task, scene) for task, scene in zip(tasks, ("street", "sea", "sea"), strict=True)]
+    with pytest.raises(BadRecord, match=f"prediction of m for task {tasks[1]}, and 1 more"):
+        line.tool.write_predictions(new)
+    assert shown() == [["street"], ["field"], []]

@@ -1,4 +1,4 @@
-"""A receiver under load for a minute: its memory stays, and so does its inbox."""
+"""A receiver under load for two minutes: its memory stays, and so does its inbox."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.webhooks import FOLLOWED, knock, port_of, start
 
-SECONDS = 60
+SECONDS = 120
 AT_ONCE = 2000
 KEPT_PAGES = 8 << 20
 """SQLite's log of writes grows to four megabytes before it begins anew."""
@@ -27,7 +27,7 @@ def memory_of(pid: int) -> int:
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmRSS"))
 
 
-def test_a_minute_of_events_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_minutes_of_events_leave_nothing_behind(tmp_path: Path) -> None:
     process = start(tmp_path, FOLLOWED)
     try:
         port, deadline, first = port_of(process), time.monotonic() + SECONDS, 0

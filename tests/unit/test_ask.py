@@ -194,13 +194,19 @@ def test_where_many_fail_the_others_have_their_turn(desk: Desk) -> None:
     assert desk.now(good).state == "open"
 
 
-def test_what_people_said_of_another_task_of_that_id_is_no_answer(desk: Desk) -> None:
+def answered_and_gone(desk: Desk) -> str:
+    """A task that people said something else of, whose id the next one will get."""
     desk.tool.project.reuse_ids = True
     [old] = desk.add("old")
     for who in ("ann", "ben"):
         desk.say(old, who, "dog")
     desk.follow()
     desk.tool.project.delete_task(old)
+    return old
+
+
+def test_what_people_said_of_another_task_of_that_id_is_no_answer(desk: Desk) -> None:
+    old = answered_and_gone(desk)
     asked = desk.put()
     desk.round()
     assert desk.now(asked).task == old
@@ -213,12 +219,7 @@ def test_what_people_said_of_another_task_of_that_id_is_no_answer(desk: Desk) ->
 
 
 def test_a_task_of_others_that_has_the_id_of_another_is_answered_by_its_own_answers(desk: Desk) -> None:
-    desk.tool.project.reuse_ids = True
-    [old] = desk.add("old")
-    for who in ("ann", "ben"):
-        desk.say(old, who, "dog")
-    desk.follow()
-    desk.tool.project.delete_task(old)
+    old = answered_and_gone(desk)
     [task] = desk.tool.add_items([Item(key="k", data=DATA)])
     asked = desk.put()
     desk.round()

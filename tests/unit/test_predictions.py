@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from connector.adapters.contract import LabelingToolContract
-from connector.adapters.label_studio import LabelStudio
 from connector.adapters.memory import MemoryTool
-from connector.errors import BadRecord, UsageError
-from connector.model import Prediction, Task
+from connector.errors import UsageError
 from connector.predictions import Predicted, push_predictions
 from connector.store import Store
 from connector.sync import pull
@@ -94,32 +91,3 @@ def test_broken_lines_are_named_and_the_others_shown(shown: Shown) -> None:
 def test_a_file_that_is_not_there_is_a_usage_error(shown: Shown) -> None:
     with pytest.raises(UsageError, match=r"model\.jsonl"):
         push_predictions(shown.tool, shown.store, shown.file)
-
-
-def test_predictions_that_label_studio_leaves_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers 201 and how many it stored. What it took replaces what was there; the rest stays."""
-    now = datetime(2026, 3, 1, tzinfo=UTC)
-    held = {id: Task(id=id, key=id) for id in "123"}
-
-    def hold(id: str, result: str) -> None:
-        one = Prediction(id=id, task_id=id, result=result, model_version="m", created_at=now, updated_at=now)
-        held[id] = held[id].model_copy(update={"predictions": (*held[id].predictions, one)})
-
-    def post(path: str, body: list[dict[str, Any]]) -> dict[str, int]:
-        taken = [one for one in body if one["result"] == []]
-        for one in taken:
-            hold(str(one["task"]), "[]")
-        return {"created": len(taken)}
-
-    deleted: list[Prediction] = []
-    tool = LabelStudio("http://localhost:1", "x", 1)
-    monkeypatch.setattr(tool._server, "post", post)
-    monkeypatch.setattr(tool, "read_tasks", lambda ids: [held[id] for id in ids])
-    monkeypatch.setattr(tool, "delete_predictions", deleted.extend)
-    for id in "12":
-        hold(id, '[{"old": 1}]')
-    said = ("[]", "[1]", "[1]")
-    new = [Prediction(task_id=id, result=r, model_version="m") for id, r in zip("123", said, strict=True)]
-    with pytest.raises(BadRecord, match="prediction of m for task 2, and 1 more"):
-        tool.write_predictions(new)
-    assert [one.task_id for one in deleted] == ["1"]
