@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from connector.corrections.plan import Proposal, plan
     from connector.corrections.undo import undo
     from connector.errors import ConnectorError
-    from connector.labels import read_file, read_store, with_gold
+    from connector.label_files import read_file
+    from connector.labels import read_store, with_gold
     from connector.line import Line, open_line
     from connector.model import Annotation, Annotator, Control, Item, Ontology, Role, Task
     from connector.quality.agreement import agreement
@@ -48,7 +49,8 @@ _HOMES = {
     "corrections.plan": ["Proposal", "plan"],
     "corrections.undo": ["undo"],
     "errors": ["ConnectorError"],
-    "labels": ["read_file", "read_store", "with_gold"],
+    "label_files": ["read_file"],
+    "labels": ["read_store", "with_gold"],
     "line": ["Line", "open_line"],
     "model": ["Annotation", "Annotator", "Control", "Item", "Ontology", "Role", "Task"],
     "regions": ["Region", "parse_result"],

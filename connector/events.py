@@ -28,7 +28,8 @@ from connector.adapters.base import batches
 from connector.config import Config, EventType
 from connector.errors import UsageError
 from connector.eventlog import Changes, Event, EventLog, Planned, Standing, event_id
-from connector.labels import Loaded, read_answers, read_file, with_gold
+from connector.label_files import read_file
+from connector.labels import Loaded, read_answers, with_gold
 from connector.model import Ontology, Role
 from connector.quality.consensus import merged_answers
 from connector.quality.golden import golden

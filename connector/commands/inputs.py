@@ -165,7 +165,8 @@ def load(
     Args:
         keep_regions: whether what was drawn is wanted besides the units.
     """
-    from connector.labels import read_file, with_gold
+    from connector.label_files import read_file
+    from connector.labels import with_gold
     from connector.parts import align
 
     thresholds = _thresholds(session)

@@ -321,7 +321,7 @@ def test_a_fault_of_ours_ends_with_1_and_shows_its_traceback_to_who_asks(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("never thought of")
 
-    monkeypatch.setattr("connector.labels.read_file", fail)
+    monkeypatch.setattr("connector.label_files.read_file", fail)
     code, out, err = run(folder, USES["quality consensus"], "--json")
     assert (code, one_object(out)["exit"]) == (1, 1)
     assert "a fault of ours: RuntimeError: never thought of\n  next: run it again with --debug" in err

@@ -12,7 +12,8 @@ import pytest
 from connector.adapters.objects import Objects
 from connector.errors import UsageError
 from connector.export import export
-from connector.labels import read_file, read_store
+from connector.label_files import read_file
+from connector.labels import read_store
 from connector.model import Annotation, Prediction, Task
 from connector.store import Store
 

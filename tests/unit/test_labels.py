@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connector.errors import UsageError
-from connector.labels import Loaded, read_file, read_store, with_gold
+from connector.label_files import read_file
+from connector.labels import Loaded, read_store, with_gold
 from connector.model import Annotation, Role, Task
 from connector.quality.annotators import annotators
 from connector.quality.consensus import consensus

@@ -27,7 +27,8 @@ from connector.config import StoreSettings
 from connector.demo.server import free_port
 from connector.engine import _client, run
 from connector.errors import BadRecord, Temporary, UsageError
-from connector.labels import Loaded, read_file, read_store
+from connector.label_files import read_file
+from connector.labels import Loaded, read_store
 from connector.model import Annotation, Ontology, Role, Task
 from connector.parts import Aligned, align, align_store
 from connector.store import Store

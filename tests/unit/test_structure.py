@@ -39,6 +39,7 @@ FLOORS = [
     ["store", "items"],
     [
         "labels",
+        "label_files",
         "history",
         "sync",
         "ontology",
