@@ -17,7 +17,7 @@ from connector.quality.answers import ABSENT, parted
 from connector.quality.counts import Counts, by_group, counts
 from connector.quality.graded import DISTINCT, graded, graded_sums, scale_of
 from connector.quality.interval import CONFIDENCE, Estimate, Floats, Ints, unknown
-from connector.quality.kinds import ANSWERED, CHOICE
+from connector.quality.kinds import ANSWERED, CHOICE, kind_of
 from connector.quality.resampling import ONE_LABEL, ONE_TASK, RESAMPLES, TWO, bootstrap, groups
 from connector.quality.units import UNIT
 
@@ -70,7 +70,7 @@ def agreement(
     `ABSENT` is a label like any other.
 
     Args:
-        table: columns of `UNITS`.
+        table: columns of `UNITS`, of one control; `consensus` takes several.
         seed: of drawing tasks anew (percentile bootstrap).
         confidence: of the intervals.
         resamples: how often tasks are drawn anew.
@@ -78,7 +78,8 @@ def agreement(
         analytic: intervals by linearization instead, for the nominal level.
 
     Raises:
-        ValueError: if the level is unknown, or asks for numbers and the answers are none.
+        ValueError: if the level is unknown, or asks for numbers and the answers are none; or if there are
+            several controls.
 
     References:
         Observed and kappa: Fleiss, J. L. (1971). Measuring nominal scale agreement among many raters.
@@ -88,8 +89,7 @@ def agreement(
         Efron, B. & Tibshirani, R. (1993). An Introduction to the Bootstrap, chapter 13; Gwet (2014),
         chapters 5 and 6.
     """
-    kind = str(table["kind"][0]) if len(table) else CHOICE
-    return agreement_of(counts(table), kind, seed, confidence, resamples, level, analytic)
+    return agreement_of(counts(table), kind_of(table), seed, confidence, resamples, level, analytic)
 
 
 def agreement_of(
@@ -288,21 +288,19 @@ def _one_label(sums: Floats) -> Floats:
 
 
 def pairs(table: pl.DataFrame) -> pl.DataFrame:
-    """Agreement of every two annotators, over the units both answered.
+    """Agreement of every two annotators in each control, over the units both answered.
 
     Args:
-        table: columns of `UNITS`; several controls may stand in it.
+        table: columns of `UNITS`; of several controls each is judged by itself.
 
     Returns:
-        annotator_a < annotator_b, units, agreement, kappa (Cohen, J. (1960). Educational and Psychological
-        Measurement 20, 37-46; null where chance agreement is certain), sorted.
+        control, annotator_a < annotator_b, units, agreement, kappa (Cohen, J. (1960). Educational and
+        Psychological Measurement 20, 37-46; null where chance agreement is certain), sorted.
     """
-    said = table.select(*UNIT, "annotator", "label").with_columns(
-        label=pl.format("{}\x1f{}", "control", "label")
-    )
+    said = table.select(*UNIT, "annotator", "label")
     both = said.join(said, on=UNIT, suffix="_b").filter(pl.col("annotator") < pl.col("annotator_b"))
     both = both.rename({"annotator": "annotator_a"})
-    two = ["annotator_a", "annotator_b"]
+    two = ["control", "annotator_a", "annotator_b"]
     seen = both.group_by(two).agg(units=pl.len(), agreement=(pl.col("label") == pl.col("label_b")).mean())
     a = both.group_by(*two, "label").agg(a=pl.len())
     b = both.group_by(*two, pl.col("label_b").alias("label")).agg(b=pl.len())

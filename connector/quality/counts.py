@@ -12,6 +12,7 @@ import polars as pl
 
 from connector.quality.answers import parted
 from connector.quality.interval import Floats, Ints
+from connector.quality.kinds import kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,11 @@ def counts(table: pl.DataFrame) -> Counts:
 
     Args:
         table: columns of `UNITS`, of one control. The order of the rows does not matter.
+
+    Raises:
+        ValueError: if there are several controls.
     """
+    kind_of(table)
     names = table["label"].unique().sort()
     task, unit, label = (_ranks(table[name]) for name in ("task", "unit", "label"))
     return counts_of_codes(task, unit, label, names.to_list())
@@ -85,7 +90,11 @@ def label_counts(table: pl.DataFrame) -> Counts:
 
     Returns:
         As `counts`; `answers` still counts whole answers, of which each may have given several labels.
+
+    Raises:
+        ValueError: if there are several controls.
     """
+    kind_of(table)
     said = table["label"].unique()
     parts = [parted(text) or [text] for text in said]
     if all(len(labels) == 1 for labels in parts):

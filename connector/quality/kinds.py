@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from connector.quality import answers, similarity
 from connector.quality.answers import Similar
@@ -268,3 +269,27 @@ def comparer(kind: str, said: Sequence[str]) -> Similar:
 
 
 MEASURED = frozenset({*DRAWN, *ANSWERED, RELATION})
+
+
+def kind_of(table: pl.DataFrame) -> str:
+    """The kind of the answers in the unit table of one control.
+
+    Units are numbered within their control, so a table of several controls would merge unrelated answers.
+
+    Args:
+        table: columns of `UNITS`.
+
+    Returns:
+        The kind; `CHOICE` of an empty table.
+
+    Raises:
+        ValueError: if there are several controls, naming them.
+    """
+    controls = table["control"].unique().sort().to_list()
+    if len(controls) > 1:
+        names = ", ".join(map(repr, controls[:10])) + (", …" if len(controls) > 10 else "")
+        raise ValueError(
+            f"the table holds {len(controls)} controls ({names}) where one is expected: "
+            "filter it by control, or call consensus(), which answers for each control"
+        )
+    return str(table["kind"][0]) if len(table) else CHOICE

@@ -30,6 +30,7 @@ from connector.quality.kinds import (
     SPAN,
     TRACK,
     Shapes,
+    kind_of,
 )
 from connector.quality.similarity import Ragged, offsets_of, pairs_within, polygons, take
 from connector.quality.units import CONTENT, UNIT, shapes_of
@@ -56,17 +57,21 @@ def merged_shapes(drawn: pl.DataFrame) -> pl.DataFrame:
 
     Returns:
         `UNIT`, shape, picture_width, picture_height; sorted.
+
+    Raises:
+        ValueError: if there are several controls.
     """
+    kind = kind_of(drawn)
     drawn = drawn.sort(*UNIT, *CONTENT, "annotation")
     first = drawn.group_by(UNIT, maintain_order=True).agg(pl.col("picture_width", "picture_height").first())
     if not len(drawn):
         return first.with_columns(shape=pl.lit(None, pl.List(pl.Float64)))
-    how = DRAWN[drawn["kind"][0]]
+    how = DRAWN[kind]
     unit = drawn.select(pl.struct(UNIT).rle_id()).to_series().to_numpy().astype(np.int64)
     shapes = shapes_of(drawn)
     typical = medoid(lambda i, j: how.similar(shapes.of(i), shapes.of(j)), unit)
     values, offsets = take((shapes.values, shapes.offsets), typical)
-    merge = MERGES.get(drawn["kind"][0])
+    merge = MERGES.get(kind)
     if merge is not None:
         many = np.flatnonzero(np.bincount(unit)[unit] > 2)
         number = np.unique(unit[many], return_inverse=True)[1].astype(np.int64)

@@ -23,6 +23,7 @@ from connector.quality.kinds import (
     TAXONOMY,
     TEXT,
     comparer,
+    kind_of,
 )
 from connector.quality.merge import medoid
 from connector.quality.units import UNIT
@@ -74,8 +75,11 @@ def usual(table: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     Returns:
         As of `majority`, where the confidence of answers that are more or less alike is their mean similarity
         to the one that was chosen; and the name of the method.
+
+    Raises:
+        ValueError: if there are several controls.
     """
-    kind = str(table["kind"][0]) if len(table) else CHOICE
+    kind = kind_of(table)
     if kind == CHOICE and level_of(kind, table["label"].unique().to_list()) == "nominal":
         return majority(table), "majority"
     if kind not in _MERGES:
@@ -267,10 +271,14 @@ def dawid_skene(
         smoothing: imagined answers added to every cell of every confusion matrix (a Dirichlet prior), so
             that few answers give no certainty; 0 is the model of the paper.
 
+    Raises:
+        ValueError: if there are several controls.
+
     References:
         Dawid, A. P. & Skene, A. M. (1979). Maximum likelihood estimation of observer error-rates using the
         EM algorithm. Applied Statistics 28(1), 20-28.
     """
+    kind_of(table)
     units = table.select(UNIT).unique().sort(UNIT).with_row_index("u")
     names = table["annotator"].unique().sort().to_list()
     labels = table["label"].unique().sort().to_list()
