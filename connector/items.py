@@ -102,7 +102,7 @@ class BucketItems:
     def _found(self) -> Iterator[tuple[str, str, Object]]:
         """Every object that belongs to an item: the item's key, the field it is for, and the object."""
         rules = self._rules
-        for one in self.objects.list():
+        for one in self.objects.list(unusable=self.rejects):
             if any(fnmatchcase(one.path, glob) for glob in self.raw.exclude):
                 continue
             name = next((f for f, rule in rules.items() if rule.matches(one.path)), None)
@@ -250,7 +250,10 @@ class ManifestItems:
             data = {name: value for name, value in one.parts.items() if name != "key"}
             shown = str(data.get(self.field) or one.key)
             url = shown if "://" in shown else self.raw.key_of(shown.lstrip("/"))
-            yield tool.data_for(Item(key=one.key, data=data, version=one.version), self.field, url)
+            try:
+                yield tool.data_for(Item(key=one.key, data=data, version=one.version), self.field, url)
+            except BadRecord as error:
+                self.rejects.append(Reject(one.key, error.what))
 
 
 def is_image(start: bytes) -> bool:

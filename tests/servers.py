@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import http.client
 import json
 import threading
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from connector.demo.server import find_server, free_port, serving
+from connector.demo.server import S3, find_server, free_port, serving
 
 PREPARED = Path(__file__).parents[1] / ".azurite"
 AZURITE = PREPARED / "node_modules" / "azurite" / "dist" / "src" / "blob"
@@ -156,3 +158,13 @@ def same_to_all(status: int, content_type: str, body: bytes) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
+
+
+def put_raw(s3: S3, key: str, content: bytes) -> None:
+    """Store an object whose name obstore refuses."""
+    server = urlsplit(s3.endpoint)
+    scope = f"AWS4-HMAC-SHA256 Credential={s3.access_key}/20260101/us-east-1/s3/aws4_request"
+    connection = http.client.HTTPConnection(server.hostname or "", server.port)
+    path = quote(f"/{s3.bucket}/{key}").replace("/../", "/%2E%2E/").replace("/./", "/%2E/")
+    connection.request("PUT", path, content, {"Authorization": f"{scope}, SignedHeaders=host, Signature=0"})
+    assert connection.getresponse().status == 200

@@ -214,9 +214,9 @@ class LabelingTool(Protocol):
         ...
 
     def update_item(self, task_id: str, item: Item) -> None:
-        """Replace what a task shows, and its key and version; its annotations stay. Twice is once.
+        """Set a task's key and version, and the fields of its data that the item has. Idempotent.
 
-        A note goes with what it was about.
+        All other fields of the data, the note and the annotations stay.
 
         Raises:
             Conflict: if the task is gone.
@@ -232,7 +232,11 @@ class LabelingTool(Protocol):
         ...
 
     def data_for(self, item: Item, field: str, url: str) -> Item:
-        """The item with the object at `url` in `field` of its data, as the tool will show it."""
+        """The item with the object at `url` in `field` of its data, as the tool will show it.
+
+        Raises:
+            BadRecord: if the tool cannot show an object of that name.
+        """
         ...
 
     def changed_tasks(self, since: str | None) -> Iterator[Page]:

@@ -228,7 +228,8 @@ class LabelingToolContract:
         for _ in range(2):
             tool.update_item(task.id, item)
         now = tool.read_task(task.id)
-        assert (now.key, now.data, now.version) == ("b", item.data, "e2")
+        # The user's own field stays.
+        assert (now.key, now.data, now.version) == ("b", {**self.item("a").data, **item.data}, "e2")
         assert now.annotations == (held,)
         assert tool.tasks_of(["a", "b"]) == {"b": [task.id]}
         assert read(tool, cursor)[0][task.id] == now
@@ -325,9 +326,9 @@ class LabelingToolContract:
             now = (known | read(tool, cursor)[0])[task.id]
             assert (now.note, now.data, now.key) == (note, self.item("a").data, "a")
             assert now.annotations == (said,)
-        tool.leave_note(task.id, "about what is shown")
+        tool.leave_note(task.id, "look at the tail")
         tool.update_item(task.id, self.item("another"))
-        assert tool.read_task(task.id).note is None
+        assert tool.read_task(task.id).note == "look at the tail"
         for id in NO_SUCH_IDS:
             with pytest.raises(Conflict):
                 tool.leave_note(id, "look again")

@@ -241,13 +241,18 @@ class LabelStudio:
         self._patch_task(task_id, {"overlap": annotators, "is_labeled": done})
 
     def leave_note(self, task_id: str, note: str | None) -> None:
-        # A task's data is replaced as a whole, so what else stands there has to be read first.
+        self._change_data(task_id, {} if note is None else {NOTE_FIELD: note}, without=NOTE_FIELD)
+
+    def _change_data(self, task_id: str, new: Mapping[str, Any], without: str) -> None:
+        """Set some fields of a task's data, and remove one unless it is among them; all others stay."""
+        # The server replaces a task's data as a whole, so it has to be read right before.
         named = _filter("id", "equal", "Number", int(task_id) if task_id.isdecimal() else -1)
         held = next(self._by_id([named], "id,data", task_only=True), None)
         if held is None:
             raise _task_is_gone(task_id)
-        data = {name: value for name, value in held["data"].items() if name != NOTE_FIELD}
-        self._patch_task(task_id, {"data": data if note is None else {**data, NOTE_FIELD: note}})
+        data = {**{name: value for name, value in held["data"].items() if name != without}, **new}
+        if data != held["data"]:
+            self._patch_task(task_id, {"data": data})
 
     def _patch_task(self, task_id: str, body: Mapping[str, Any]) -> None:
         with _instead_of_missing(_task_is_gone(task_id)):
@@ -318,7 +323,7 @@ class LabelStudio:
             self._keys[item.key] = str(task_id)
 
     def update_item(self, task_id: str, item: Item) -> None:
-        self._patch_task(task_id, {"data": _data(item)})
+        self._change_data(task_id, _data(item), without=VERSION_FIELD)
         self._keys[item.key] = task_id
 
     def delete_task(self, task: Task) -> None:
@@ -333,6 +338,11 @@ class LabelStudio:
 
     def data_for(self, item: Item, field: str, url: str) -> Item:
         parts = urlsplit(url)
+        if parts.scheme == "s3" and ("?" in url or url != url.strip()):
+            raise BadRecord(
+                f"Label Studio cannot show {url!r}: it cuts off the name at `?` and white space at its end",
+                "rename the object",
+            )
         if parts.scheme == "file":
             url = f"/data/local-files/?d={quote(self._below_root(unquote(parts.path)))}"
         return item.model_copy(update={"data": {**item.data, field: url}})

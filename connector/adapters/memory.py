@@ -227,7 +227,7 @@ class MemoryTool:
     def update_item(self, task_id: str, item: Item) -> None:
         with self.faults.around("update_item"):
             held = self._task(task_id)
-            new = {"key": item.key, "data": item.data, "version": item.version, "note": None}
+            new = {"key": item.key, "data": {**held.data, **item.data}, "version": item.version}
             self.project.keep(held.model_copy(update=new))
 
     def delete_task(self, task: Task) -> None:

@@ -12,14 +12,16 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
+from xml.etree import ElementTree
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError
+import requests
+from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
 
 from connector.adapters.objects_failures import Ours
-from connector.errors import Temporary, UsageError
+from connector.errors import Reject, Temporary, UsageError
 from connector.retry import (
     ATTEMPTS,
     CONNECT_SECONDS,
@@ -27,6 +29,7 @@ from connector.retry import (
     GIVE_UP_SECONDS,
     LONGEST_WAIT_SECONDS,
     READ_SECONDS,
+    patient,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +60,16 @@ _CLOUDS: Mapping[str, Callable[..., ObjectStore]] = {"s3": S3Store, "gs": GCSSto
 _MEMORIES: dict[str, MemoryStore] = {}
 
 _HASH = re.compile(r"[0-9a-f]{32}(-\d+)?", re.IGNORECASE)
+
+UNUSABLE = (
+    "the name has an empty part (`//`), `.` or `..` as a part, or a control character: rename the object"
+)
+
+_UNUSABLE_PATH = re.compile(r'Path "(.*?)"(?:: Encountered| contained)', re.DOTALL)
+
+_SIGNED_FOR = timedelta(minutes=5)
+
+Rejects = list[Reject]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,24 +159,50 @@ class Objects:
         with Ours(self.url):
             return _open(self.url, self.options)
 
-    def list(self, below: str = "") -> Iterator[Object]:
+    def list(self, below: str = "", unusable: Rejects | None = None) -> Iterator[Object]:
         """All objects, page by page as they are asked for, in the storage's own order.
 
         What is written or deleted meanwhile may be listed or not; everything else comes once.
 
         Args:
             below: only those whose path starts with this folder.
+            unusable: objects whose names cannot be used are added here, in a folder or on S3, and the others
+                are listed. Without it, and in other storages, such a name is an error.
         """
         with Ours(self.url):
             anything = False
-            for page in obstore.list(self._store, prefix=below or None, chunk_size=HANDED_OVER):
-                for meta in page:
-                    anything = True
-                    if meta["size"] or self._has(meta["path"]):
-                        yield self._object(meta)
+            for meta in self._metas(below or None, unusable):
+                anything = True
+                if meta["size"] or self._has(meta["path"]):
+                    yield self._object(meta)
             # A web page in the place of a storage reads like an empty list; asked this, it gives itself away.
-            if not anything:
+            if not (anything or unusable):
                 self._has("no/such/object")
+
+    def _metas(self, below: str | None, unusable: Rejects | None) -> Iterator[ObjectMeta]:
+        # One file at a time where a bad name may come: the library drops a chunk in which there is one.
+        one_by_one = unusable is not None and self.url.startswith("file:")
+        pages = iter(obstore.list(self._store, prefix=below, chunk_size=1 if one_by_one else HANDED_OVER))
+        last = ""
+        while True:
+            try:
+                page = next(pages, None)
+            except InvalidPathError as error:
+                if unusable is None or not self.url.startswith(("file:", "s3:")):
+                    raise
+                if not one_by_one:
+                    # The library has lost the whole page, and cannot list the pages behind it.
+                    yield from _pages_of_s3(self, below, last, unusable)
+                    return
+                found = _UNUSABLE_PATH.search(str(error))
+                name = found[1].lstrip("/") if found else ""
+                unusable.append(Reject(f"{self._beginning}{name}", UNUSABLE))
+                continue
+            if page is None:
+                return
+            for meta in page:
+                last = meta["path"]
+                yield meta
 
     def _has(self, path: str) -> bool:
         # Consoles mark a folder by an empty object `folder/`, which is listed as `folder` and is not there.
@@ -341,6 +380,71 @@ class _Remote(io.RawIOBase):
         buffer[: len(found)] = found
         self._at += len(found)
         return len(found)
+
+
+def _pages_of_s3(objects: Objects, below: str | None, after: str, unusable: Rejects) -> Iterator[ObjectMeta]:
+    """The objects behind one, read from S3's own listing: obstore refuses pages with a name it cannot use."""
+    bucket, _, prefix = objects.url.removeprefix("s3://").partition("/")
+    within = f"{prefix.rstrip('/')}/" if prefix else ""
+    start = {"prefix": within + (f"{below.strip('/')}/" if below else "")}
+    place: dict[str, str] | None = {"start-after": within + after} if after else {}
+    while place is not None:
+        answer = patient(_page_of_s3, bucket, objects.options, {**start, **place})
+        for one in answer.iterfind("{*}Contents"):
+            key, size = unquote(one.findtext("{*}Key", "")), int(one.findtext("{*}Size", "0"))
+            path = key.removeprefix(within)
+            if key.endswith("/") and not size:
+                continue  # marks a folder
+            if key.endswith("/") or path.startswith("/") or not _usable(path):
+                unusable.append(Reject(f"s3://{bucket}/{key}", UNUSABLE))
+                continue
+            modified = datetime.fromisoformat(one.findtext("{*}LastModified", ""))
+            etag = one.findtext("{*}ETag")
+            yield {"path": path, "size": size, "last_modified": modified, "e_tag": etag, "version": None}
+        more = answer.findtext("{*}NextContinuationToken")
+        place = {"continuation-token": more} if more else None
+
+
+def _page_of_s3(bucket: str, options: Mapping[str, str], query: Mapping[str, str]) -> ElementTree.Element:
+    region = options.get("region") or "us-east-1"
+    server = (options.get("endpoint") or f"https://s3.{region}.amazonaws.com").rstrip("/")
+    # Keys may hold what XML cannot.
+    asked = urlencode({"list-type": "2", "encoding-type": "url", **query}, quote_via=quote)
+    # obstore finds the keys wherever they are and signs an address; S3 ignores what it gets as `x-id`.
+    place = {"endpoint": f"{server}/{bucket}?{asked}&x-id=", "virtual_hosted_style_request": "true"}
+    store = S3Store(
+        bucket,
+        config={**options, "region": region, **place},  # type: ignore[arg-type]
+        client_options={"allow_http": server.startswith("http://")},
+    )
+    address = obstore.sign(store, "GET", "listing", _SIGNED_FOR)
+    try:
+        answer = requests.get(address, timeout=(CONNECT_SECONDS, READ_SECONDS))
+    except requests.RequestException as error:
+        raise Temporary(f"s3://{bucket} cannot be reached: {type(error).__name__}") from None
+    if answer.status_code != requests.codes.ok:
+        said = f"s3://{bucket} cannot be listed: {answer.status_code}"
+        if answer.status_code >= 500:
+            raise Temporary(said)
+        raise UsageError(said, "check the bucket's name, and what the storage's keys permit")
+    try:
+        return ElementTree.fromstring(answer.content)
+    except ElementTree.ParseError as error:
+        raise Temporary(f"s3://{bucket}: the listing is not XML: {error}") from error
+
+
+def _usable(path: str) -> bool:
+    """Whether obstore takes a path; it is asked itself, of a storage that is empty."""
+    try:
+        obstore.head(_NOTHING, path)
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+_NOTHING = MemoryStore()
 
 
 def _checked(meta: ObjectMeta, key: str) -> ObjectMeta:

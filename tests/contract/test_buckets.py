@@ -30,10 +30,10 @@ from connector.adapters import objects as adapter
 from connector.adapters.objects import Objects
 from connector.config import FILE, parse
 from connector.demo.server import S3, free_port
-from connector.errors import AuthError, Conflict, Temporary, UsageError
+from connector.errors import AuthError, Conflict, Reject, Temporary, UsageError
 from connector.model import Annotation, Task
 from connector.store import ANNOTATION, TASK, Store
-from tests.servers import Azure, Google, azure_server, google_server, same_to_all, service_account
+from tests.servers import Azure, Google, azure_server, google_server, put_raw, same_to_all, service_account
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ODD = (
@@ -362,6 +362,17 @@ class TestFolder(BucketContract):
         assert len(set(found.values())) == 3
         assert None not in found.values()
 
+    def test_files_whose_names_cannot_be_used_are_reported_and_the_others_listed(self, full: Objects) -> None:
+        folder = Path(adapter._folder(full.url))
+        bad = [folder / "0" / "tab\there", folder / "3" / "line\nend"]
+        for path in bad:
+            path.write_bytes(b"x")
+        unusable: list[Reject] = []
+        assert len({one.path for one in full.list(unusable=unusable)}) == self.many
+        assert sorted(r.where.rpartition("/")[2] for r in unusable) == ["line\nend", "tab\there"]
+        with pytest.raises(UsageError):
+            list(full.list())
+
     def test_a_file_that_is_renamed_is_known_again(self, bucket: Objects) -> None:
         bucket.write("a", b"content")
         [before] = bucket.list()
@@ -494,6 +505,21 @@ class TestS3(CloudContract):
 
     def place(self) -> Objects:
         return Objects(f"{self.s3.url}/{next(_fresh)}", self.s3.options)
+
+    def test_names_that_cannot_be_used_are_reported_and_all_others_listed_once(self, full: Objects) -> None:
+        expected = {one.key: one for one in full.list()}
+        prefix = full.url.removeprefix(f"{self.s3.url}/")
+        bad = [f"{prefix}/{name}" for name in ("0//x", "3/../x", "6/tab\there", "6//", "/x", "./x")]
+        for key in bad:
+            put_raw(self.s3, key, b"x")
+        put_raw(self.s3, f"{prefix}/6/folder/", b"")
+        unusable: list[Reject] = []
+        found = list(full.list(unusable=unusable))
+        assert {one.key: one for one in found} == expected
+        assert len(found) == len(expected) == self.many
+        assert {r.where for r in unusable} == {f"{self.s3.url}/{key}" for key in bad}
+        with pytest.raises(UsageError):
+            list(full.list())
 
     @contextmanager
     def strangers(self) -> Iterator[Objects]:

@@ -192,8 +192,8 @@ def test_the_objects_of_a_bucket_are_listed_as_they_are_asked_for(
     source = bucket(tmp_path, {f"{n}.png": PNG for n in range(3)})
     given: list[Object] = []
 
-    def counted(objects: Objects) -> Iterator[Object]:
-        for one in real(objects):
+    def counted(objects: Objects, unusable: list[Reject]) -> Iterator[Object]:
+        for one in real(objects, unusable=unusable):
             given.append(one)
             yield one
 

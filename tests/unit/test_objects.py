@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import parse_qsl, quote
 
 import pytest
+import requests
 from obstore.exceptions import GenericError
 
-from connector.adapters.objects import Object, Objects, absolute_url, delta_options, placed
+from connector.adapters.objects import Object, Objects, _page_of_s3, absolute_url, delta_options, placed
 from connector.adapters.objects_failures import Ours
 from connector.errors import AuthError, Conflict, ConnectorError, Temporary, UsageError
 
@@ -146,3 +150,37 @@ def test_what_is_not_the_storages_passes() -> None:
         with pytest.raises(type(error)) as caught, Ours("s3://raw"):
             raise error
         assert caught.value is error
+
+
+def test_the_listing_of_s3_is_signed_as_amazon_documents_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signature version 4 in the query, see "Authenticating Requests: Using Query Parameters"."""
+    asked: list[str] = []
+
+    def get(address: str, **_: object) -> requests.Response:
+        asked.append(address)
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "get", get)
+    keys = {"access_key_id": "AK", "secret_access_key": "secret", "region": "eu-west-1"}
+    with pytest.raises(Temporary):
+        _page_of_s3("pictures", keys, {"prefix": "a b/ü", "start-after": "x/1+2"})
+    server, _, query = asked[0].partition("?")
+    assert server == "https://s3.eu-west-1.amazonaws.com/pictures"
+    pairs = dict(parse_qsl(query, keep_blank_values=True))
+    signature = pairs.pop("X-Amz-Signature")
+    assert {name: pairs[name] for name in ("list-type", "encoding-type", "prefix", "start-after")} == {
+        "list-type": "2",
+        "encoding-type": "url",
+        "prefix": "a b/ü",
+        "start-after": "x/1+2",
+    }
+    canonical = "&".join(f"{quote(k, '')}={quote(v, '')}" for k, v in sorted(pairs.items()))
+    host = "host:s3.eu-west-1.amazonaws.com"
+    request = f"GET\n/pictures\n{canonical}\n{host}\n\nhost\nUNSIGNED-PAYLOAD"
+    at = pairs["X-Amz-Date"]
+    scope = f"{at[:8]}/eu-west-1/s3/aws4_request"
+    text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    key = b"AWS4secret"
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    assert signature == hmac.digest(key, text.encode(), "sha256").hex()
