@@ -208,8 +208,9 @@ def _aligned(drawn: pl.DataFrame, kind: str, threshold: float, same_label: bool)
         drawn["who"].to_numpy().astype(np.int64),
         lambda i, j: how.similar(shapes.of(i), shapes.of(j)),
         threshold,
-        drawn["label"].rank("dense").to_numpy().astype(np.int64) if same_label else None,
+        drawn["label"].rank("dense").to_numpy().astype(np.int64),
         how.bounds(shapes) if how.bounds and len(drawn) else None,
+        same_label,
     )
 
 

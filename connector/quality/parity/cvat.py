@@ -66,7 +66,12 @@ def _matched(side: Side, every: pl.DataFrame) -> tuple[Ints, Ints]:
     row, owner, group = (every[name].to_numpy().astype(np.int64) for name in ("row", "owner", "pair"))
     label = every["label"].rank("dense").to_numpy().astype(np.int64)
     unit, _ = align(
-        group, owner, lambda i, j: similar(shapes.of(row[i]), shapes.of(row[j])), THRESHOLD, label
+        group,
+        owner,
+        lambda i, j: similar(shapes.of(row[i]), shapes.of(row[j])),
+        THRESHOLD,
+        label,
+        same_label=True,
     )
     alone = np.flatnonzero(np.bincount(unit, minlength=len(unit))[unit] == 1)
     rest = row[alone]

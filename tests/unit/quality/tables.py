@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from connector.quality.kinds import BOX, CHOICE
+from connector.quality.kinds import BOX, CHOICE, SPAN
 from connector.quality.table import ANSWERS, REGIONS, Labels
 from connector.quality.units import UNITS
 
@@ -78,3 +78,15 @@ def boxes(
         pl.DataFrame(regions, schema=REGIONS, orient="row"),
         {"b": BOX},
     )
+
+
+def spans(
+    answers: Mapping[tuple[str, str], Sequence[tuple[str, float, float]]],
+    roles: Mapping[str, str] | None = None,
+) -> Labels:
+    """Labels of one control of spans in a text: label, start and end of each that was marked."""
+    placed = {key: [(label, 0, 0, 0, 0) for label, *_ in drawn] for key, drawn in answers.items()}
+    shapes = [[float(start), float(end)] for drawn in answers.values() for _, start, end in drawn]
+    plain = boxes(placed, roles)
+    shape = pl.Series("shape", shapes, dtype=pl.List(pl.Float64))
+    return Labels(plain.answers, plain.regions.with_columns(shape), {"b": SPAN})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from connector.quality import alignment
-from connector.quality.alignment import align, worth
+from connector.quality.alignment import LABEL_BONUS, align, worth
 from connector.quality.interval import Floats, Ints
 
 THRESHOLD = 0.5
@@ -48,7 +48,7 @@ def total(places: Floats, owner: Ints, unit: Ints) -> float:
     every = np.arange(len(owner))
     alike = iou(places, *np.meshgrid(every, every)) if len(owner) else np.zeros((0, 0))
     same = np.triu(unit[:, None] == unit[None, :], 1)
-    return float(worth(alike, owner, THRESHOLD)[same].sum())
+    return float(worth(alike, owner, np.arange(len(owner)), THRESHOLD)[same].sum())
 
 
 def partitions(owner: list[int]) -> Iterator[list[int]]:
@@ -133,11 +133,61 @@ def test_bounds_only_save_work(seed: int) -> None:
     assert np.array_equal(with_bounds[0], joined(places, owner)[0])
 
 
+NESTED = np.array([[0.0, 10], [0, 9], [0, 9], [0, 9]])
+"""`name` and `name.first` of one annotator, and of another, who trims the longer one by a character."""
+
+
+@pytest.mark.parametrize("small", [alignment._SMALL, 1], ids=["all ways", "in turns"])
+@pytest.mark.parametrize(
+    ("places", "label", "expected"),
+    [
+        (NESTED, [0, 1, 0, 1], [0, 1, 0, 1]),
+        (NESTED, [1, 0, 1, 0], [0, 1, 0, 1]),
+        (NESTED, [0, 1, 1, 0], [0, 1, 1, 0]),
+        # Both trimmed by one: crossed they have 0.01 more in common, which labels outweigh.
+        (np.array([[0.0, 10], [0, 9], [0, 9], [0, 8]]), [0, 1, 0, 1], [0, 1, 0, 1]),
+        # Crossed they have 0.2 more in common, which labels do not outweigh: each is confused with the other.
+        (np.array([[0.0, 10], [0, 9], [0, 9], [0, 10]]), [0, 1, 0, 1], [0, 1, 1, 0]),
+    ],
+)
+def test_labels_decide_where_shapes_do_equally_well_or_nearly(
+    monkeypatch: pytest.MonkeyPatch, small: int, places: Floats, label: list[int], expected: list[int]
+) -> None:
+    monkeypatch.setattr(alignment, "_SMALL", small)
+    unit, _ = joined(places, np.array([0, 0, 1, 1]), label=np.array(label))
+    assert unit.tolist() == expected
+
+
+def test_labels_join_nothing_that_the_shapes_do_not() -> None:
+    apart = np.array([[0.0, 10], [0, 4.9]])
+    assert joined(apart, np.array([0, 1]), label=np.array([0, 0]))[0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("annotators", "things"), [(3, 2), (4, 2), (2, 4)])
+def test_a_matching_label_counts_as_much_as_stated_and_the_sum_is_the_greatest(
+    annotators: int, things: int
+) -> None:
+    for seed in range(20):
+        places, owner = intervals(seed, annotators, things)
+        label = np.random.default_rng(seed).integers(0, 2, len(owner))
+        every = np.arange(len(owner))
+        alike = iou(places, *np.meshgrid(every, every))
+        gain = np.where(
+            alike >= THRESHOLD, alike + LABEL_BONUS * np.equal.outer(label, label), alike - THRESHOLD
+        )
+
+        def total(unit: Ints, gain: Floats = gain) -> float:
+            return float(gain[np.triu(unit[:, None] == unit[None, :], 1)].sum())
+
+        best = max(total(np.array(way)) for way in partitions(owner.tolist()))
+        assert total(joined(places, owner, label=label)[0]) == pytest.approx(best, abs=1e-6)
+
+
 def test_only_regions_of_one_label_are_joined_where_that_is_asked_for() -> None:
     places, owner = np.array([[0.0, 1], [0, 1], [0.05, 1.05], [0.05, 1.05]]), np.array([0, 1, 0, 1])
     assert joined(places, owner)[0].tolist() in ([0, 0, 2, 2], [0, 1, 1, 0])
     label = np.array([7, 8, 8, 7])
-    assert joined(places, owner, label=label)[0].tolist() == [0, 1, 1, 0]
+    assert joined(places, owner, label=label, same_label=True)[0].tolist() == [0, 1, 1, 0]
 
 
 def test_nothing_and_one_alone_are_joined_with_nothing() -> None:

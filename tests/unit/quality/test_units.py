@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import polars as pl
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connector.quality import kinds
+from connector.quality.agreement import agreement
 from connector.quality.answers import ABSENT
+from connector.quality.golden import golden
 from connector.quality.kinds import BOX, CHOICE
 from connector.quality.table import ANSWERS, REGIONS, Labels
 from connector.quality.units import UNIT, keep_roles, units
-from tests.unit.quality.tables import Drawn, boxes
+from tests.unit.quality.tables import Drawn, boxes, spans
 
 CAR: Drawn = ("car", 10, 10, 20, 20)
 TREE: Drawn = ("tree", 60, 10, 10, 30)
@@ -177,3 +180,59 @@ def test_every_box_is_in_one_unit_and_every_annotation_once_in_each(drawn: dict[
     assert seen["n"].to_list() == seen["len"].to_list() == [4] * len(seen)
     empty = table.group_by(UNIT).agg((pl.col("label") == ABSENT).all())["label"].sum()
     assert empty == (0 if any(drawn.values()) else 1)
+
+
+# Names of labels, the order of regions and the names of annotators change no figure.
+
+outer = st.tuples(st.sampled_from("xyz"), st.integers(0, 2), st.integers(7, 10))
+"""Spans nested in one another and crowded: many ways to pair them are equally good."""
+
+crowded = st.tuples(
+    st.sampled_from("xyz"), *[st.integers(0, 1).map(float)] * 2, *[st.integers(4, 6).map(float)] * 2
+)
+
+
+def figures(labels: Labels) -> list[float | None]:
+    """What is said of some labels in the end: agreement; of two, also the score of one if the other is gold.
+
+    Of more than two annotators only figures of all together: where x and y are everybody's at the same place,
+    what is one annotator's loss is another's gain, and only names could decide between them.
+    """
+    table = units(labels)
+    found = agreement(table, seed=0, resamples=2)
+    made = [getattr(found, name).value for name in ("observed", "krippendorff_alpha", "gwet_ac1")]
+    if table["annotator"].n_unique() == 2:
+        role = pl.when(pl.col("annotator") == "a").then(pl.lit("gold")).otherwise(pl.lit("person"))
+        made += golden(table.with_columns(role=role), 0.8).annotators["score"].to_list()
+    return made
+
+
+@pytest.mark.parametrize(("made", "region"), [(spans, outer), (boxes, crowded)], ids=["spans", "boxes"])
+@pytest.mark.parametrize("people", ["ab", "abcd"])
+@given(data=st.data(), random=st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=40)
+def test_no_figure_depends_on_names_of_labels_or_annotators_or_on_the_order(
+    made: Callable[..., Labels], region: st.SearchStrategy[Drawn], people: str, data, random
+) -> None:
+    drawn = {one: data.draw(st.lists(region, max_size=3), label=one) for one in people}
+    renamed = dict(zip("xyz", data.draw(st.permutations("pqr")), strict=True))
+    names = dict(zip(people, data.draw(st.permutations(people)), strict=True))
+    other = [
+        (("t", names[one]), [(renamed[label], *place) for label, *place in random.sample(mine, len(mine))])
+        for one, mine in drawn.items()
+    ]
+    random.shuffle(other)
+    here, there = (figures(made(one)) for one in ({("t", k): v for k, v in drawn.items()}, dict(other)))
+    assert here == [one if one is None else pytest.approx(one) for one in there]
+
+
+def test_nested_spans_and_boxes_agree_whatever_their_labels_are_called() -> None:
+    for first, second in (("name", "name.first"), ("name.first", "name"), ("b", "a")):
+        ann, ben = [(first, 0, 10), (second, 0, 9)], [(second, 0, 9), (first, 0, 9)]
+        table = units(spans({("t", "ann"): ann, ("t", "ben"): ben}))
+        agreed = [{"ann": label, "ben": label} for label in (first, second)]
+        assert sorted(told(table), key=str) == sorted(agreed, key=str)
+        crate, lid = (first, 10, 10, 20, 20), (second, 10, 10, 20, 18)
+        drawn = {("t", "ann"): [crate, lid], ("t", "ben"): [(first, 10, 10, 20, 18), lid]}
+        table = units(boxes({**drawn, ("t", "gold"): [crate, lid]}, {"gold": "gold"}))
+        assert golden(table, 0.8).annotators["score"].to_list() == [1, 1]
