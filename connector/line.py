@@ -13,7 +13,7 @@ from connector.adapters.base import Bucket, LabelingTool
 from connector.adapters.dry_run import DryRun
 from connector.adapters.objects import Objects, placed
 from connector.config import Config, load, token
-from connector.corrections.journal import Journal
+from connector.corrections.journal import Journal, journal_of
 from connector.errors import Reject
 from connector.export import Exported, export
 from connector.items import BucketItems, ManifestItems, Source
@@ -53,11 +53,10 @@ class Line:
         """The label store."""
         settings = self.config.store
         place, options = self.config.place(settings.url), self.config.storage_options(settings)
-        journal = self.journal()
-        return Store(place, self.project, options, self.say, lambda: journal.plans().of)
+        return Store(place, self.project, options, self.say)
 
     def journal(self, scratch: bool = False) -> Journal:
-        """What corrections were sent, kept beside the label store; for a dry run, one that is forgotten."""
+        """The corrections that were sent, kept beside the label store; for a dry run, in memory only."""
         settings = self.config.store
         return Journal(
             journal_of(self.config.place(settings.url)), self.config.storage_options(settings), scratch
@@ -181,21 +180,6 @@ class Line:
             keep_regions,
             progress=progress,
         )
-
-
-def journal_of(store: str) -> str:
-    """Where the journal of corrections lies: beside the label store of this URL, and not among its files.
-
-    >>> journal_of("s3://bucket/labels")
-    's3://bucket/labels-corrections'
-    >>> journal_of("s3://bucket")
-    's3://bucket/_corrections'
-    """
-    place = store.rstrip("/")
-    _, found, below = place.partition("://")
-    # Of a store that is a whole bucket: programs that tidy up such a table leave what begins so.
-    whole_bucket = found and "/" not in below
-    return f"{place}/_corrections" if whole_bucket else f"{place}-corrections"
 
 
 def open_line(config: Path | None = None) -> Line:

@@ -23,6 +23,7 @@ import polars as pl
 from deltalake import Transaction
 
 from connector.adapters.objects import absolute_url
+from connector.corrections.journal import Journal, journal_of
 from connector.delta import Commit, Compacted, Seen, Table, Vacuumed
 from connector.errors import UsageError
 from connector.index import IDENTITY, Index
@@ -35,9 +36,6 @@ ONTOLOGY, CURSOR, SNAPSHOT = "ontology", "cursor", "snapshot"
 
 THINGS = [TASK, ANNOTATION, PREDICTION]
 """The records of what the tool holds."""
-
-PlanOf = Callable[[str, str, str], str | None]
-"""From a task, an annotation and its revision to the plan that wrote it, if one did."""
 
 Version = int | str
 """The number of a version, or the name of a snapshot."""
@@ -130,19 +128,20 @@ class _Kept:
 class Store:
     """A label store in a folder or a bucket.
 
+    The journal of corrections lies beside it (see `journal_of`), under the same options. Whatever is stored
+    is looked up there, so a correction is never taken for its annotator's own answer, whoever pulls.
+
     Args:
         url: a folder, or `s3://bucket/prefix`.
         source: which project of which tool the labels come from; it names the cursor.
         options: `endpoint`, `region`, `access_key_id`, … for a bucket.
         say: told who is waited for.
-        plans: asked, when annotations changed, for what tells which plan wrote one of them.
     """
 
     url: str
     source: str = "default"
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
     say: Callable[[str], None] = field(default=lambda _: None, repr=False, compare=False)
-    plans: Callable[[], PlanOf] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.url = absolute_url(self.url)
@@ -153,6 +152,7 @@ class Store:
             )
         self._table = Table(self.url, SCHEMA, "pull", self.options, self.say)
         self._kept: _Kept | None = None
+        self._journal = Journal(journal_of(self.url), self.options)
 
     # Reading.
 
@@ -376,9 +376,9 @@ class Store:
     def _with_plans(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows, and which plan wrote them."""
         is_answer = rows["record"] == ANNOTATION
-        if self.plans is None or not is_answer.any():
+        if not is_answer.any():
             return rows
-        plan_of = self.plans()
+        plan_of = self._journal.plans().of
         plans = [
             plan_of(task, id, revision) if one else None
             for one, task, id, revision in zip(is_answer, *rows["task", "id", "hash"], strict=True)

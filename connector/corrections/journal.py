@@ -394,6 +394,21 @@ class Journal:
         write_new(self._folder / name, data)
 
 
+def journal_of(store: str) -> str:
+    """The URL of the journal of corrections: beside the label store of this URL, and not among its files.
+
+    >>> journal_of("s3://bucket/labels")
+    's3://bucket/labels-corrections'
+    >>> journal_of("s3://bucket")
+    's3://bucket/_corrections'
+    """
+    place = store.rstrip("/")
+    _, found, below = place.partition("://")
+    # Of a store that is a whole bucket: programs that tidy up such a table leave names that begin so.
+    whole_bucket = found and "/" not in below
+    return f"{place}/_corrections" if whole_bucket else f"{place}-corrections"
+
+
 def _name(number: int) -> str:
     return f"{number:08}.jsonl"
 

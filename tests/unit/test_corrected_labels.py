@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import polars as pl
 import pytest
@@ -107,6 +108,20 @@ def test_the_gold_that_ours_took_the_flag_from_stays_gold(desk: Desk) -> None:
     assert (PEOPLE[3], "code", "cat") in roles(desk)
 
 
+def test_whoever_pulls_knows_what_a_plan_wrote(desk: Desk) -> None:
+    """A notebook names a store by its URL and nothing more."""
+    planned = three_to_correct(desk, "add")
+    desk.apply(planned)
+    store = Store(str(desk.folder / "notebook"))
+    shutil.copytree(desk.folder / "labels-corrections", desk.folder / "notebook-corrections")
+    sync.pull(desk.tool, store)
+    written = store.current(ANNOTATION).filter(pl.col("ground_truth"))
+    assert written["plan"].to_list() == [planned.run] * 3
+    answers = read_store(store, {}).labels.answers
+    assert Role.GOLD not in answers["role"].to_list()
+    assert answers.filter(role=Role.CODE)["annotation"].to_list() == written["id"].to_list()
+
+
 def test_a_prediction_of_a_plan_is_code_and_not_a_model(desk: Desk) -> None:
     desk.apply(three_to_correct(desk, "predict"))
     assert [role for _, role, _ in roles(desk)].count("code") == 1
@@ -124,7 +139,8 @@ def test_a_store_without_the_column_is_read_and_goes_on(desk: Desk) -> None:
             properties = CommitProperties(app_transactions=[Transaction("default", number)])
             write_deltalake(str(old), part.drop("plan"), mode="append", commit_properties=properties)
     desk.apply(planned)
-    store = Store(str(old), plans=lambda: desk.journal().plans().of)
+    shutil.copytree(desk.folder / "labels-corrections", desk.folder / "old-corrections")
+    store = Store(str(old))
     assert read_store(store, {}).corrected == {}
     sync.pull(desk.tool, store)
     written = store.current(ANNOTATION).filter(pl.col("plan").is_not_null())

@@ -20,7 +20,7 @@ from connector.adapters.contract import LabelingToolContract
 from connector.adapters.dry_run import DryRun
 from connector.adapters.memory import CAPABILITIES, MemoryTool, Project
 from connector.corrections.apply import Applied, apply
-from connector.corrections.journal import Begun, Journal, State
+from connector.corrections.journal import Begun, Journal, State, journal_of
 from connector.corrections.plan import OWN, Action, Correction, Limits, Plan, Proposed, plan
 from connector.corrections.sources import from_consensus
 from connector.corrections.undo import undo
@@ -47,10 +47,10 @@ class Desk:
 
     @property
     def store(self) -> Store:
-        return Store(str(self.folder / "labels"), plans=lambda: self.journal().plans().of)
+        return Store(str(self.folder / "labels"))
 
     def journal(self, scratch: bool = False) -> Journal:
-        return Journal(str(self.folder / "corrections"), scratch=scratch)
+        return Journal(journal_of(str(self.folder / "labels")), scratch=scratch)
 
     def now(self) -> datetime:
         return next(self.clock)
@@ -272,7 +272,7 @@ def test_what_each_policy_does_is_done_once_and_taken_back(desk: Desk, policy: s
     before = held(desk)
     dry = desk.apply(planned, DryRun(desk.tool))
     assert (dry.written, held(desk)) == (3, before)
-    shutil.rmtree(desk.folder / "corrections")
+    shutil.rmtree(desk.folder / "labels-corrections")
     done = desk.apply(planned)
     assert (done.written, done.already, done.conflicts, done.failed) == (3, 0, [], [])
     after = held(desk)
@@ -486,7 +486,7 @@ def test_a_policy_that_the_tool_cannot_do_is_refused_before_anything_is_sent(des
     poor = replace(CAPABILITIES, notes=False)
     with pytest.raises(Unsupported):
         desk.apply(planned, MemoryTool(desk.tool.project, capabilities=poor))
-    assert not (desk.folder / "corrections").exists()
+    assert not (desk.folder / "labels-corrections").exists()
 
 
 @pytest.mark.parametrize("policy", ["add", "replace"])
@@ -531,13 +531,13 @@ def test_two_runs_at_once_are_fenced_by_the_journal(desk: Desk) -> None:
 def test_a_dry_run_of_the_journal_leaves_no_trace(desk: Desk) -> None:
     planned = three_to_correct(desk, "add")
     desk.apply(planned)
-    before = {path: path.read_bytes() for path in (desk.folder / "corrections").iterdir()}
+    before = {path: path.read_bytes() for path in (desk.folder / "labels-corrections").iterdir()}
     scratch = desk.journal(scratch=True)
     assert len(scratch.runs()) == 1
     for name in ("one", "two"):
         scratch.append([Begun(run=name, at=START, project=PROJECT, by="me")])
     assert [run.run for run in scratch.runs()] == [planned.run, "one", "two"]
-    assert {path: path.read_bytes() for path in (desk.folder / "corrections").iterdir()} == before
+    assert {path: path.read_bytes() for path in (desk.folder / "labels-corrections").iterdir()} == before
 
 
 def test_time_that_jumps_back_does_not_matter(desk: Desk) -> None:
