@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -123,11 +124,22 @@ class Prediction(_Record):
     updated_at: Instant | None = None
 
 
+class Draft(_Record):
+    """Work on a task that its author has not saved yet.
+
+    `annotation` is the id of the annotation that is being edited, and None where it will be a new one;
+    `annotator` is empty where the tool does not name the author.
+    """
+
+    annotator: str = ""
+    annotation: str | None = None
+
+
 class Task(_Record):
     """An item inside the labeling tool, with all its current annotations and predictions.
 
-    `note` is what somebody left there for whoever opens it; it is no part of the data. `draft` tells that
-    somebody's work on it is not saved yet, as far as the tool knows; only single tasks that are read tell it.
+    `note` is what somebody left there for whoever opens it; it is no part of the data. `drafts` is
+    the unsaved work on it, as far as the tool knows; it is filled where single tasks are read.
     """
 
     id: str
@@ -136,7 +148,7 @@ class Task(_Record):
     version: str = ""
     overlap: int = 1
     note: str | None = None
-    draft: bool = False
+    drafts: tuple[Draft, ...] = ()
     created_at: Instant | None = None
     updated_at: Instant | None = None
     annotations: tuple[Annotation, ...] = ()
@@ -146,6 +158,25 @@ class Task(_Record):
     def revision(self) -> str:
         """What the tool holds of all its annotations, in one word; it does not depend on their order."""
         return digest(sorted([str(a.id), a.revision] for a in self.annotations))
+
+    def unsaved(self, annotation: str | None) -> str:
+        """Why a write to this annotation would lose unsaved work; the empty text if it would not.
+
+        Tools delete drafts together with the version that they edit. A draft of another annotation, or of a
+        new one, stays.
+        """
+        drafts = [draft for draft in self.drafts if draft.annotation == annotation]
+        return _unsaved(f"annotation {annotation}", drafts) if annotation is not None else ""
+
+    @property
+    def unsaved_anywhere(self) -> str:
+        """Why deleting this task would lose unsaved work; the empty text if it would not."""
+        return _unsaved(f"task {self.id}", self.drafts)
+
+
+def _unsaved(what: str, drafts: Sequence[Draft]) -> str:
+    owners = ", ".join(sorted({draft.annotator or "an unnamed author" for draft in drafts}))
+    return f"{what} has an unsaved draft by {owners}" if drafts else ""
 
 
 class Annotator(_Record):

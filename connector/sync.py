@@ -399,8 +399,13 @@ def undouble(tool: LabelingTool, store: Store, rejects: list[Reject]) -> int:
                 why = f"there are two tasks for it, {kept} and {task.id}, and people answered both"
                 rejects.append(Reject(str(key), why))
             else:
-                tool.delete_task(task)
-                deleted += 1
+                try:
+                    tool.delete_task(task)
+                except Conflict as error:
+                    why = f"there are two tasks for it, {kept} and {task.id}, and {error.what}"
+                    rejects.append(Reject(str(key), why))
+                else:
+                    deleted += 1
     return deleted
 
 

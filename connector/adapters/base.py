@@ -16,6 +16,9 @@ from connector.model import Annotation, Annotator, Item, Ontology, Prediction, T
 
 T = TypeVar("T")
 
+AFTER_DRAFT = "let its author submit or discard the draft, then run it again"
+"""What to do where a write would delete somebody's unsaved work."""
+
 
 def batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of at most `size` things, in order."""
@@ -227,7 +230,7 @@ class LabelingTool(Protocol):
         """Delete a task that still holds what it held; one that is gone is deleted already.
 
         Raises:
-            Conflict: if its annotations are others than those of `task`.
+            Conflict: if its annotations are others than those of `task`, or there is an unsaved draft on it.
         """
         ...
 
@@ -275,7 +278,8 @@ class LabelingTool(Protocol):
                 where anything may stand there.
 
         Raises:
-            Conflict: if the tool holds another revision than `expect`.
+            Conflict: if the tool holds another revision than `expect`, or an unsaved draft that it would
+                delete; the message names the draft's author where the tool does.
         """
         ...
 
@@ -283,12 +287,12 @@ class LabelingTool(Protocol):
         """Delete an annotation that still has the revision `expect`.
 
         Raises:
-            Conflict: if it has another, or is gone.
+            Conflict: if it has another, or is gone, or has an unsaved draft.
         """
         ...
 
     def read_task(self, id: str) -> Task:
-        """One task with all its annotations.
+        """One task with all its annotations, and the unsaved drafts on it.
 
         Raises:
             Conflict: if there is none of that id (any more).
@@ -296,7 +300,7 @@ class LabelingTool(Protocol):
         ...
 
     def read_tasks(self, ids: Sequence[str]) -> Iterator[Task]:
-        """Those of these tasks that are there, each with all its annotations and predictions."""
+        """Those of these tasks that are there, each with all annotations, predictions and unsaved drafts."""
         ...
 
     def count_annotations(self) -> int:

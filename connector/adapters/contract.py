@@ -94,6 +94,16 @@ class LabelingToolContract:
         """Delete a task as a person would, behind the adapter's back."""
         raise NotImplementedError("say how to delete a task")
 
+    def leave_draft(
+        self,
+        tool: LabelingTool,  # noqa: ARG002
+        task_id: str,  # noqa: ARG002
+        annotation: str | None,  # noqa: ARG002
+        who: str,  # noqa: ARG002
+    ) -> None:
+        """Begin to edit an annotation, or with None to make one, in a person's name, and do not save it."""
+        pytest.skip("this tool shows no unsaved drafts")
+
     @pytest.fixture
     def bucket(self) -> Bucket | None:
         """A bucket that the tool reaches, if there is one."""
@@ -253,6 +263,31 @@ class LabelingToolContract:
             tool.delete_task(b)
         assert tool.read_task(b.id).annotations == (answer,)
         assert [task.key for task in self.add(tool, "a")] == ["a"]
+
+    def test_no_write_deletes_an_unsaved_draft(self, tool: LabelingTool, people: Sequence[str]) -> None:
+        [task] = self.add(tool, "a")
+        held = self.write(tool, task, people[0], self.choice("cat"))
+        free = self.write(tool, task, people[1], self.choice("dog"))
+        self.leave_draft(tool, task.id, held.id, people[0])
+        self.leave_draft(tool, task.id, held.id, people[1])
+        self.leave_draft(tool, task.id, None, people[1])
+        before = tool.read_task(task.id)
+        owners = sorted((draft.annotation or "", draft.annotator) for draft in before.drafts)
+        assert owners == sorted([(held.id, people[0]), (held.id, people[1]), ("", people[1])])
+        for write in (
+            lambda: self.edit(tool, held, self.choice("dog")),
+            lambda: tool.delete_annotation(str(held.id), held.revision),
+        ):
+            with pytest.raises(Conflict, match="unsaved draft") as refused:
+                write()
+            assert all(name in refused.value.what for name in people)
+            assert tool.read_task(task.id) == before
+        with pytest.raises(Conflict, match="unsaved draft"):
+            tool.delete_task(before)
+        # What does not delete a draft is not kept from happening.
+        self.edit(tool, free, self.choice("cat"))
+        self.write(tool, task, people[0], self.choice("cat"))
+        assert sorted(tool.read_task(task.id).drafts, key=str) == sorted(before.drafts, key=str)
 
     def test_many_tasks_are_read_at_once_and_what_is_gone_is_left_out(self, tool: LabelingTool) -> None:
         tasks = self.add(tool, *(f"k{n}" for n in range(120)))

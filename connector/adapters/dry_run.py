@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from connector.adapters.base import Bucket, Known, LabelingTool, Webhook
+from connector.adapters.base import AFTER_DRAFT, Bucket, Known, LabelingTool, Webhook
 from connector.errors import Conflict, Unsupported
 from connector.model import Annotation, Item, Ontology, Prediction, Task
 
@@ -113,6 +113,8 @@ class DryRun:
         held = self.read_annotation(id)
         if held.revision != revision:
             raise Conflict(f"annotation {id} was changed since it was pulled", "run `connector pull`")
+        if lost := self.read_task(held.task_id).unsaved(id):
+            raise Conflict(lost, AFTER_DRAFT)
         return held
 
     def write_predictions(self, predictions: Iterable[Prediction]) -> int:

@@ -21,7 +21,17 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from connector.adapters.base import Bucket, Capabilities, Check, Known, Page, WakeUp, Webhook, batches
+from connector.adapters.base import (
+    AFTER_DRAFT,
+    Bucket,
+    Capabilities,
+    Check,
+    Known,
+    Page,
+    WakeUp,
+    Webhook,
+    batches,
+)
 from connector.adapters.label_studio_config import parse_config
 from connector.adapters.label_studio_server import Missing, Server
 from connector.adapters.signatures import SECRET_HEADER, require_secret
@@ -33,7 +43,7 @@ from connector.errors import (
     Unsupported,
     UsageError,
 )
-from connector.model import Annotation, Annotator, Item, Ontology, Prediction, Task, dump_json
+from connector.model import Annotation, Annotator, Draft, Item, Ontology, Prediction, Task, dump_json
 from connector.retry import READ_SECONDS, patient
 
 if TYPE_CHECKING:
@@ -332,6 +342,8 @@ class LabelStudio:
             return  # an id that something new got
         if held.revision != task.revision:
             raise Conflict(f"task {task.id} was annotated since it was pulled", PULL)
+        if lost := held.unsaved_anywhere:
+            raise Conflict(lost, AFTER_DRAFT)
         with suppress(Missing):
             self._server.send("DELETE", f"/api/tasks/{_number(task.id)}/")
         self._keys.pop(task.key, None)
@@ -466,7 +478,18 @@ class LabelStudio:
     def read_tasks(self, ids: Sequence[str]) -> Iterator[Task]:
         for some in batches(ids, NAMED_AT_ONCE):
             named = _filter("id", "in_list", "Number", [int(id) for id in some if id.isdecimal()])
-            yield from map(self._task, self._by_id([named], f"{TASK_FIELDS},draft_exists"))
+            for raw in self._by_id([named], f"{TASK_FIELDS},draft_exists"):
+                task = self._task(raw)
+                yield (
+                    task.model_copy(update={"drafts": self._drafts(task.id)}) if raw["draft_exists"] else task
+                )
+
+    def _drafts(self, task_id: str) -> tuple[Draft, ...]:
+        """Everyone's unsaved work on a task. A list of tasks holds one's own only."""
+        with _instead_of_missing(_task_is_gone(task_id)):
+            found = self._server.get(f"/api/tasks/{_number(task_id)}/drafts")
+        named = ((str(one["user"]), one["annotation"]) for one in found)
+        return tuple(Draft(annotator=user, annotation=None if id is None else str(id)) for user, id in named)
 
     def read_task(self, id: str) -> Task:
         found = next(iter(self.read_tasks([id])), None)
@@ -517,7 +540,6 @@ class LabelStudio:
             version=str(raw["data"].get(VERSION_FIELD) or ""),
             overlap=int(raw.get("overlap") or 1),
             note=_note(raw["data"]),
-            draft=bool(raw.get("draft_exists")),
             created_at=raw["created_at"],
             updated_at=raw["updated_at"],
             annotations=tuple(self._annotation(a, id) for a in raw.get("annotations", ())),
@@ -642,6 +664,10 @@ class LabelStudio:
             raise Conflict(
                 f"annotation {id} was changed since it was pulled", "run `connector pull`, then plan again"
             )
+        # The server deletes the drafts of an annotation, whoever wrote them, when it is saved or deleted.
+        drafts = self._drafts(found.task_id)
+        if lost := Task(id=found.task_id, key=found.task_id, drafts=drafts).unsaved(found.id):
+            raise Conflict(lost, AFTER_DRAFT)
         return found
 
     @contextmanager

@@ -13,7 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from connector.adapters.base import Bucket, Capabilities, Check, Known, Page, WakeUp, Webhook, batches
+from connector.adapters.base import (
+    AFTER_DRAFT,
+    Bucket,
+    Capabilities,
+    Check,
+    Known,
+    Page,
+    WakeUp,
+    Webhook,
+    batches,
+)
 from connector.adapters.label_studio_config import parse_config
 from connector.adapters.signatures import SECRET_HEADER, require_secret
 from connector.errors import (
@@ -237,6 +247,8 @@ class MemoryTool:
                 return
             if held.revision != task.revision:
                 raise Conflict(f"task {task.id} was annotated since it was pulled", "run `connector pull`")
+            if lost := held.unsaved_anywhere:
+                raise Conflict(lost, AFTER_DRAFT)
             self.project.delete_task(task.id)
 
     def _accept(self, item: Item) -> None:
@@ -331,6 +343,7 @@ class MemoryTool:
                 id, created = self.project.new_id("annotation", self._annotations()), now
             else:
                 held = self._annotation(annotation.id, expect)
+                self._nothing_unsaved(held)
                 id, created = str(held.id), held.created_at or now
             stored = annotation.model_copy(
                 update={
@@ -364,7 +377,13 @@ class MemoryTool:
 
     def delete_annotation(self, id: str, expect: str) -> None:
         with self.faults.around("delete_annotation"):
-            self._replace(self._annotation(id, expect).task_id, id, None)
+            held = self._annotation(id, expect)
+            self._nothing_unsaved(held)
+            self._replace(held.task_id, id, None)
+
+    def _nothing_unsaved(self, held: Annotation) -> None:
+        if lost := self._task(held.task_id).unsaved(held.id):
+            raise Conflict(lost, AFTER_DRAFT)
 
     # predictions, the review queue, the bucket
 

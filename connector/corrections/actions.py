@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from connector.adapters.base import Capabilities, LabelingTool
+from connector.adapters.base import AFTER_DRAFT, Capabilities, LabelingTool
 from connector.corrections.plan import Action, Correction, Record
 from connector.errors import Conflict
 from connector.model import PLAN_MODEL, Annotation, Prediction, Task, dump_json
@@ -135,7 +135,11 @@ class _OfAnnotation(Kind):
             return f"annotation {correction.annotation} is gone"
         if found.revision != correction.expect:
             return f"annotation {found.id} was changed since it was pulled"
-        return ""
+        return self.unsaved(task, found)
+
+    def unsaved(self, task: Task, found: Annotation) -> str:
+        """The unsaved work on the annotation that the correction would delete; the empty text if none."""
+        return task.unsaved(found.id)
 
     def before(self, task: Task, correction: Correction) -> Held:
         held = _annotation(task, str(correction.annotation))
@@ -174,11 +178,16 @@ class _Add(_OfTask):
 
     def take_back(self, tool: LabelingTool, task: Task, sent: Sent) -> Back:
         ours = sent.after.annotations[0]
+        taken = any(a.ground_truth for a in task.annotations if not _is(a, ours))
+        for sibling in sent.before.annotations:  # before anything is written: all of it, or nothing
+            found = _same(task, sibling)
+            as_left = found is not None and found.content == _without_ground_truth(sibling).content
+            if as_left and not taken and (lost := task.unsaved(sibling.id)):
+                raise Conflict(lost, AFTER_DRAFT)
         if _same(task, ours):
             tool.delete_annotation(str(ours.id), expect=ours.revision)
         again: list[Annotation] = []
         told: list[str] = []
-        taken = any(a.ground_truth for a in task.annotations if not _is(a, ours))
         for sibling in sent.before.annotations:
             # The tool took the ground truth from this one when ours came; its own time did not move.
             found = _same(task, sibling)
@@ -226,11 +235,6 @@ class _Replace(_OfAnnotation):
 class _Delete(_OfAnnotation):
     def able(self, can: Capabilities) -> bool:
         return can.acts_for_others
-
-    def unexpected(self, task: Task, correction: Correction) -> str:
-        if task.draft:  # it would go with the annotation, and nobody could bring it back
-            return f"somebody has a draft on task {task.id} that is not saved"
-        return super().unexpected(task, correction)
 
     def send(self, tool: LabelingTool, correction: Correction, before: Held, by: Sender) -> Held:  # noqa: ARG002
         if found := self.unexpected(tool.read_task(correction.task), correction):
@@ -312,6 +316,9 @@ class _Predict(_OfTask):
 
 class _Return(_OfAnnotation):
     """Whoever has labeled a task finds it in a queue, and on it a note; others' notes stay."""
+
+    def unsaved(self, task: Task, found: Annotation) -> str:  # noqa: ARG002
+        return ""  # a note does not touch the annotation, nor what its author is about to make of it
 
     def able(self, can: Capabilities) -> bool:
         return can.notes and can.review_queue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,15 @@ class LabelStudioContract(LabelingToolContract):
         raise NotImplementedError
 
     @pytest.fixture
-    def open_tool(self, account: tuple[str, str]) -> Callable[[], LabelingTool]:
+    def accounts(self, label_studio: Running) -> Mapping[str, str]:
+        """The token of every user, by name."""
+        return {user.email: user.token for user in label_studio.users}
+
+    @pytest.fixture
+    def open_tool(self, account: tuple[str, str], accounts: Mapping[str, str]) -> Callable[[], LabelingTool]:
         url, token = account
         self.server = Server(url, token)
+        self.own = {name: Server(url, theirs) for name, theirs in accounts.items()}
         project = create_project(self.server, "Contract", self.source, overlap=2)
         return lambda: LabelStudio(url, token, project, page_size=PAGE)
 
@@ -47,6 +53,11 @@ class LabelStudioContract(LabelingToolContract):
 
     def remove_task(self, tool: LabelingTool, task_id: str) -> None:
         self.server.send("DELETE", f"/api/tasks/{task_id}/")
+
+    def leave_draft(self, tool: LabelingTool, task_id: str, annotation: str | None, who: str) -> None:
+        place = f"/api/tasks/{task_id}" + (f"/annotations/{annotation}" if annotation else "")
+        body = {"result": [self.choice("dog")], "lead_time": 1}
+        self.own.get(who, self.server).post(f"{place}/drafts", body)
 
 
 @pytest.mark.live
@@ -133,6 +144,12 @@ class TestRecorded(LabelStudioContract):
             return running.url, running.owner.token
         monkeypatch.setattr(socket.socket, "connect", _no_network)
         return RECORDED_AT, "0" * 40
+
+    @pytest.fixture
+    def accounts(self, request: pytest.FixtureRequest) -> Mapping[str, str]:
+        if request.config.getoption("--vcr-record") is None:
+            return {}  # a recording does not distinguish between tokens
+        return {user.email: user.token for user in request.getfixturevalue("label_studio").users}
 
 
 class AtOnce(Executor):

@@ -9,6 +9,7 @@ from connector.adapters.base import Bucket
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.memory import CAPABILITIES, MemoryTool, Project
 from connector.errors import AuthError, Temporary
+from connector.model import Draft
 
 POOR = replace(
     CAPABILITIES,
@@ -46,6 +47,11 @@ class TestMemory(LabelingToolContract):
 
     def remove_task(self, tool: MemoryTool, task_id: str) -> None:
         tool.project.delete_task(task_id)
+
+    def leave_draft(self, tool: MemoryTool, task_id: str, annotation: str | None, who: str) -> None:
+        held = tool.project.tasks[task_id]
+        draft = Draft(annotator=who, annotation=annotation)
+        tool.project.tasks[task_id] = held.model_copy(update={"drafts": (*held.drafts, draft)})
 
     def connections(self, tool: MemoryTool) -> int:
         return len(tool.project.buckets)

@@ -228,19 +228,76 @@ def test_of_several_that_were_imported_as_ground_truth_each_is_corrected(line: L
     assert held(line) == before
 
 
-def test_a_draft_keeps_its_annotation_from_being_deleted(line: Line) -> None:
+def leave_draft(line: Line, who: int, task: str, annotation: str | None = None) -> None:
+    """Annotator `who` edits an annotation, or begins a new one, in an own account, and does not save it."""
+    place = f"/api/tasks/{task}" + (f"/annotations/{annotation}" if annotation else "")
+    body = {"result": result("street", [], "better"), "lead_time": 3}
+    Server(line.server.url, line.server.annotators[who].pat).post(f"{place}/drafts", body)
+
+
+def drafts(line: Line, task: str) -> list[tuple[str, int | None]]:
+    found = Server(line.server.url, line.server.owner.pat).get(f"/api/tasks/{task}/drafts")
+    return sorted((one["user"], one["annotation"]) for one in found)
+
+
+@pytest.mark.parametrize("policy", ["replace", "delete"])
+def test_an_unsaved_draft_on_an_annotation_keeps_it_from_being_written(line: Line, policy: str) -> None:
+    tasks = labeled(line, 3)
+    first, second = (line.tool.read_task(tasks[key]).annotations[2] for key in ("k0", "k1"))
+    leave_draft(line, 2, tasks["k0"], first.id)
+    leave_draft(line, 1, tasks["k1"], second.id)
+    # These two are not lost: one edits another annotation, one begins a new one.
+    leave_draft(line, 1, tasks["k2"], line.tool.read_task(tasks["k2"]).annotations[1].id)
+    leave_draft(line, 3, tasks["k2"])
+    left = {key: drafts(line, task) for key, task in tasks.items()}
+    line.ask("correct", "plan", "--policy", policy)
+    for dry in (["--dry-run"], []):
+        done = line.ask("correct", "apply", "plan.jsonl", *dry, code=7)
+        assert done["written"] == 1
+        assert done["conflicts"] == [
+            {"task": tasks[key], "why": f"annotation {held.id} has an unsaved draft by {owner}"}
+            for key, held, owner in (
+                ("k0", first, line.server.annotators[2].email),
+                ("k1", second, line.server.annotators[1].email),
+            )
+        ]
+    assert line.tool.read_task(tasks["k0"]).annotations[2] == first
+    assert {key: drafts(line, task) for key, task in tasks.items()} == left
+
+
+@pytest.mark.parametrize("policy", ["add", "replace"])
+def test_an_undo_leaves_alone_what_has_a_draft_since(line: Line, policy: str) -> None:
     tasks = labeled(line, 2)
-    said = line.tool.read_task(tasks["k0"]).annotations[2]
-    cleo = Server(line.server.url, line.server.annotators[2].pat)
-    draft = {"result": result("street", [], "better"), "lead_time": 3}
-    cleo.post(f"/api/tasks/{tasks['k0']}/annotations/{said.id}/drafts", draft)
-    line.ask("correct", "plan", "--policy", "delete")
-    done = line.ask("correct", "apply", "plan.jsonl", code=7)
-    assert done["written"] == 1
-    assert done["conflicts"] == [
-        {"task": tasks["k0"], "why": f"somebody has a draft on task {tasks['k0']} that is not saved"}
-    ]
-    assert len(line.tool.read_task(tasks["k0"]).annotations) == 3
+    before = held(line)
+    line.ask("correct", "plan", "--policy", policy)
+    run = line.ask("correct", "apply", "plan.jsonl")["run"]
+    written = line.tool.read_task(tasks["k0"]).annotations[3 if policy == "add" else 2]
+    leave_draft(line, 0, tasks["k0"], written.id)
+    undone = line.ask("correct", "undo", run, code=7)
+    why = f"annotation {written.id} has an unsaved draft by {line.server.annotators[0].email}"
+    assert (undone["taken_back"], undone["conflicts"]) == (1, [{"task": tasks["k0"], "why": why}])
+    assert written in line.tool.read_task(tasks["k0"]).annotations
+    assert len(drafts(line, tasks["k0"])) == 1
+    [draft] = Server(line.server.url, line.server.owner.pat).get(f"/api/tasks/{tasks['k0']}/drafts")
+    Server(line.server.url, line.server.owner.pat).send("DELETE", f"/api/drafts/{draft['id']}/")
+    assert line.ask("correct", "undo", run)["taken_back"] == 1
+    assert held(line) == before
+
+
+def test_an_undo_of_a_ground_truth_keeps_the_draft_on_the_one_before(line: Line) -> None:
+    [task] = labeled(line, 1).values()
+    line.ask("correct", "plan")
+    first = line.tool.read_task(task).annotations[0]
+    made = Plan.load(line.folder / "plan.jsonl")
+    truth = line.tool.write_annotation(first.model_copy(update={"ground_truth": True}), first.revision)
+    [one] = made.corrections
+    new = one.model_copy(update={"expect": line.tool.read_task(task).revision})
+    made.model_copy(update={"corrections": (new,)}).save(line.folder / "plan.jsonl")
+    run = line.ask("correct", "apply", "plan.jsonl")["run"]
+    leave_draft(line, 1, task, truth.id)
+    assert len(line.ask("correct", "undo", run, code=7)["conflicts"]) == 1
+    assert len(line.tool.read_task(task).annotations) == 4
+    assert len(drafts(line, task)) == 1
 
 
 def test_the_history_of_a_task_names_people_and_plans(line: Line) -> None:
