@@ -14,7 +14,7 @@ from connector.adapters.base import LabelingTool
 from connector.errors import Unsupported, UsageError
 from connector.quality.interval import CONFIDENCE, Estimate
 from connector.quality.kinds import CHOICE
-from connector.quality.sampling import ALL, draw, error_rate
+from connector.quality.sampling import ALL, SAMPLE, draw, error_rate
 from connector.quality.table import Labels
 
 
@@ -23,7 +23,7 @@ class Sample:
     """What was drawn for review.
 
     Attributes:
-        tasks: task, probability, stratum.
+        tasks: schema `SAMPLE`.
         strata: how many tasks each stratum holds, drawn or not.
     """
 
@@ -77,7 +77,10 @@ def queue(tool: LabelingTool, tasks: list[str], name: str) -> str:
 
 
 def read_sample(path: Path) -> pl.DataFrame:
-    """A sample as `review draw` wrote it: task, probability, stratum.
+    """A sample as `review draw` wrote it: schema `SAMPLE`.
+
+    Files of older versions have no population and stratum_population: both are null then, and `estimate`
+    works them out from the probabilities.
 
     Raises:
         UsageError: if it is none.
@@ -86,9 +89,51 @@ def read_sample(path: Path) -> pl.DataFrame:
     probability = sample["probability"].cast(pl.Float64, strict=False)
     if probability.is_null().any() or ((probability <= 0) | (probability > 1)).any():
         raise UsageError(f"{path}: probability must be a number above 0 and up to 1", "draw the sample again")
+    if not len(sample):
+        raise UsageError(f"{path} holds no tasks", "draw the sample again")
     if sample["task"].is_duplicated().any():
-        raise UsageError(f"{path}: a task stands there twice", "draw the sample again")
-    return sample.with_columns(probability=probability, stratum=pl.col("stratum").fill_null(ALL))
+        raise UsageError(f"{path}: a task occurs twice", "draw the sample again")
+    counts = ("population", "stratum_population")
+    given = [name for name in counts if name in sample.columns]
+    if len(given) == 1:
+        raise UsageError(
+            f"{path} has {given[0]} but not both of {', '.join(counts)}", "draw the sample again"
+        )
+    if not given:
+        sample = sample.with_columns(pl.lit(None, pl.String).alias(name) for name in counts)
+    whole = sample.with_columns(
+        pl.col(counts).cast(pl.Int64, strict=False),
+        probability=probability,
+        stratum=pl.col("stratum").fill_null(ALL),
+    )
+    if given:
+        _check_counts(path, whole)
+    return whole.select(SAMPLE.names())
+
+
+def _check_counts(path: Path, sample: pl.DataFrame) -> None:
+    """That the sizes of the strata and of the whole can be so."""
+    strata = sample.group_by("stratum").agg(
+        drawn=pl.len(),
+        least=pl.col("stratum_population").min(),
+        most=pl.col("stratum_population").max(),
+        missing=(pl.col("stratum_population").is_null() | pl.col("population").is_null()).any(),
+    )
+    odd = strata.filter(
+        pl.col("missing") | (pl.col("least") != pl.col("most")) | (pl.col("least") < pl.col("drawn"))
+    )
+    if len(odd):
+        name = odd["stratum"].sort()[0]
+        raise UsageError(
+            f"{path}: stratum_population of stratum {name} must be one number in all its rows, and at least "
+            "the number of its rows",
+            "draw the sample again",
+        )
+    if sample["population"].n_unique() > 1 or sample["population"][0] < strata["least"].sum():
+        raise UsageError(
+            f"{path}: population must be one number in all rows, and at least the sum over its strata",
+            "draw the sample again",
+        )
 
 
 def read_verdicts(path: Path) -> pl.DataFrame:
@@ -135,6 +180,9 @@ class ErrorRate:
         error_rate: of tasks; a task is wrong if any of its questions is.
         controls: the same for each question that the verdicts name.
         population: how many tasks there are; `drawn` were to be reviewed, `reviewed` were.
+        uncovered: tasks in strata from which nothing was drawn.
+        strata: of each stratum of the sample: stratum, population, drawn, reviewed, wrong.
+        notice: what to know about the sample file, if anything.
     """
 
     error_rate: Estimate
@@ -142,6 +190,15 @@ class ErrorRate:
     population: int
     drawn: int
     reviewed: int
+    uncovered: int
+    strata: pl.DataFrame
+    notice: str | None
+
+
+OLD_SAMPLE = (
+    "the sample file is of an older version and has no column population: the sizes of strata were worked "
+    "out from the probabilities, and strata from which nothing was drawn are missing from the population"
+)
 
 
 def estimate(sample: pl.DataFrame, verdicts: pl.DataFrame, confidence: float = CONFIDENCE) -> ErrorRate:
@@ -150,25 +207,41 @@ def estimate(sample: pl.DataFrame, verdicts: pl.DataFrame, confidence: float = C
     Drawn tasks without a verdict are taken to be missing at random within their stratum.
 
     Args:
-        sample: task, probability, stratum.
+        sample: schema `SAMPLE`; where population is null it is worked out from the probabilities.
         verdicts: task, control, correct.
 
     Raises:
         UsageError: if a verdict is of a task that was not drawn, or a task has two for one question.
     """
-    sizes = sample.group_by("stratum").agg(n=(1 / pl.col("probability")).sum().round()).sort("stratum")
-    population = {str(name): int(n) for name, n in sizes.iter_rows()}
+    old = bool(sample["population"].is_null().any())
+    by_probability = (1 / pl.col("probability")).sum().round().cast(pl.Int64)
+    per_stratum = by_probability if old else pl.col("stratum_population").first()
+    sizes = sample.group_by("stratum").agg(population=per_stratum, drawn=pl.len()).sort("stratum")
+    population = {str(name): int(n) for name, n in sizes.select("stratum", "population").iter_rows()}
+    covered = sum(population.values())
+    everything = covered if old else int(sample["population"][0])
     per_task = verdicts.group_by("task").agg(pl.col("correct").min(), pl.col("control").is_duplicated().any())
     twice = per_task.filter("control")["task"].sort()
     if len(twice):
         raise UsageError(f"task {twice[0]} has two verdicts for one question", "keep one of them")
     try:
-        whole = error_rate(sample, per_task, population, confidence)
+        whole = error_rate(sample, per_task, population, confidence, everything)
         named = verdicts.drop_nulls("control").partition_by("control", as_dict=True)
         controls = {
-            str(name): error_rate(sample, part, population, confidence)
+            str(name): error_rate(sample, part, population, confidence, everything)
             for (name,), part in sorted(named.items())
         }
     except ValueError as error:
         raise UsageError(str(error), "use the sample that these verdicts were given for") from error
-    return ErrorRate(whole, controls, sum(population.values()), len(sample), len(per_task))
+    seen = sample.join(per_task, on="task").group_by("stratum")
+    counted = seen.agg(reviewed=pl.len(), wrong=(pl.col("correct") == 0).sum())
+    return ErrorRate(
+        whole,
+        controls,
+        everything,
+        len(sample),
+        len(per_task),
+        everything - covered,
+        sizes.join(counted, on="stratum", how="left").fill_null(0).sort("stratum"),
+        OLD_SAMPLE if old else None,
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from connector.commands.session import Session
+from connector.commands.session import Session, rows_path
 from connector.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,7 +89,10 @@ def gold_option(function: F) -> F:
 def out_option(function: F) -> F:
     """--out."""
     return click.option(
-        "--out", type=click.Path(path_type=Path), help="Write the rows to a .csv, .parquet or .jsonl file."
+        "--out",
+        type=click.Path(path_type=Path),
+        callback=rows_path,
+        help="Write the rows to a .csv, .parquet, .jsonl or .xlsx file.",
     )(function)
 
 

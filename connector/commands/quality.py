@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from connector.quality.consensus import Consensus
     from connector.quality.golden import Golden
 
+_MAJORITY = "agreement_with_majority"
+
 NOT_MEASURED = "answers of this kind are not measured yet"
 NO_GOLD = "there are no gold answers"
 NO_TIME = "no pace: it is not known how long the answers took"
@@ -174,9 +176,11 @@ def golden_command(
 def annotators_command(
     session: Session, labels_file: Path | None, confidence: float, seed: int | None, out: Path | None
 ) -> int | None:
-    """Each annotator's pace, agreement with the others, and accuracy as far as the others can tell.
+    """Each annotator's pace, and agreement with the others.
 
-    Accuracy compares with what most of the others said, never with a consensus that counts one's own answer.
+    Agreement with the majority compares with what most of the others answered, never with a consensus that
+    counts the annotator's own answer, and needs three annotators per task. It is not accuracy: the majority
+    can be wrong. For accuracy, compare with known answers: `connector quality golden`.
 
     \b
     Example:
@@ -184,8 +188,8 @@ def annotators_command(
     """
     labels = load(session, labels_file)
     loaded, found = labels.loaded, _annotators(labels.units, labels.loaded, confidence)
-    columns = ("annotator", "role", "tasks", "seconds_median", "per_hour", "agreement", "accuracy")
-    bounds = ("accuracy_low", "accuracy_high")
+    columns = ("annotator", "role", "tasks", "seconds_median", "per_hour", "agreement", _MAJORITY)
+    bounds = (f"{_MAJORITY}_low", f"{_MAJORITY}_high")
     session.table(
         "Annotators",
         [name.replace("_", " ") for name in (*columns, *bounds)],
@@ -242,7 +246,7 @@ def summary_command(
             "annotator",
             "tasks",
             "per hour",
-            "accuracy",
+            "agreement with majority",
             "low",
             "high",
             *(f"gold: {c}" for c in sorted(found.controls)),
@@ -255,9 +259,9 @@ def summary_command(
                         "annotator",
                         "tasks",
                         "per_hour",
-                        "accuracy",
-                        "accuracy_low",
-                        "accuracy_high",
+                        "agreement_with_majority",
+                        "agreement_with_majority_low",
+                        "agreement_with_majority_high",
                     )
                 ),
                 *(verdicts.get((r["annotator"], control)) for control in sorted(found.controls)),
@@ -375,13 +379,16 @@ def _annotators_json(found: pl.DataFrame) -> list[dict[str, Any]]:
 
     made = []
     for row in found.iter_rows(named=True):
-        plain = {name: value for name, value in row.items() if not name.startswith("accuracy")}
-        number = _number(row, "accuracy", "accuracy_low", "accuracy_high", row["accuracy_n"], METHOD)
+        name = _MAJORITY
+        plain = {key: value for key, value in row.items() if key != "why" and not key.startswith(name)}
+        number = _number(row, name, f"{name}_low", f"{name}_high", row[f"{name}_n"], METHOD)
+        if row[name] is None and row["why"]:
+            number["why"] = row["why"]
         why = [
             *([NO_TIME] if row["seconds_median"] is None or row["per_hour"] is None else []),
             *([NOBODY_ELSE] if row["agreement"] is None else []),
         ]
-        made.append({**plain, "accuracy": number, **({"why": "; ".join(why)} if why else {})})
+        made.append({**plain, name: number, **({"why": "; ".join(why)} if why else {})})
     return made
 
 

@@ -178,6 +178,13 @@ def estimate(session: Session, sample: Path, verdicts: Path, confidence: float, 
     )
     for control, rate in found.controls.items():
         session.say(f"  {control}: {rate}")
+    if found.uncovered:
+        session.say(
+            f"{found.uncovered} of {found.population} tasks are in strata from which nothing was drawn; the "
+            "strata that were drawn from stand for them"
+        )
+    if found.notice:
+        session.note(found.notice)
     session.answer(
         {
             "error_rate": found.error_rate,
@@ -186,6 +193,9 @@ def estimate(session: Session, sample: Path, verdicts: Path, confidence: float, 
             "reviewed": found.reviewed,
             "method": found.error_rate.method,
             "controls": found.controls,
+            "uncovered": found.uncovered,
+            "strata": found.strata.to_dicts(),
+            **({"notice": found.notice} if found.notice else {}),
             "source": session.source(
                 sample=source_of(sample), verdicts=source_of(verdicts), seed=seed_of(session, seed)
             ),

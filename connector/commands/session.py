@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from connector.errors import EXIT_REJECTS, ConnectorError, Reject, UsageError
+from connector.errors import EXIT_REJECTS, ConnectorError, Reject
 
 if TYPE_CHECKING:
     import polars as pl
@@ -150,8 +151,6 @@ class Session:
         """Write the rows of --out, in the form its name asks for."""
         if path is None:
             return
-        import io
-
         import polars as pl
 
         from connector.files import write_atomic
@@ -162,17 +161,44 @@ class Session:
             for name, kind in frame.schema.items()
             if isinstance(kind, pl.List)
         )
-        out = io.BytesIO()
-        if path.suffix == ".csv":
-            frame.write_csv(out)
-        elif path.suffix == ".parquet":
-            frame.write_parquet(out)
-        elif path.suffix == ".jsonl":
-            frame.write_ndjson(out)
-        else:
-            raise UsageError(f"{path} is no kind of file we write", "name a .csv, .parquet or .jsonl file")
+        out = BytesIO()
+        _WRITERS[path.suffix](frame, out)
         write_atomic(path, out.getvalue())
         self.say(f"{len(frame)} rows in {path}")
+
+
+def _write_excel(frame: pl.DataFrame, out: BytesIO) -> None:
+    """One sheet. Text stays text, and the same rows give the same bytes."""
+    import polars as pl
+    from xlsxwriter import Workbook  # type: ignore[import-untyped]
+
+    # Excel knows no time zones.
+    times = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
+    frame = frame.with_columns(pl.col(times).dt.to_string("iso:strict"))
+    kept = {f"strings_to_{kind}": False for kind in ("numbers", "formulas", "urls")}
+    with Workbook(out, {"in_memory": True, "nan_inf_to_errors": True, **kept}) as book:
+        book.set_properties({"created": datetime(2000, 1, 1, tzinfo=UTC)})
+        frame.write_excel(book)
+
+
+_WRITERS: Mapping[str, Callable[[pl.DataFrame, BytesIO], object]] = {
+    ".csv": lambda frame, out: frame.write_csv(out),
+    ".parquet": lambda frame, out: frame.write_parquet(out),
+    ".jsonl": lambda frame, out: frame.write_ndjson(out),
+    ".xlsx": _write_excel,
+}
+"""How rows are written, by the ending of the file's name."""
+
+
+def rows_path(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """The file of --out, checked before anything is computed."""
+    if value is None:
+        return None
+    if value.suffix not in _WRITERS:
+        raise click.BadParameter(f"{value}: name a .csv, .parquet, .jsonl or .xlsx file", ctx, param)
+    if not value.parent.is_dir():
+        raise click.BadParameter(f"{value}: there is no folder {value.parent}", ctx, param)
+    return value
 
 
 pass_session = click.make_pass_decorator(Session)

@@ -1,6 +1,8 @@
-"""Annotators: how fast, and how often right as far as the others can tell."""
+"""Annotators: how fast they work, and how far they agree with the others."""
 
 from __future__ import annotations
+
+import re
 
 import polars as pl
 
@@ -18,31 +20,41 @@ SCHEMA = pl.Schema(
         ("seconds_median", pl.Float64()),
         ("per_hour", pl.Float64()),
         ("agreement", pl.Float64()),
-        ("accuracy", pl.Float64()),
-        ("accuracy_low", pl.Float64()),
-        ("accuracy_high", pl.Float64()),
-        ("accuracy_n", pl.Int64()),
+        ("agreement_with_majority", pl.Float64()),
+        ("agreement_with_majority_low", pl.Float64()),
+        ("agreement_with_majority_high", pl.Float64()),
+        ("agreement_with_majority_n", pl.Int64()),
+        ("why", pl.String()),
     ]
 )
 
-_ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_n")
+LEAST = 3
+"""Annotators of a unit, at least: of two who differ neither is a majority."""
+
+TOO_FEW = f"no agreement with the majority: fewer than {LEAST} annotators per task"
+TIED = "no agreement with the majority: the others are tied wherever this annotator answered"
+
+_MAJORITY = tuple(name for name in SCHEMA if name.startswith("agreement_with_majority"))
 
 
 def annotators(table: pl.DataFrame, answers: pl.DataFrame, confidence: float = CONFIDENCE) -> pl.DataFrame:
     """One row for everyone who answered.
 
-    `agreement` is the share of the others' answers to the same units that are the same. `accuracy` is the
-    share of units in which the annotator said what most of the *others* said; a consensus that counted
-    the annotator's own vote would flatter. Units where the others are tied or silent do not count.
-    `per_hour` is annotations per hour of time spent on tasks, as the tool measured it.
+    `agreement` is the share of the others' answers to the same units that are the same.
+    `agreement_with_majority` is the share of units in which the annotator gave the answer that most of the
+    *others* gave. It is no accuracy: where most are wrong, the one who is right agrees with nobody. Units
+    with fewer than three annotators, and those where the others are tied, do not count; where none is left
+    it is null, and `why` says so. `per_hour` is annotations per hour of time spent on tasks, as the tool
+    measured it.
 
     Args:
         table: schema `UNITS`.
         answers: schema `ANSWERS`.
-        confidence: of the accuracy's interval (tasks as clusters).
+        confidence: of the interval of the agreement with the majority (tasks as clusters).
 
     Returns:
-        Schema `SCHEMA`, sorted by annotator and role; null where there is nothing to judge by.
+        Schema `SCHEMA`, those with the most tasks first, then by name; null where there is nothing to judge
+        by.
     """
     worked = answers.group_by("annotator", "role").agg(
         tasks=pl.col("task").n_unique().cast(pl.Int64),
@@ -53,18 +65,58 @@ def annotators(table: pl.DataFrame, answers: pl.DataFrame, confidence: float = C
         ),
     )
     people = keep_roles(table, ["person"])
+    others = _others(people)
     judged = pl.DataFrame(
-        [_accuracy(str(name), part, confidence) for (name,), part in _judged(people).group_by("annotator")],
-        schema={name: SCHEMA[name] for name in ("annotator", *_ACCURACY)},
+        [_majority(str(name), part, confidence) for (name,), part in _judged(others).group_by("annotator")],
+        schema={name: SCHEMA[name] for name in ("annotator", *_MAJORITY)},
     ).with_columns(role=pl.lit("person"))
-    agreed = _agreement(people).with_columns(role=pl.lit("person"))
-    return (
+    agreed = others.group_by("annotator").agg(
+        agreement=(pl.col("label") == pl.col("theirs")).mean(), role=pl.lit("person")
+    )
+    enough = others.filter(_enough()).select("annotator", role=pl.lit("person")).unique()
+    found = (
         worked.join(agreed, on=["annotator", "role"], how="left")
         .join(judged, on=["annotator", "role"], how="left")
-        .select(SCHEMA.names())
-        .cast(SCHEMA)
-        .sort("annotator", "role")
+        .join(enough.with_columns(enough=True), on=["annotator", "role"], how="left")
+        .with_columns(
+            why=pl.when(pl.col("agreement_with_majority").is_null() & (pl.col("role") == "person")).then(
+                pl.when("enough").then(pl.lit(TIED)).otherwise(pl.lit(TOO_FEW))
+            )
+        )
     )
+    return by_relevance(found, "tasks").select(SCHEMA.names()).cast(SCHEMA)
+
+
+def by_relevance(frame: pl.DataFrame, size: str) -> pl.DataFrame:
+    """Rows of annotators: those with the most work first, then by name (ann2 before ann10), then as they are.
+
+    Args:
+        frame: with a column annotator.
+        size: the column of how much an annotator did; the largest of an annotator's rows counts.
+    """
+    names = {name: n for n, name in enumerate(sorted(frame["annotator"].unique(), key=natural))}
+    place = pl.col("annotator").replace_strict(names, return_dtype=pl.Int64)
+    return (
+        frame.with_columns(_most=pl.col(size).max().over("annotator"), _place=place)
+        .sort(
+            "_most",
+            "_place",
+            "role" if "role" in frame.columns else "control",
+            descending=[True, False, False],
+        )
+        .drop("_most", "_place")
+    )
+
+
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that sorts numbers within names by their value.
+
+    >>> sorted(["ann10", "ann2", "Bob", "ann"], key=natural)
+    ['ann', 'ann2', 'ann10', 'Bob']
+    """
+    parts = re.split(r"([0-9]+)", name)
+    key = ((0, int(part), part) if n % 2 else (1, 0, part.casefold()) for n, part in enumerate(parts) if part)
+    return (*key, (-1, 0, name))
 
 
 def _others(people: pl.DataFrame) -> pl.DataFrame:
@@ -75,20 +127,21 @@ def _others(people: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _agreement(people: pl.DataFrame) -> pl.DataFrame:
-    return _others(people).group_by("annotator").agg(agreement=(pl.col("label") == pl.col("theirs")).mean())
+def _enough() -> pl.Expr:
+    """Whether a unit has as many annotators as a majority takes."""
+    return pl.col("other").n_unique().over(*UNIT, "annotator") >= LEAST - 1
 
 
-def _judged(people: pl.DataFrame) -> pl.DataFrame:
+def _judged(others: pl.DataFrame) -> pl.DataFrame:
     """Of each answer whether it is what most others said; ties among the others are left out."""
     mine = [*UNIT, "annotator", "annotation", "label"]
-    counted = _others(people).group_by(*mine, "theirs").agg(n=pl.len())
+    counted = others.filter(_enough()).group_by(*mine, "theirs").agg(n=pl.len())
     most = counted.filter(pl.col("n") == pl.col("n").max().over(mine))
     clear = most.filter(pl.len().over(mine) == 1)
     return clear.with_columns(right=pl.col("label") == pl.col("theirs")).sort(mine)
 
 
-def _accuracy(name: str, part: pl.DataFrame, confidence: float) -> dict[str, object]:
+def _majority(name: str, part: pl.DataFrame, confidence: float) -> dict[str, object]:
     by_task = (
         part.group_by("task")
         .agg(k=pl.col("right").sum(), n=pl.len())
@@ -96,10 +149,6 @@ def _accuracy(name: str, part: pl.DataFrame, confidence: float) -> dict[str, obj
         .cast({"k": pl.Float64, "n": pl.Float64})
     )
     found = clustered(by_task["k"].to_numpy(), by_task["n"].to_numpy(), confidence)
-    return {
-        "annotator": name,
-        "accuracy": found.value,
-        "accuracy_low": found.low,
-        "accuracy_high": found.high,
-        "accuracy_n": found.n,
-    }
+    return dict(
+        zip(("annotator", *_MAJORITY), (name, found.value, found.low, found.high, found.n), strict=True)
+    )

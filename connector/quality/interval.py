@@ -87,6 +87,34 @@ def wilson(k: float, n: float, confidence: float = CONFIDENCE, method: str = "wi
     return Estimate(p, low, high, round(n), method)
 
 
+def clopper_pearson(k: float, n: float, confidence: float = CONFIDENCE) -> Estimate:
+    """Clopper and Pearson's interval for a proportion; it covers at least as often as it says.
+
+    Args:
+        k: successes, 0 <= k <= n; both may be fractional, of an effective sample.
+        n: trials.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: if not 0 <= k <= n.
+
+    References:
+        Clopper, C. J. & Pearson, E. S. (1934). The use of confidence or fiducial limits illustrated in the
+        case of the binomial. Biometrika 26, 404-413.
+    """
+    method = "Clopper-Pearson"
+    if not 0 <= k <= n:
+        raise ValueError(f"need 0 <= k <= n, got k={k}, n={n}")
+    if n == 0:
+        return unknown(0, method, "there is nothing to judge by")
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(k, n - k + 1, tail)) if k > 0 else 0.0
+    high = float(betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
+    return Estimate(k / n, low, high, round(n), method)
+
+
 def clustered(k: Floats, n: Floats, confidence: float = CONFIDENCE) -> Estimate:
     """A proportion of units that come in clusters (the objects of one picture err together).
 

@@ -15,7 +15,7 @@ from connector.corrections.history import in_short
 from connector.corrections.plan import WRITING, Action, Correction
 from connector.errors import BadRecord
 from connector.quality.agreement import pairs
-from connector.quality.annotators import METHOD, annotators
+from connector.quality.annotators import METHOD, annotators, natural
 from connector.quality.answers import ABSENT
 from connector.quality.consensus import Consensus
 from connector.quality.golden import Golden, golden, verdict
@@ -214,13 +214,13 @@ def _rows(
                     "share of the others' answers that are the same",
                     "nobody else answered the same" if person else PERSONS_ONLY,
                 ),
-                accuracy=_known(
-                    row["accuracy"],
-                    row["accuracy_low"],
-                    row["accuracy_high"],
-                    row["accuracy_n"],
+                agreement_with_majority=_known(
+                    row["agreement_with_majority"],
+                    row["agreement_with_majority_low"],
+                    row["agreement_with_majority_high"],
+                    row["agreement_with_majority_n"],
                     METHOD,
-                    "no majority of others to judge by" if person else PERSONS_ONLY,
+                    row["why"] if person else PERSONS_ONLY,
                 ),
                 golden=score or unknown(0, "golden", no_gold if person else PERSONS_ONLY),
                 verdict=verdict(score, limit) if score else "",
@@ -245,7 +245,7 @@ def _comparisons(units: pl.DataFrame) -> dict[str, int]:
 
 def _matrix(control: str, people: pl.DataFrame, both: pl.DataFrame) -> AgreementMatrix:
     busy = people.group_by("annotator").len().sort("len", "annotator", descending=[True, False])
-    names = sorted(busy["annotator"].head(READABLE))
+    names = sorted(busy["annotator"].head(READABLE), key=natural)
     found = {(r["annotator_a"], r["annotator_b"]): r for r in both.iter_rows(named=True)}
 
     def of(a: str, b: str, name: str) -> float | None:

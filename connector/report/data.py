@@ -34,6 +34,7 @@ class AnnotatorRow:
         seconds_median: per annotation; None where the tool did not measure.
         per_hour: annotations in an hour of work.
         agreement: the share of the others' answers that agree with this annotator's; `n` counts those.
+        agreement_with_majority: how often the answer was that of most others; no accuracy.
         verdict: `pass`, `fail` or `undecided`, of the golden score; empty where there is none.
     """
 
@@ -44,7 +45,7 @@ class AnnotatorRow:
     seconds_median: float | None
     per_hour: float | None
     agreement: Estimate
-    accuracy: Estimate
+    agreement_with_majority: Estimate
     golden: Estimate
     verdict: str = ""
 

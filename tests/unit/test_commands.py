@@ -50,8 +50,9 @@ def folder(tmp_path: Path) -> Path:
     write_table(tmp_path / "labels.csv")
     gold = [f"{task:03},{ANIMALS[TRUTH[task]]}" for task in range(0, 50, 2)]
     (tmp_path / "gold.csv").write_text("\n".join(["task,label", *gold]))
-    sample = [f"{task:03},0.4,all" for task in range(20)]
-    (tmp_path / "sample.csv").write_text("\n".join(["task,probability,stratum", *sample]))
+    sample = [f"{task:03},0.4,all,50,50" for task in range(20)]
+    header = "task,probability,stratum,population,stratum_population"
+    (tmp_path / "sample.csv").write_text("\n".join([header, *sample]))
     verdicts = [f"{task:03},{int(task > 2)}" for task in range(20)]
     (tmp_path / "verdicts.csv").write_text("\n".join(["task,correct", *verdicts]))
     (tmp_path / "unknown.csv").write_text("task,correct\n")
@@ -136,7 +137,7 @@ GOLDEN = {
 ANNOTATOR = {
     **dict.fromkeys(("annotator", "role"), "text"),
     **dict.fromkeys(("tasks", "annotations", "seconds_median", "per_hour", "agreement"), "number"),
-    "accuracy": ESTIMATE,
+    "agreement_with_majority": ESTIMATE,
 }
 FILE = {"file": "text", "sha256": "text"}
 SOURCE = {"program": "text", "seed": "number"}
@@ -161,6 +162,10 @@ SHAPES = {
         **dict.fromkeys(("population", "drawn", "reviewed"), "number"),
         "method": "text",
         "controls": {},
+        "uncovered": "number",
+        "strata": [
+            {"stratum": "text", **dict.fromkeys(("population", "drawn", "reviewed", "wrong"), "number")}
+        ],
         "source": {**SOURCE, "sample": FILE, "verdicts": FILE},
     },
 }
@@ -227,8 +232,9 @@ COLUMNS = {
     "quality golden": "annotator control n score low high verdict tasks "
     "precision recall f1 label_accuracy similarity boundary",
     "quality annotators": "annotator role tasks annotations seconds_median per_hour agreement "
-    "accuracy accuracy_low accuracy_high accuracy_n",
-    "review draw": "task probability stratum",
+    "agreement_with_majority agreement_with_majority_low agreement_with_majority_high "
+    "agreement_with_majority_n why",
+    "review draw": "task probability stratum population stratum_population",
 }
 """The promised columns first, and those that were added behind them."""
 
@@ -278,8 +284,8 @@ WRONG = [
     (f"quality consensus {LABELS} --truth best", "'best' is not one of 'majority', 'dawid-skene'"),
     (f"quality consensus {LABELS} --confidence 1", "0<x<1"),
     (f"quality consensus {LABELS} --seed -1", "x>=0"),
-    (f"quality consensus {LABELS} --out rows.xlsx", "rows.xlsx is no kind of file we write"),
-    (f"quality consensus {LABELS} --out no/rows.csv", "no/rows.csv cannot be written"),
+    (f"quality consensus {LABELS} --out rows.txt", "name a .csv, .parquet, .jsonl or .xlsx file"),
+    (f"quality consensus {LABELS} --out no/rows.csv", "no/rows.csv: there is no folder no"),
     (f"quality consensus {LABELS} --wrong", "No such option"),
     (f"quality golden {LABELS}", "there are no gold answers"),
     (f"quality golden {LABELS} --gold labels.csv", "has different gold answers for label"),
@@ -497,3 +503,67 @@ def test_that_everything_imported_is_ground_truth_is_told(folder: Path) -> None:
     assert code == 0
     assert 'says "ground_truth": false' in err
     assert 'says "ground_truth": false' not in run(folder, f"quality consensus {LABELS}")[2]
+
+
+OLD_AND_UNCOVERED = "task,probability,stratum\n" + "".join(f"{n:03},0.01,s{n}\n" for n in range(12))
+
+
+def test_a_sample_of_some_strata_stands_for_the_whole_and_says_so(folder: Path) -> None:
+    rows = [f"{n:03},0.006,s{n},2000,100" for n in range(12)]
+    header = "task,probability,stratum,population,stratum_population"
+    (folder / "some.csv").write_text("\n".join([header, *rows]))
+    (folder / "said.csv").write_text("task,correct\n" + "".join(f"{n:03},1\n" for n in range(12)))
+    found = ask(folder, "review estimate --sample some.csv --verdicts said.csv")
+    assert (found["population"], found["uncovered"], found["error_rate"]["value"]) == (2000, 800, 0)
+    assert found["error_rate"]["high"] == pytest.approx(0.265, abs=0.01)  # of 12: 1 - 0.025 ** (1 / 12)
+    _, out, _ = run(folder, "review estimate --sample some.csv --verdicts said.csv")
+    assert "800 of 2000 tasks are in strata from which nothing was drawn" in out
+
+
+def test_a_sample_file_of_an_older_version_is_read_with_a_notice(folder: Path) -> None:
+    (folder / "old.csv").write_text(OLD_AND_UNCOVERED)
+    (folder / "said.csv").write_text("task,correct\n" + "".join(f"{n:03},1\n" for n in range(12)))
+    found = ask(folder, "review estimate --sample old.csv --verdicts said.csv")
+    assert found["population"] == 1200
+    assert "older version" in found["notice"]
+
+
+@pytest.mark.parametrize(
+    ("population", "stratum"), [("2000", "0"), ("100", "60"), ("", "60"), ("2000", "60\n1,1,s,2000,70")]
+)
+def test_a_sample_file_whose_sizes_cannot_be_is_refused(folder: Path, population: str, stratum: str) -> None:
+    header = "task,probability,stratum,population,stratum_population"
+    (folder / "odd.csv").write_text(
+        f"{header}\n000,0.1,r,{population or 'x'},60\n001,0.1,s,{population},{stratum}\n"
+    )
+    code, _, err = run(folder, "review estimate --sample odd.csv --verdicts verdicts.csv")
+    assert code == 2
+    assert "population" in err
+    assert "next: draw the sample again" in err
+
+
+@pytest.mark.parametrize("name", ["quality consensus", "quality annotators", "quality golden", "review draw"])
+def test_rows_are_written_to_excel_as_they_are(folder: Path, name: str) -> None:
+    made = []
+    for _ in range(2):
+        code, _, err = run(folder, USES[name], "--out", "rows.xlsx")
+        assert code == 0, err
+        made.append((folder / "rows.xlsx").read_bytes())
+    assert made[0] == made[1]
+    run(folder, USES[name], "--out", "rows.parquet")
+    told, whole = pl.read_excel(folder / "rows.xlsx"), pl.read_parquet(folder / "rows.parquet")
+    assert told.columns == whole.columns
+    first = whole.columns[0]
+    assert told[first].cast(pl.String).to_list() == whole[first].to_list()  # 007 stays 007
+
+
+@pytest.mark.parametrize("words", [USES["quality golden"], "reconcile"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(folder: Path, words: str) -> None:
+    (folder / "labels.csv").unlink()
+    for place, said in [
+        ("x.docx", ".csv, .parquet, .jsonl or .xlsx"),
+        ("away/x.csv", "there is no folder away"),
+    ]:
+        code, _, err = run(folder, words, "--out", place)
+        assert code == 2
+        assert said in err

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from connector.quality.annotators import annotators
 from connector.quality.consensus import consensus
 from connector.quality.golden import golden
-from connector.quality.interval import wilson
 from connector.quality.review import verdicts
 from connector.quality.sampling import draw, error_rate
 from connector.quality.table import ANSWERS
@@ -88,7 +87,9 @@ rows = st.lists(
 
 @given(rows)
 @settings(deadline=None)
-def test_accuracy_compares_with_the_majority_of_the_others_only(said: list[Row]) -> None:
+def test_agreement_with_the_majority_counts_the_others_only_and_three_annotators_at_least(
+    said: list[Row],
+) -> None:
     table = choices(said)
     answers = table.select("task", "annotation", "annotator", "role").with_columns(
         seconds=pl.lit(None, pl.Float64), created_at=pl.lit(None, pl.Datetime("us", "UTC"))
@@ -100,11 +101,35 @@ def test_accuracy_compares_with_the_majority_of_the_others_only(said: list[Row])
             others = [other for t, who, other in said if t == task and who != row["annotator"]]
             same += [other == label for other in others]
             counts = sorted((others.count(x) for x in set(others)), reverse=True)
-            if counts and (len(counts) == 1 or counts[0] > counts[1]):
+            if len(others) > 1 and (len(counts) == 1 or counts[0] > counts[1]):
                 judged.append(label == max(set(others), key=others.count))
-        assert row["accuracy"] == (pytest.approx(np.mean(judged)) if judged else None)
+        assert row["agreement_with_majority"] == (pytest.approx(np.mean(judged)) if judged else None)
         assert row["agreement"] == (pytest.approx(np.mean(same)) if same else None)
-        assert row["accuracy_n"] in ((len(judged),) if judged else (0, None))
+        assert row["agreement_with_majority_n"] in ((len(judged),) if judged else (0, None))
+
+        assert (row["why"] is None) == bool(judged)
+
+
+def answered(said: list[Row]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The units, and the answers without times."""
+    table = choices(said)
+    answers = table.select("task", "annotation", "annotator", "role").with_columns(
+        seconds=pl.lit(None, pl.Float64), created_at=pl.lit(None, pl.Datetime("us", "UTC"))
+    )
+    return table, answers.cast(ANSWERS)
+
+
+def test_two_annotators_have_no_majority_to_agree_with() -> None:
+    said = [(f"{n}", who, "cat" if n % 3 else who) for n in range(30) for who in ("ann", "ben")]
+    found = annotators(*answered(said))
+    assert found["agreement_with_majority"].to_list() == [None, None]
+    assert set(found["why"]) == {"no agreement with the majority: fewer than 3 annotators per task"}
+    assert found["agreement"].to_list() == [pytest.approx(2 / 3)] * 2
+
+
+def test_annotators_stand_in_the_order_of_their_work_and_names_in_natural_order() -> None:
+    said = [(f"{n}", who, "cat") for n in range(5) for who in ("w10", "w9", "W2")] + [("0", "a-once", "cat")]
+    assert annotators(*answered(said))["annotator"].to_list() == ["W2", "w9", "w10", "a-once"]
 
 
 tasks = st.lists(
@@ -125,7 +150,12 @@ def test_a_draw_depends_on_tasks_and_seed_alone_and_knows_its_probabilities(rows
         draw(frame.sample(fraction=1, shuffle=True, seed=random.randrange(99)), size, by, seed)
     )
     assert len(sample) == size == sample["task"].n_unique()
-    # Horvitz-Thompson: the inverse probabilities of what was drawn add up to every stratum drawn from.
+    assert sample["population"].unique().to_list() == [len(rows)]
+    # Horvitz-Thompson: the inverse probabilities of what was drawn add up to every stratum drawn from, or to
+    # the whole where there are more strata than tasks to draw.
+    if size < frame["stratum"].n_unique() and by == "stratified":
+        assert (1 / sample["probability"]).sum() == pytest.approx(len(rows))
+        return
     sizes = dict(frame.group_by("stratum").len().iter_rows()) if by == "stratified" else {"all": len(rows)}
     for stratum, total in sample.group_by("stratum").agg((1 / pl.col("probability")).sum()).iter_rows():
         assert total == pytest.approx(sizes[stratum])
@@ -153,21 +183,46 @@ def reviewed(strata: dict[str, tuple[int, int]]) -> tuple[pl.DataFrame, pl.DataF
 
 
 def test_stratified_error_rate_is_cochrans_weighted_sum() -> None:
-    # Cochran 1977, section 5.3: p_st = sum W_h p_h; s^2 = sum W_h^2 (1 - f_h) p_h q_h / (n_h - 1).
+    # Cochran 1977, section 5.3: p_st = sum W_h p_h.
     sample, said = reviewed({"x": (50, 10), "y": (50, 5)})
     found = error_rate(sample, said, {"x": 300, "y": 700})
     assert found.value == pytest.approx(0.3 * 0.2 + 0.7 * 0.1)
-    variance = 0.09 * (1 - 50 / 300) * 0.16 / 49 + 0.49 * (1 - 50 / 700) * 0.09 / 49
-    effective = 0.13 * 0.87 / variance
-    expected = wilson(0.13 * effective, effective)
-    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    assert found.low < found.value < found.high  # type: ignore[operator]
 
 
-def test_a_stratum_that_nobody_reviewed_leaves_the_whole_unknown() -> None:
+def test_a_stratum_that_nobody_reviewed_leaves_the_rate_unknown_and_bounds_it() -> None:
     sample, said = reviewed({"x": (5, 1), "y": (5, 1)})
     found = error_rate(sample, said.filter(pl.col("task").str.starts_with("x")), {"x": 30, "y": 70})
+    alone = error_rate(*reviewed({"x": (5, 1)}), {"x": 30})
     assert found.value is None
-    assert "stratum y" in str(found.why)
+    assert "stratum y (70 of 100 tasks)" in str(found.why)
+    assert found.low <= 0.3 * alone.low + 1e-9  # type: ignore[operator]
+    assert found.high >= 0.3 * alone.high + 0.7 - 0.02  # type: ignore[operator]
+
+
+def test_fewer_tasks_than_strata_are_drawn_by_chance_and_stand_for_all() -> None:
+    frame = pl.DataFrame(
+        [(f"{n:04}", f"s{n // 100:02}") for n in range(2000)], ["task", "stratum"], orient="row"
+    )
+    drawn = [draw(frame, 12, "stratified", seed) for seed in range(300)]
+    assert all(len(one) == 12 == one["stratum"].n_unique() for one in drawn)
+    counts = pl.concat(drawn).group_by("stratum").len()
+    assert len(counts) == 20  # not always the first strata
+    # 300 samples at 12/20: a standard deviation of 8.5.
+    assert (counts["len"].cast(pl.Int64) - 180).abs().max() < 5 * 8.5  # type: ignore[operator]
+    said = drawn[0].select("task", correct=pl.lit(1))
+    sizes = dict.fromkeys(drawn[0]["stratum"], 100)
+    found = error_rate(drawn[0], said, sizes, everything=2000)
+    one_stratum = error_rate(drawn[0].with_columns(stratum=pl.lit("all")), said, {"all": 2000})
+    assert (found.value, found.low) == (0, 0)
+    assert found.high == pytest.approx(one_stratum.high, abs=0.01)
+
+
+def test_strata_without_errors_are_about_as_precise_as_a_simple_random_sample() -> None:
+    sample, said = reviewed({f"s{n:02}": (2, 0) for n in range(50)})
+    strata = error_rate(sample, said, {f"s{n:02}": 40 for n in range(50)})
+    simple = error_rate(sample.with_columns(stratum=pl.lit("all")), said, {"all": 2000})
+    assert strata.high == pytest.approx(simple.high, rel=0.05)
 
 
 def test_verdicts_that_do_not_belong_to_the_sample_are_refused() -> None:
@@ -179,19 +234,42 @@ def test_verdicts_that_do_not_belong_to_the_sample_are_refused() -> None:
         error_rate(sample, pl.concat([said, said.head(1)]), {"x": 10})
 
 
-def test_stratified_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    rng = np.random.default_rng(8)
-    wrong = {"x": rng.random(200) < 0.25, "y": rng.random(600) < 0.08}
-    truth = sum(w.sum() for w in wrong.values()) / 800
+@pytest.mark.parametrize(
+    ("sizes", "rates", "reviewed_of"),
+    [
+        ((200, 600), (0.25, 0.08), (25, 75)),
+        # One large and two small strata, with the errors in either.
+        ((900, 50, 50), (0.02, 0.3, 0.3), (36, 2, 2)),
+        ((5000, 50, 50), (0.05, 0.5, 0.5), (98, 1, 1)),
+        ((900, 50, 50), (0.2, 0.0, 0.0), (20, 10, 10)),
+        ((900, 50, 50), (0.5, 0.5, 0.5), (20, 2, 2)),
+        ((40,) * 50, (0.02,) * 50, (2,) * 50),
+    ],
+)
+def test_stratified_intervals_cover_the_truth_as_often_as_they_say(
+    sizes: tuple[int, ...], rates: tuple[float, ...], reviewed_of: tuple[int, ...]
+) -> None:
+    rng, runs = np.random.default_rng(8), 3000
+    wrong = [round(size * rate) for size, rate in zip(sizes, rates, strict=True)]
+    truth = sum(wrong) / sum(sizes)
+    population = {f"s{h:02}": size for h, size in enumerate(sizes)}
+    drawn = np.stack(
+        [
+            rng.hypergeometric(bad, size - bad, n, runs)
+            for bad, size, n in zip(wrong, sizes, reviewed_of, strict=True)
+        ],
+        axis=1,
+    )
+    if len(set(sizes)) == 1:  # alike strata may change places, which leaves fewer cases to compute
+        drawn = np.sort(drawn, axis=1)
+    cases, times = np.unique(drawn, axis=0, return_counts=True)
     inside = 0
-    for _ in range(400):
-        drawn = {s: rng.choice(w, size=len(w) // 8, replace=False) for s, w in wrong.items()}
-        sample, said = reviewed({s: (len(d), int(d.sum())) for s, d in drawn.items()})
-        found = error_rate(sample, said, {"x": 200, "y": 600})
-        assert found.low is not None
-        assert found.high is not None
-        inside += found.low <= truth <= found.high
-    assert 0.92 <= inside / 400 <= 0.99
+    for case, count in zip(cases, times, strict=True):
+        seen = {name: (n, int(k)) for name, n, k in zip(population, reviewed_of, case, strict=True)}
+        found = error_rate(*reviewed(seen), population)
+        inside += count * (found.low <= truth <= found.high)  # type: ignore[operator]
+    # 3000 runs at 0.95: a standard deviation of 0.004. A study of more cases stands in docs/statistics.md.
+    assert inside / runs >= 0.94
 
 
 def test_a_reviewer_who_sees_what_most_saw_finds_it_correct() -> None:
