@@ -10,7 +10,9 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from io import TextIOWrapper
 from itertools import chain
@@ -20,12 +22,14 @@ from typing import Any, BinaryIO, Protocol
 import polars as pl
 
 from connector.adapters.base import LabelingTool
-from connector.adapters.objects import Object, Objects
+from connector.adapters.objects import Object, Objects, usable
 from connector.config import FieldRule, Raw
 from connector.errors import BadRecord, Reject, UsageError
 from connector.model import Item, digest
 
 CHECK_BYTES = 16
+
+_UNKNOWN = datetime.min.replace(tzinfo=UTC)
 
 ROWS_AT_ONCE = 50_000
 """So many rows of a Parquet manifest are in memory at once."""
@@ -73,6 +77,14 @@ class Source(Protocol):
 
     def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:
         """The items as the tool takes them; what cannot be shown is left out, and noted in the rejects."""
+        ...
+
+    def links(self, listed: Listed, tool: LabelingTool) -> Item:
+        """The item with the addresses it shows and nothing else; no object is read.
+
+        Raises:
+            BadRecord: if the tool cannot show it.
+        """
         ...
 
 
@@ -165,6 +177,13 @@ class BucketItems:
             except BadRecord as error:
                 self.rejects.append(Reject(one.key, error.what))
 
+    def links(self, listed: Listed, tool: LabelingTool) -> Item:
+        made = Item(key=listed.key, version=listed.version)
+        for name, one in listed.parts.items():
+            if self._rules[name].content == "url":
+                made = tool.data_for(made, name, one.key)
+        return made
+
     def _looked_into(self, listed: Sequence[Listed]) -> dict[str, bytes | None]:
         """By the objects' keys: the first bytes of pictures, and all of what is shown as text or data."""
         parts = [(name, one) for item in listed for name, one in item.parts.items()]
@@ -208,15 +227,18 @@ class BucketItems:
 class ManifestItems:
     """Rows of a CSV, JSON, JSONL or Parquet file, in a folder or in a bucket.
 
-    Column `key` names the item. A column named like the field that is shown holds the object's URL, or its
-    path below the bucket's; without it the key is taken for that. Column `version` tells of changed content;
-    without it the row itself does. All other columns become the task's data.
+    Column `key` names the item. A column named like the field that is shown holds the object's URL, its path
+    below the bucket's, or a list of these; without the column the key is taken for that. Column
+    `version` tells of changed content; without it the row itself does. All other columns become the task's
+    data.
 
     Args:
         folder: where the file lies.
         path: its path there.
         raw: the bucket that paths in it start from.
         rejects: what cannot become an item is added here.
+        plain: the field holds what is shown itself, such as a text, and no address.
+        pictures: the field is shown as a picture; what is none is refused.
     """
 
     folder: Objects
@@ -224,6 +246,8 @@ class ManifestItems:
     raw: Objects
     field: str
     rejects: list[Reject]
+    plain: bool = False
+    pictures: bool = False
 
     def __iter__(self) -> Iterator[Listed]:
         seen: set[str] = set()
@@ -237,8 +261,11 @@ class ManifestItems:
                 self.rejects.append(Reject(where, why))
             else:
                 seen.add(key)
-                given = {name: value for name, value in row.items() if value is not None}
-                version = str(given.pop("version", "") or digest(given))
+                # A null is no value, except in the field that is shown, where it is an error.
+                given = {name: v for name, v in row.items() if v is not None or name == self.field}
+                filled = {name: value for name, value in given.items() if value not in (None, "")}
+                version = str(filled.pop("version", "") or digest(filled))
+                given.pop("version", None)
                 yield Listed(key, version, False, given)
 
     def holds(self, key: str) -> bool:  # noqa: ARG002
@@ -246,14 +273,64 @@ class ManifestItems:
         return False
 
     def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:
+        found = self._found(listed)
         for one in listed:
-            data = {name: value for name, value in one.parts.items() if name != "key"}
-            shown = str(data.get(self.field) or one.key)
-            url = shown if "://" in shown else self.raw.key_of(shown.lstrip("/"))
             try:
-                yield tool.data_for(Item(key=one.key, data=data, version=one.version), self.field, url)
+                addresses = self._addresses(one)
+                missing = [url for url in addresses if url in found and found[url] is None]
+                if missing:
+                    raise BadRecord(f"there is no object {missing[0]}")
+                no_picture = [url for url in addresses if self._is_no_picture(found.get(url))]
+                if no_picture:
+                    raise BadRecord(f"{no_picture[0]} is not a picture that a browser shows")
+                yield self._item(one, tool)
             except BadRecord as error:
                 self.rejects.append(Reject(one.key, error.what))
+
+    def links(self, listed: Listed, tool: LabelingTool) -> Item:
+        data = self._item(listed, tool).data
+        shown = {} if self.plain else {self.field: data[self.field]}
+        return Item(key=listed.key, data=shown, version=listed.version)
+
+    def _item(self, listed: Listed, tool: LabelingTool) -> Item:
+        data = {name: value for name, value in listed.parts.items() if name != "key"}
+        item = Item(key=listed.key, data=data, version=listed.version)
+        if self.plain:
+            if data.get(self.field) is None:
+                raise BadRecord(f"the row has no {self.field}: fill that column")
+            return item
+        urls = self._addresses(listed)
+        if isinstance(data.get(self.field), list):
+            shown = [tool.data_for(item, self.field, url).data[self.field] for url in urls]
+            return item.model_copy(update={"data": {**data, self.field: shown}})
+        return tool.data_for(item, self.field, urls[0])
+
+    def _addresses(self, listed: Listed) -> list[str]:
+        """The URLs of the objects that a row shows."""
+        if self.plain:
+            return []
+        given = listed.parts.get(self.field, listed.key)
+        named = given if isinstance(given, list) else [given]
+        if not named or any(not isinstance(one, str) or not one.strip() for one in named):
+            raise BadRecord(
+                f"the row names no object in {self.field}: give a URL, a path below {self.raw.url} or "
+                "a list of them, or leave out the column where the key is the path"
+            )
+        return [one if "://" in one else self.raw.key_of(one.lstrip("/")) for one in named]
+
+    def _found(self, listed: Sequence[Listed]) -> dict[str, bytes | None]:
+        """The first bytes of the objects below our bucket that rows show; None of what is not there."""
+        urls: dict[str, None] = {}
+        for one in listed:
+            with suppress(BadRecord):
+                urls |= dict.fromkeys(url for url in self._addresses(one) if self.raw.holds(url))
+        paths = {url: self.raw.path_of(url) for url in urls}
+        asked = [Object(url, path, 0, _UNKNOWN, None) for url, path in paths.items() if usable(path)]
+        found = {one.key: content for one, content in self.raw.contents(asked, CHECK_BYTES)}
+        return {url: found.get(url) for url in urls}
+
+    def _is_no_picture(self, start: bytes | None) -> bool:
+        return self.pictures and start is not None and not is_image(start)
 
 
 def is_image(start: bytes) -> bool:
@@ -279,9 +356,10 @@ def _rows(folder: Objects, path: str, rejects: list[Reject]) -> Iterator[Row]:
 
 
 def _csv(file: BinaryIO, place: str, rejects: list[Reject]) -> Iterator[Row]:  # noqa: ARG001
-    reader = csv.DictReader(TextIOWrapper(file, "utf-8-sig", newline=""))
+    # An empty cell is an empty text: a tool may ask for the column.
+    reader = csv.DictReader(TextIOWrapper(file, "utf-8-sig", newline=""), restval="")
     for row in reader:
-        yield reader.line_num, {k: v for k, v in row.items() if k and v not in (None, "")}
+        yield reader.line_num, {name: cell for name, cell in row.items() if name}
 
 
 def _json(file: BinaryIO, place: str, rejects: list[Reject]) -> Iterator[Row]:

@@ -73,7 +73,11 @@ class Line:
         return Bucket(raw.url, raw.options)
 
     def items(
-        self, rejects: list[Reject], manifest: str | None = None, image_fields: frozenset[str] = frozenset()
+        self,
+        rejects: list[Reject],
+        manifest: str | None = None,
+        image_fields: frozenset[str] = frozenset(),
+        plain_fields: frozenset[str] = frozenset(),
     ) -> Source:
         """What should be in the tool: the objects of the bucket, or the rows of a manifest.
 
@@ -81,11 +85,14 @@ class Line:
             rejects: what is no item is added here.
             manifest: a path from the current folder, or a URL.
             image_fields: fields that are shown as pictures: what is none is refused.
+            plain_fields: fields that hold what is shown itself, such as a text.
         """
         settings = self.config.raw
         if manifest:
             folder, name = placed(manifest, self.config.storage_options(settings, manifest))
-            return ManifestItems(folder, name, self.raw(), settings.field, rejects)
+            field = settings.field
+            plain, pictures = field in plain_fields or settings.content != "url", field in image_fields
+            return ManifestItems(folder, name, self.raw(), field, rejects, plain, pictures)
         return BucketItems(self.raw(), settings, rejects, image_fields)
 
     def ledger(self, scratch: bool = False) -> Ledger:
@@ -113,7 +120,7 @@ class Line:
             store: ours, where it is open already.
         """
         tool, raw, rejects = self.tool(), self.raw(), list[Reject]()
-        source = self.items(rejects, manifest, both_ways.image_fields(tool))
+        source = self.items(rejects, manifest, both_ways.image_fields(tool), both_ways.plain_fields(tool))
         both_ways.connect(tool, raw.url, raw.options)
         return both_ways.sync(tool, store or self.store(), source, rejects, ledger, effects, progress)
 
@@ -125,7 +132,7 @@ class Line:
     ) -> Pushed:
         """What a sync would push. Nothing is written."""
         tool, rejects = self.tool(dry_run=True), list[Reject]()
-        source = self.items(rejects, manifest, both_ways.image_fields(tool))
+        source = self.items(rejects, manifest, both_ways.image_fields(tool), both_ways.plain_fields(tool))
         with closing(self.ledger(scratch=True)) as ledger:
             return both_ways.push(
                 tool, self.store(), source, rejects, ledger, effects, progress, dry_run=True

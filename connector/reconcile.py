@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,7 @@ class Difference(StrEnum):
 
     NO_TASK = "no task"
     DOUBLE = "two tasks"
+    UNEXPLAINED = "no item"
     CHANGED = "raw data changed"
     GONE = "raw data gone"
     NOT_IN_STORE = "not in store"
@@ -64,6 +66,7 @@ def reconcile(
         *_of_store(ours, theirs),
         _rows(listed.join(tasks, on="key", how="anti"), Difference.NO_TASK),
         _rows(tasks.filter(pl.col("key").is_duplicated()), Difference.DOUBLE),
+        *_keyless(tool, theirs),
         _rows(_changed(listed, tasks), Difference.CHANGED),
         _rows(_gone(listed, tasks, source), Difference.GONE),
     ]
@@ -75,12 +78,14 @@ def reconcile(
 def _held(tool: LabelingTool, progress: Callable[[int], None]) -> pl.DataFrame:
     """What the tool holds, each thing once, as rows of the store."""
 
+    task_data = pl.when(pl.col("record") == "task").then("content").alias("content")
+
     def pages() -> Iterator[pl.DataFrame]:
-        columns = [*IDENTITY, "key", "version", "hash"]
-        yield rows_of([]).select(*columns, page=pl.lit(0))
+        columns: list[str | pl.Expr] = [*IDENTITY, "key", "version", "hash", task_data]
+        yield rows_of([]).select(*columns).with_columns(page=pl.lit(0))
         for number, page in enumerate(tool.changed_tasks(None)):
             progress(len(page.tasks))
-            yield rows_of(page.tasks).select(*columns, page=pl.lit(number))
+            yield rows_of(page.tasks).select(*columns).with_columns(page=pl.lit(number))
 
     # A task that changed while we read comes twice: the later reading counts, with all that is on it.
     last = pl.col("page") == pl.col("page").max().over("task")
@@ -108,6 +113,27 @@ def _of_store(ours: pl.DataFrame, theirs: pl.DataFrame) -> Iterator[pl.DataFrame
     for rows, what in parts:
         detail = pl.format("{} {}", "record", "id")
         yield _rows(rows.with_columns(detail=detail), what)
+
+
+def _keyless(tool: LabelingTool, theirs: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Tasks that no push made: those that refer to the object of another task, and the rest."""
+    tasks = theirs.filter(pl.col("record") == "task")
+    keyless = tasks.filter(pl.col("key") == pl.format("task:{}", "task"))
+    if keyless.is_empty():
+        return
+    objects = {
+        task: tool.objects_in(json.loads(content))
+        for task, content in tasks.select("task", "content").iter_rows()
+    }
+    tasks_of: dict[str, list[str]] = {}
+    for task, urls in objects.items():
+        for url in urls:
+            tasks_of.setdefault(url, []).append(task)
+    for row in keyless.select("key", "task").iter_rows(named=True):
+        others = {t for url in objects[row["task"]] for t in tasks_of[url]} - {row["task"]}
+        what = Difference.DOUBLE if others else Difference.UNEXPLAINED
+        detail = f"its object is that of task {', '.join(sorted(others))}" if others else ""
+        yield _rows(pl.DataFrame([{**row, "detail": detail}]), what)
 
 
 def _changed(listed: pl.DataFrame, tasks: pl.DataFrame) -> pl.DataFrame:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, TypeVar
 
 import polars as pl
@@ -70,9 +72,10 @@ class Effects:
 
 @dataclass
 class Pushed:
-    """What a push did. `found` = `new` + `known` + `changed` + `moved` + rejects.
+    """What a push did. `found` = `new` + `known` + `changed` + `moved` + `adopted` + rejects.
 
     Attributes:
+        adopted: items that a task without a key refers to already; it has their key now.
         changed: items with other content than their task was made for.
         moved: items whose content was known under a key that is gone; their task follows.
         gone: tasks whose item is not there any more.
@@ -86,6 +89,7 @@ class Pushed:
     known: int = 0
     changed: int = 0
     moved: int = 0
+    adopted: int = 0
     gone: int = 0
     updated: int = 0
     removed: int = 0
@@ -110,6 +114,14 @@ class Pulled:
             self.annotations + other.annotations,
             other.version,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Keyless:
+    """A task that no push made, and the objects it refers to."""
+
+    id: str
+    objects: frozenset[str]
 
 
 def _alone(store: Store, work: Callable[[], T]) -> T:
@@ -212,6 +224,8 @@ class _Push:
             compared = _compared(batch, self.tasks)
             seen.append(compared.select("key"))
             for listed, task, version in zip(batch, compared["task"], compared["version"], strict=True):
+                if task is None and self._adopted(listed):
+                    continue
                 if task is None:
                     # Its content may be known under a key that turns out to be gone.
                     held = listed.tells_content and listed.version in versions
@@ -229,13 +243,67 @@ class _Push:
         self._send(all_of_it=True)
         self._gone(gone)
         self._flag()
-        done.found = done.new + done.known + done.changed + done.moved + len(self.rejects)
+        done.found = done.new + done.known + done.changed + done.moved + done.adopted + len(self.rejects)
         return done
 
     def _alone(self) -> None:
         """To be called before anything is written to the tool."""
         if not self.dry_run:
             self.store.take()
+
+    # items of which the tool has a task already
+
+    @cached_property
+    def _keyless(self) -> dict[str, list[Keyless]]:
+        """The tasks without a key, made by other means than a push, by the objects they refer to."""
+        found: dict[str, list[Keyless]] = {}
+        keyless = self.tasks.filter(pl.col("key") == pl.format("task:{}", "task"))
+        for task in self._data_of(keyless["task"]):
+            for url in task.objects:
+                found.setdefault(url, []).append(task)
+        return found
+
+    def _data_of(self, ids: pl.Series) -> Iterator[Keyless]:
+        if self.dry_run:  # the store may not have been brought up to date
+            for task in self.tool.read_tasks(ids.to_list()):
+                yield Keyless(task.id, self.tool.objects_in(task.data))
+        elif len(ids):
+            rows = self.store.current(TASK, columns=("task", "content")).filter(
+                pl.col("task").is_in(ids.implode())
+            )
+            for id, content in rows.select("task", "content").iter_rows():
+                yield Keyless(id, self.tool.objects_in(json.loads(content)))
+
+    def _adopted(self, listed: Listed) -> bool:
+        """Give a task without a key that of the item it refers to; whether the item is dealt with.
+
+        What is ambiguous is neither adopted nor pushed, but a reject.
+        """
+        if not self._keyless:
+            return False
+        try:
+            ours = self.tool.objects_in(self.source.links(listed, self.tool).data)
+        except BadRecord:
+            return False  # making it ready says so
+        tasks = {task.id: task for url in ours for task in self._keyless.get(url, [])}
+        if not tasks:
+            return False
+        [first, *others] = tasks.values()
+        if others:
+            named = ", ".join(tasks)
+            why = f"tasks {named} all refer to it, and have no key: delete all but one of them"
+        elif first.objects != ours:
+            why = (
+                f"task {first.id}, which has no key, refers to {len(first.objects)} objects, and the item to "
+                f"{len(ours)}: delete that task, or let [raw.fields] make one item of these objects"
+            )
+        else:
+            self._alone()
+            self.tool.update_item(first.id, Item(key=listed.key, version=listed.version))
+            self.done.adopted += 1
+            return True
+        self.rejects.append(Reject(listed.key, why))
+        return True
 
     # new items
 
@@ -359,6 +427,20 @@ def image_fields(tool: LabelingTool) -> frozenset[str]:
     return frozenset(field for kind, field in tool.read_ontology().objects.values() if kind == "image")
 
 
+_HELD = ("text", "hypertext", "paragraphs", "list", "table", "chat")
+
+
+def plain_fields(tool: LabelingTool) -> frozenset[str]:
+    """The fields of a task's data that hold what the tool shows itself, and no address of it."""
+    ontology = tool.read_ontology()
+    found = set()
+    for name, (kind, shown_in) in ontology.objects.items():
+        default = "json" if kind in _HELD else "url"
+        if ontology.object_attributes.get(name, {}).get("valuetype", default).lower() != "url":
+            found.add(shown_in)
+    return frozenset(found)
+
+
 def settle(tool: LabelingTool, ledger: Ledger) -> None:
     """Wait for what was sent before a crash: the tool may still be working on it.
 
@@ -431,7 +513,7 @@ def sync(
         settle(tool, ledger)
         pulled = _pull(tool, store, progress)
         pushed = _push(tool, store, source, rejects, ledger, effects or Effects(), progress)
-        if pushed.new or pushed.updated or pushed.moved or pushed.removed:
+        if pushed.new or pushed.updated or pushed.moved or pushed.adopted or pushed.removed:
             pulled += _pull(tool, store)
             pushed.doubles = undouble(tool, store, rejects)
             if pushed.doubles:

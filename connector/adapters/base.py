@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from connector.model import Annotation, Annotator, Item, Ontology, Prediction, Task
 
@@ -240,6 +240,10 @@ class LabelingTool(Protocol):
         Raises:
             BadRecord: if the tool cannot show an object of that name.
         """
+        ...
+
+    def objects_in(self, data: Mapping[str, Any]) -> frozenset[str]:
+        """The URLs of all objects that a task's data refers to, in whatever form the tool stores them."""
         ...
 
     def changed_tasks(self, since: str | None) -> Iterator[Page]:

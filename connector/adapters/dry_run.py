@@ -22,6 +22,7 @@ _READS = {
         "count_predictions",
         "tasks_with_predictions",
         "data_for",
+        "objects_in",
     ),
     *("changed_tasks", "task_ids", "count_tasks", "annotators"),
     *("webhooks", "parse_event"),

@@ -8,9 +8,11 @@ kept-alive connection costs 40 ms more per request.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from connector.adapters.base import (
     AFTER_DRAFT,
@@ -63,6 +65,13 @@ VERSION_FIELD = "connector_version"
 NOTE_FIELD = "connector_note"
 """Where a note to annotators stands: a column of the Data Manager, and `$connector_note` in a
 configuration."""
+
+TITLE = "connector"
+"""The title of the storage that we create in the tool."""
+
+PASSIVE: Mapping[str, Any] = {"synchronizable": False, "regex_filter": "(?!)"}
+"""A storage with these shows objects and imports none: its Sync is refused, and no name matches its filter,
+should an edit in the tool switch the first off."""
 
 PULL = "run `connector pull`"
 
@@ -358,6 +367,37 @@ class LabelStudio:
         if parts.scheme == "file":
             url = f"/data/local-files/?d={quote(self._below_root(unquote(parts.path)))}"
         return item.model_copy(update={"data": {**item.data, field: url}})
+
+    def objects_in(self, data: Mapping[str, Any]) -> frozenset[str]:
+        return frozenset(self._objects_in(list(data.values())))
+
+    def _objects_in(self, value: Any) -> Iterator[str]:
+        if isinstance(value, Mapping):
+            value = list(value.values())
+        if isinstance(value, list):
+            for one in value:
+                yield from self._objects_in(one)
+        elif isinstance(value, str) and (url := self._object_at(value)):
+            yield url
+
+    def _object_at(self, address: str) -> str | None:
+        """The URL of the object that an address in a task's data leads to, in whatever form."""
+        if address.startswith(("s3://", "gs://", "az://", "file://")):
+            return address
+        try:
+            parts = urlsplit(address)
+            asked = parse_qs(parts.query)
+            if parts.path.endswith("/resolve/") and "fileuri" in asked:
+                return base64.urlsafe_b64decode(asked["fileuri"][0]).decode()
+            if parts.path.rstrip("/").endswith("/data/local-files") and "d" in asked:
+                return f"file://{quote(str(PurePosixPath(self._files_root) / asked['d'][0].lstrip('/')))}"
+        except ValueError:
+            return None
+        if parts.scheme not in ("http", "https") or not asked.keys() & _PRESIGNED:
+            return None
+        path = unquote(parts.path).lstrip("/")
+        hosted = re.fullmatch(r"(.+?)\.s3[.-].*", parts.hostname or "")
+        return f"s3://{hosted[1]}/{path}" if hosted else f"s3://{path}"
 
     def _below_root(self, path: str) -> str:
         """The server knows a local file by its path below its document root."""
@@ -776,10 +816,20 @@ class LabelStudio:
         place = {name: body.get(name) or "" for name in ("bucket", "prefix", "path")}
         for known in self._server.get(f"/api/storages/{kind}", {"project": self.project}):
             if {name: known.get(name) or "" for name in place} == place:
+                self._make_passive(kind, known)
                 return
         # By hand: the SDK's create() writes the endpoint as `s3endpoint`, which the server does not read.
         with _refused_storage(bucket.url):
-            self._server.post(f"/api/storages/{kind}/", body)
+            self._server.post(f"/api/storages/{kind}/", {**body, **PASSIVE})
+
+    def _make_passive(self, kind: str, storage: Mapping[str, Any]) -> None:
+        """Stop a storage of ours that an older version made from importing; a user's own is left alone."""
+        if storage.get("title") == TITLE and any(
+            storage.get(name) != value for name, value in PASSIVE.items()
+        ):
+            # Of a folder the server checks the path again, and takes a missing one for none.
+            where = {"path": storage["path"]} if kind == "localfiles" else {}
+            self._server.send("PATCH", f"/api/storages/{kind}/{storage['id']}", {**where, **PASSIVE})
 
     def _check_bucket(self, bucket: Bucket) -> str:
         kind, body = self._storage(bucket)
@@ -790,7 +840,7 @@ class LabelStudio:
     def _storage(self, bucket: Bucket) -> tuple[str, dict[str, Any]]:
         """The kind of storage that shows a bucket, and what the server needs to know of it."""
         parts = urlsplit(bucket.url)
-        body: dict[str, Any] = {"project": self.project, "title": "connector", "use_blob_urls": True}
+        body: dict[str, Any] = {"project": self.project, "title": TITLE, "use_blob_urls": True}
         if parts.scheme == "file":
             return "localfiles", {**body, "path": unquote(parts.path)}
         if parts.scheme != "s3":
@@ -938,6 +988,8 @@ def _prediction(raw: Mapping[str, Any], task_id: str) -> Prediction:
 def _says(prediction: Prediction) -> tuple[str, float | None]:
     return dump_json(json.loads(prediction.result)), prediction.score
 
+
+_PRESIGNED = {"X-Amz-Signature", "Signature"}
 
 _EVERYTHING: Mapping[str, Any] = {"conjunction": "and", "items": []}
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from connector.adapters.base import (
     AFTER_DRAFT,
@@ -267,6 +268,9 @@ class MemoryTool:
 
     def data_for(self, item: Item, field: str, url: str) -> Item:
         return item.model_copy(update={"data": {**item.data, field: url}})
+
+    def objects_in(self, data: Mapping[str, Any]) -> frozenset[str]:
+        return frozenset(value for value in data.values() if isinstance(value, str) and "://" in value)
 
     # tasks and their annotations
 

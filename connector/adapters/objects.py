@@ -395,7 +395,7 @@ def _pages_of_s3(objects: Objects, below: str | None, after: str, unusable: Reje
             path = key.removeprefix(within)
             if key.endswith("/") and not size:
                 continue  # marks a folder
-            if key.endswith("/") or path.startswith("/") or not _usable(path):
+            if key.endswith("/") or path.startswith("/") or not usable(path):
                 unusable.append(Reject(f"s3://{bucket}/{key}", UNUSABLE))
                 continue
             modified = datetime.fromisoformat(one.findtext("{*}LastModified", ""))
@@ -433,7 +433,7 @@ def _page_of_s3(bucket: str, options: Mapping[str, str], query: Mapping[str, str
         raise Temporary(f"s3://{bucket}: the listing is not XML: {error}") from error
 
 
-def _usable(path: str) -> bool:
+def usable(path: str) -> bool:
     """Whether obstore takes a path; it is asked itself, of a storage that is empty."""
     try:
         obstore.head(_NOTHING, path)

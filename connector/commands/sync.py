@@ -74,8 +74,9 @@ def push(
     """Make a task of every object of the bucket.
 
     Each object, or row of a manifest, becomes a task once, by its key, however often this runs. The tool is
-    connected to the bucket, so that people see the objects. The label store is brought up to date first and
-    afterwards.
+    connected to the bucket, so that people see the objects. A task that was made by other means and refers
+    to an object is adopted: it gets the object's key and keeps all else. The label store is brought up to
+    date first and afterwards.
 
     Raw data that changed or is gone: by default the tasks are listed in the tool, for a person to look at.
     What moved (the same content under another key) keeps its task and its labels.
@@ -186,7 +187,7 @@ def _watch(session: Session, given: Mapping[str, Any], interval: float) -> int:
         stores.append(store)
         totals["new"] += pushed.new
         totals["rejected"] += len(pushed.rejects)
-        if pushed.new or pushed.changed or pushed.gone or pulled.annotations:
+        if pushed.new or pushed.adopted or pushed.changed or pushed.gone or pulled.annotations:
             _say_pushed(session, pushed, dry_run=False)
             _say_pulled(session, pulled)
 
@@ -282,7 +283,7 @@ def _as_json(pushed: Pushed) -> dict[str, Any]:
 def _say_pushed(session: Session, done: Pushed, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     parts = [f"{done.new} {would}new", f"{done.known} known"]
-    parts += [f"{n} {what}" for what, n in (("moved", done.moved), ("changed", done.changed)) if n]
+    parts += [f"{n} {what}" for what, n in _other(done, would) if n]
     parts += [f"{len(done.rejects)} rejected"]
     session.say(f"{done.found} found: {', '.join(parts)}")
     if done.gone:
@@ -291,6 +292,10 @@ def _say_pushed(session: Session, done: Pushed, dry_run: bool) -> None:
         session.say(f"{done.updated} tasks {would or 'now '}show the new content")
     for name, where in done.queues.items():
         session.say(f"{name}: see {where}")
+
+
+def _other(done: Pushed, would: str) -> list[tuple[str, int]]:
+    return [(f"{would}adopted", done.adopted), ("moved", done.moved), ("changed", done.changed)]
 
 
 def _say_pulled(session: Session, done: Pulled) -> None:

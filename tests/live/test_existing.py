@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from connector.adapters.base import Bucket
 from connector.adapters.label_studio_server import Server
 from connector.adapters.objects import Objects
 from connector.demo.pictures import scenes
 from connector.demo.server import S3
+from connector.errors import UsageError
 from tests.conftest import Line
 from tests.live.test_line import put_pictures
 from tests.servers import put_raw
@@ -59,6 +63,98 @@ def test_a_name_that_cannot_be_used_is_one_reject_in_a_folder(line: Line) -> Non
     assert (pushed["new"], pushed["rejected"]) == (3, 1)
     [where] = rejects(line)
     assert where.endswith("/tab\there.png")
+
+
+def storages(line: Line, kind: str) -> list[dict[str, Any]]:
+    owner = Server(line.server.url, line.server.owner.pat)
+    found: list[dict[str, Any]] = owner.get(f"/api/storages/{kind}", {"project": line.project})
+    return found
+
+
+def test_the_storage_of_the_connector_shows_objects_and_imports_none(line: Line, s3: S3) -> None:
+    put_pictures(line, 2)
+    owner = Server(line.server.url, line.server.owner.pat)
+    local = line.ask("push")
+    line, raw = in_bucket(line, s3)
+    raw.write("a.png", scenes(1, seed=3)[0].png)
+    line.ask("push", "--on-delete", "keep")
+    # As an older version made it, and as an edit in the tool would leave it.
+    for kind in ("s3", "localfiles"):
+        [storage] = storages(line, kind)
+        where = {"path": storage["path"]} if kind == "localfiles" else {}
+        for left in ({"synchronizable": True}, {"synchronizable": False, "regex_filter": ""}):
+            owner.send("PATCH", f"/api/storages/{kind}/{storage['id']}", {**where, **left})
+            if "regex_filter" in left:
+                continue
+            owner.post(f"/api/storages/{kind}/{storage['id']}/sync", {})
+            assert line.tool.count_tasks() == 3
+        owner.send("PATCH", f"/api/storages/{kind}/{storage['id']}", {**where, "synchronizable": True})
+    line.tool.connect_bucket(Bucket(raw.url, raw.options))
+    line.tool.connect_bucket(Bucket((line.server.files / f"project-{line.project}").as_uri()))
+    for kind in ("s3", "localfiles"):
+        [storage] = storages(line, kind)
+        assert (storage["synchronizable"], storage["regex_filter"]) == (False, "(?!)")
+        with pytest.raises(UsageError, match="not synchronizable"):
+            owner.post(f"/api/storages/{kind}/{storage['id']}/sync", {})
+    assert local["new"] == 2
+    assert line.tool.count_tasks() == 3
+
+
+def test_tasks_that_the_tools_own_sync_made_are_adopted_in_every_form(line: Line, s3: S3) -> None:
+    line, raw = in_bucket(line, s3)
+    names = ["ä #1.png", "b.png", "c.png", "d.png"]
+    for name in [*names, "new.png"]:
+        raw.write(name, scenes(1, seed=3)[0].png)
+    owner = Server(line.server.url, line.server.owner.pat)
+    own = {"bucket": s3.bucket, "prefix": f"p{line.project}", "s3_endpoint": s3.endpoint, "title": "mine"}
+    keys = {"aws_access_key_id": s3.access_key, "aws_secret_access_key": s3.secret_key}
+    body = {"project": line.project, "use_blob_urls": True, "regex_filter": ".*/(ä|b)", **own, **keys}
+    made = owner.post("/api/storages/s3/", body)
+    owner.post(f"/api/storages/s3/{made['id']}/sync", {})
+    assert line.tool.count_tasks() == 2
+    c = base64.urlsafe_b64encode(f"{raw.url}/c.png".encode()).decode()
+    d = f"{s3.endpoint}/{s3.bucket}/p{line.project}/d.png?X-Amz-Signature=1&X-Amz-Expires=60"
+    tasks = [{"image": f"/tasks/7/resolve/?fileuri={c}", "patient": "p-17"}, {"image": d}, {"image": "/x"}]
+    body_of_tasks = [{"data": data} for data in tasks]
+    owner.post(f"/api/projects/{line.project}/import", body_of_tasks)
+    old = {task.id: task for page in line.tool.changed_tasks(None) for task in page.tasks}
+
+    dry = line.ask("push", "--dry-run")
+    assert line.tool.count_tasks() == 5
+    done = line.ask("push")
+    for answer in (dry, done):
+        assert {n: answer[n] for n in ("found", "new", "adopted", "rejected")} == {
+            "found": 5,
+            "new": 1,
+            "adopted": 4,
+            "rejected": 0,
+        }
+    assert line.tool.count_tasks() == 6
+    now = {task.id: task for page in line.tool.changed_tasks(None) for task in page.tasks}
+    assert {now[id].key for id in old} >= {f"{raw.url}/{name}" for name in names}
+    assert {id: now[id].data for id in old} == {id: old[id].data for id in old}
+    assert line.ask("push")["known"] == 5
+    # The user's own storage still imports; the connector reports what comes so.
+    owner.send("PATCH", f"/api/storages/s3/{made['id']}", {"regex_filter": ".*/new"})
+    owner.post(f"/api/storages/s3/{made['id']}/sync", {})
+    line.ask("pull")
+    found = line.ask("reconcile", code=3)
+    assert found["differences"] == {"two tasks": 1, "no item": 1}
+
+
+def test_local_files_that_the_tool_imported_are_adopted(line: Line) -> None:
+    keys = put_pictures(line, 2)
+    folder = line.server.files / f"project-{line.project}"
+    (folder / "ü 1#.png").write_bytes(scenes(1, seed=3)[0].png)
+    owner = Server(line.server.url, line.server.owner.pat)
+    body = {"project": line.project, "path": str(folder), "use_blob_urls": True, "title": "mine"}
+    made = owner.post("/api/storages/localfiles/", body)
+    owner.post(f"/api/storages/localfiles/{made['id']}/sync", {})
+    assert line.tool.count_tasks() == 3
+    done = line.ask("push")
+    assert (done["adopted"], done["new"]) == (3, 0)
+    assert set(keys) < set(line.tool.known_keys())
+    assert line.tool.count_tasks() == 3
 
 
 def test_an_update_keeps_the_users_own_fields_and_the_note(line: Line) -> None:

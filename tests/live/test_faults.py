@@ -206,13 +206,17 @@ def test_a_wrong_token_is_told_from_other_troubles(line: Line) -> None:
 
 
 def test_rows_without_a_key_and_pictures_that_are_none_are_rejected_and_the_others_taken(line: Line) -> None:
-    (line.folder / "m.csv").write_text("key,image\na,a.png\n,b.png\na,c.png\nd,d.png\n")
+    [first] = put_pictures(line, 1)
+    picture = Path(first.removeprefix("file://"))
+    rows = "".join(f"{key},{picture.name}\n" for key in ("a", "", "a", "d"))
+    (line.folder / "m.csv").write_text(f"key,image\n{rows}e,missing.png\n")
     pushed = line.ask("push", "--manifest", "m.csv", code=4)
-    assert (pushed["found"], pushed["new"], pushed["rejected"]) == (4, 2, 2)
+    assert (pushed["found"], pushed["new"], pushed["rejected"]) == (5, 2, 3)
     told = [json.loads(text) for text in (line.folder / "rejects-push.jsonl").read_text().splitlines()]
     assert [(Path(r["where"]).name, r["why"].split(":")[0]) for r in told] == [
         ("m.csv:3", "the row has no key"),
         ("m.csv:4", "the key a stands in an earlier row"),
+        ("e", "there is no object file"),
     ]
     assert sorted(line.tool.known_keys()) == ["a", "d"]
 
@@ -221,7 +225,7 @@ def test_rows_without_a_key_and_pictures_that_are_none_are_rejected_and_the_othe
     (raw / "text.png").write_bytes(b"this is no picture")
     (raw / "empty.png").write_bytes(b"")
     pushed = line.ask("push", code=4)
-    assert (pushed["new"], pushed["rejected"]) == (1, 2)
+    assert (pushed["new"], pushed["rejected"]) == (2, 2)
 
 
 def test_a_task_that_the_tool_refuses_does_not_take_its_batch_along(line: Line) -> None:

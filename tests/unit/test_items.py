@@ -228,22 +228,28 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
     return Objects(str(tmp_path) if request.param == "folder" else f"memory://{tmp_path.name}/lists")
 
 
-def manifest(folder: Objects, name: str, content: str | bytes) -> tuple[list[Item], list[Reject]]:
+def manifest(
+    folder: Objects, name: str, content: str | bytes, plain: bool = False
+) -> tuple[list[Item], list[Reject]]:
     folder.write(name, content.encode() if isinstance(content, str) else content)
-    source = ManifestItems(folder, name, Objects("memory://raw"), "image", [])
+    raw = Objects("memory://raw")
+    for path in ("a", "b", "007", "b.png", "c.png", *(f"{n:03}" for n in range(8))):
+        raw.write(path, PNG)
+    source = ManifestItems(folder, name, raw, "image", [], plain, pictures=True)
     return list(source.items(list(source), TOOL)), source.rejects
 
 
 def test_a_manifest_names_what_it_shows_by_url_by_path_or_by_key(folder: Objects) -> None:
-    text = "\ufeffkey,image,site\na,s3://x/a.png,\nb,b.png,Linz\nc.png,,\n"
+    text = "\ufeffkey,image,site\na,s3://x/a.png,\nb,b.png,Linz\n"
     found, rejects = manifest(folder, "m.csv", text)
+    found += manifest(folder, "keys.csv", "key,site\nc.png,\n")[0]
     assert [(i.key, i.data["image"]) for i in found] == [
         ("a", "s3://x/a.png"),
         ("b", "memory://raw/b.png"),
         ("c.png", "memory://raw/c.png"),
     ]
     assert found[1].data["site"] == "Linz"
-    assert "site" not in found[0].data
+    assert found[0].data["site"] == ""  # a tool may ask for the column
     assert rejects == []
 
 
@@ -280,6 +286,40 @@ def test_a_manifest_in_parquet_holds_what_a_task_can(
     assert found[7].data["taken"].startswith("2026-03-01")
     assert "empty" not in found[7].data
     json.dumps([i.data for i in found])
+
+
+def test_a_text_in_a_manifest_stays_a_text(folder: Objects) -> None:
+    text = 'key,image,note\na,"hello, world",x\nb,s3://x/a.png,\nc,,\n'
+    found, rejects = manifest(folder, "m.csv", text, plain=True)
+    assert [i.data for i in found] == [
+        {"image": "hello, world", "note": "x"},
+        {"image": "s3://x/a.png", "note": ""},
+        {"image": "", "note": ""},
+    ]
+    assert rejects == []
+    found, rejects = manifest(folder, "m.jsonl", '{"key": "a", "image": null}\n', plain=True)
+    assert (found, [r.where for r in rejects]) == ([], ["a"])
+
+
+def test_a_list_of_objects_in_a_manifest_stays_a_list(folder: Objects) -> None:
+    rows = [{"key": "a", "image": ["b.png", "s3://x/a.png"]}, {"key": "b", "image": ["b.png", 7]}]
+    rows += [{"key": "c", "image": []}, {"key": "d", "image": ["b.png", "missing.png"]}]
+    found, rejects = manifest(folder, "m.json", json.dumps(rows))
+    assert [i.data["image"] for i in found] == [["memory://raw/b.png", "s3://x/a.png"]]
+    assert [(r.where, "missing.png" in r.why) for r in rejects] == [("b", False), ("c", False), ("d", True)]
+
+
+def test_a_row_without_an_object_or_with_one_that_is_not_there_is_rejected(folder: Objects) -> None:
+    rows: list[dict[str, object]] = [{"key": "b.png", "image": None}, {"key": "b", "image": " "}]
+    rows += [{"key": "c", "image": "missing.png"}, {"key": "d", "image": "a//b.png"}, {"key": "a"}]
+    found, rejects = manifest(folder, "m.json", json.dumps(rows))
+    assert [(i.key, i.data["image"]) for i in found] == [("a", "memory://raw/a")]
+    assert [(r.where, r.why.split(":")[0]) for r in rejects] == [
+        ("b.png", "the row names no object in image"),
+        ("b", "the row names no object in image"),
+        ("c", "there is no object memory"),
+        ("d", "there is no object memory"),
+    ]
 
 
 def test_a_row_changes_with_its_content_or_as_its_version_says(folder: Objects) -> None:

@@ -12,7 +12,7 @@ from connector.reconcile import reconcile
 from connector.store import Store
 from connector.sync import Effects, OnDelete, pull
 from tests.unit.sources import Given, synced
-from tests.unit.test_sync import new_project
+from tests.unit.test_sync import made_by_hand, new_project
 
 contract = LabelingToolContract()
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -78,3 +78,17 @@ def test_people_who_label_while_it_reads_spoil_nothing(tmp_path: Path) -> None:
     found = reconcile(tool, Store(str(tmp_path / "labels")), source, meanwhile)
     assert (found.tasks, found.annotations) == (6, 1)
     assert set(found.differences["what"]) == {"not in store"}
+
+
+def test_tasks_that_no_push_made_are_duplicates_or_unexplained(tmp_path: Path) -> None:
+    tool, source = MemoryTool(new_project()), Given({"s3://raw/a": "1"})
+    synced(tool, source, tmp_path)
+    [ours] = tool.task_ids()
+    twin = made_by_hand(tool, image="s3://raw/a")
+    alone = made_by_hand(tool, text="no object at all")
+    pull(tool, Store(str(tmp_path / "labels")))
+    found = reconcile(tool, Store(str(tmp_path / "labels")), source).differences
+    assert found.select("task", "what", "detail").rows() == [
+        (twin.id, "two tasks", f"its object is that of task {ours}"),
+        (alone.id, "no item", ""),
+    ]

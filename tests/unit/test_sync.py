@@ -628,3 +628,49 @@ def test_an_answer_that_a_dying_server_kept_without_telling_is_found_when_it_is_
     tool.project.tasks[task.id] = silent.model_copy(update={"annotations": (edited,)})
     assert not sync.pull(tool, store).annotations
     assert sync.pull(tool, store, everything=True).annotations.changed == 1
+
+
+# tasks that the tool had before
+
+
+def made_by_hand(tool: MemoryTool, **data: object) -> Task:
+    id = tool._new_task(Item(key="?", data=data))
+    tool.project.keep(tool.read_task(id).model_copy(update={"key": f"task:{id}"}))
+    return tool.read_task(id)
+
+
+def test_a_task_that_refers_to_the_object_is_adopted_and_keeps_its_data_and_answers(tmp_path: Path) -> None:
+    tool = MemoryTool(new_project())
+    old = made_by_hand(tool, image="s3://raw/a.png", patient="p-17")
+    said = contract.write(tool, old, "", contract.choice("cat"))
+    made_by_hand(tool, image="s3://raw/of-another-bucket.png")
+    source, rejects = Given({"s3://raw/a.png": "1", "s3://raw/b.png": "1"}), list[Reject]()
+    with closing(Ledger(tmp_path / "dry.sqlite", "test")) as ledger:
+        store = Store(str(tmp_path / "labels"))
+        dry = sync.push(DryRun(tool), store, source, rejects, ledger, dry_run=True)
+    before = dict(tool.project.tasks)
+    assert before[old.id].key == f"task:{old.id}"
+    _, done = synced(tool, source, tmp_path, rejects=rejects)
+    assert (dry.found, dry.new, dry.adopted) == (done.found, done.new, done.adopted) == (2, 1, 1)
+    now = tool.read_task(old.id)
+    assert (now.key, now.version, now.data, now.annotations) == ("s3://raw/a.png", "1", old.data, (said,))
+    _, again = synced(tool, source, tmp_path)
+    assert (again.known, again.new, again.adopted) == (2, 0, 0)
+    assert tool.count_tasks() == 3
+    assert rejects == []
+
+
+def test_an_ambiguous_adoption_is_a_reject_that_says_so(tmp_path: Path) -> None:
+    tool = MemoryTool(new_project())
+    for _ in range(2):
+        made_by_hand(tool, image="s3://raw/twice.png")
+    made_by_hand(tool, left="s3://raw/left.png", right="s3://raw/right.png")
+    rejects: list[Reject] = []
+    keys = [f"s3://raw/{name}.png" for name in ("twice", "left", "right", "new")]
+    _, done = synced(tool, given(*keys), tmp_path, rejects=rejects)
+    assert (done.found, done.new, done.adopted) == (4, 1, 0)
+    told = {r.where: r.why for r in rejects}
+    assert set(told) == set(keys[:3])
+    assert "tasks 1, 2 all refer to it" in told[keys[0]]
+    assert "refers to 2 objects" in told[keys[1]]
+    assert tool.count_tasks() == 4
