@@ -74,11 +74,16 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(dump_json(value).encode(), digest_size=8).hexdigest()
 
 
+UNKNOWN = "unknown"
+"""The annotator of an annotation whose account the tool has deleted."""
+
+
 class Annotation(_Record):
     """One annotator's whole answer for one task, at one `updated_at`.
 
     `id` is None before the tool has given one. Tools reuse ids, so identity is (`id`, `created_at`).
-    `seconds` is the time the annotator took, as the tool measured it.
+    `seconds` is the time the annotator took, as the tool measured it. `account` is the annotator as the
+    tool names it, where the label store knows a name that the tool has lost (a deleted account).
     """
 
     id: str | None = None
@@ -90,11 +95,12 @@ class Annotation(_Record):
     seconds: float | None = None
     created_at: Instant | None = None
     updated_at: Instant | None = None
+    account: str | None = None
 
     @property
     def content(self) -> str:
         """A hash of what the annotator said: equal content, equal hash. Who said it counts; when does not."""
-        said = (self.annotator, self.result, self.cancelled, self.ground_truth)
+        said = (self.account or self.annotator, self.result, self.cancelled, self.ground_truth)
         return digest(said)
 
     @property

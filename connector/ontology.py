@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import polars as pl
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from connector.adapters.base import LabelingTool
 from connector.errors import UsageError
+from connector.labels import RELATIONS
 from connector.model import Ontology
+from connector.regions.answers import SEPARATOR
 
 
 def push(
-    tool: LabelingTool, source: str | None, overlap: int, in_use: pl.DataFrame, force: bool = False
+    tool: LabelingTool,
+    source: str | None,
+    overlap: int,
+    force: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Ontology:
-    """Give the tool this ontology, and tell it how many people label each task.
+    """Write this ontology to the tool, and set how many people label each task.
+
+    Label Studio removes a label that is in use without a warning, and leaves annotations that use a label
+    which does not exist. So the tool's own annotations are read just before, whatever the label store knows.
 
     Args:
         source: the ontology in the tool's own words; None leaves the tool's as it is.
         overlap: how many people label each task.
-        in_use: control, label, n: what annotations say now. Label Studio takes away a label that is in use
-            without a word, and leaves annotations that say what cannot be said.
-        force: take labels away even so.
+        force: remove labels that are in use, too.
+        progress: called with the number of tasks read.
 
     Raises:
         UsageError: if labels in use would be lost, or the tool refuses the ontology.
     """
     ontology = tool.read_ontology() if source is None else tool.parse_ontology(source)
-    lost = missing(ontology, in_use)
-    if lost and not force:
+    lost = missing(ontology, in_use(tool, progress)) if source is not None and not force else {}
+    if lost:
         raise UsageError(
             f"labels in use would be lost: {', '.join(f'{what} ({n})' for what, n in lost.items())}",
-            "keep them in the ontology, or say --force",
+            "keep them in the ontology, rename them first (`connector correct plan --from ontology`), or use "
+            "--force",
         )
     if source is not None:
         ontology = tool.write_ontology(ontology)
@@ -40,12 +50,54 @@ def push(
     return ontology
 
 
-def missing(ontology: Ontology, in_use: pl.DataFrame) -> Mapping[str, int]:
-    """What annotations say and the ontology does not know, and how often: `control: label`."""
-    known = {(control.name, label) for control in ontology.controls for label in control.labels}
-    free = {control.name for control in ontology.controls if not control.labels}
-    return {
-        f"{control}: {label}": n
-        for control, label, n in in_use.select("control", "label", "n").sort("control", "label").iter_rows()
-        if control not in free and (control, label) not in known
-    }
+def in_use(
+    tool: LabelingTool, progress: Callable[[int], None] = lambda _: None
+) -> Mapping[tuple[str, str], int]:
+    """How many annotations in the tool use each label of each control: (control, label).
+
+    Skipped annotations count, and those that cannot be read otherwise.
+    """
+    # A task that changed while we read comes twice: the later reading counts.
+    used: dict[str, list[set[tuple[str, str]]]] = {}
+    for page in tool.changed_tasks(None):
+        for task in page.tasks:
+            used[task.id] = [set(_labels(json.loads(one.result))) for one in task.annotations]
+        progress(len(page.tasks))
+    return Counter(label for annotations in used.values() for labels in annotations for label in labels)
+
+
+def _labels(result: object) -> Iterator[tuple[str, str]]:
+    """The labels that stand in a result, whatever else is wrong with it."""
+    for raw in result if isinstance(result, list) else []:
+        if isinstance(raw, Mapping):
+            is_relation = raw.get("type") == "relation"
+            control = RELATIONS if is_relation else str(raw.get("from_name"))
+            for label in _given(raw.get("labels") if is_relation else raw):
+                yield control, label
+
+
+def _given(found: Any) -> Iterator[str]:
+    if isinstance(found, Mapping):
+        value = found.get("value")
+        kind = str(found.get("type"))
+        if kind == "textarea" or not isinstance(value, Mapping):
+            return
+        found = value.get(kind)
+    for label in found if isinstance(found, list) else []:
+        if isinstance(label, str):
+            yield label
+        elif isinstance(label, list):
+            yield SEPARATOR.join(map(str, label))
+
+
+def missing(ontology: Ontology, used: Mapping[tuple[str, str], int]) -> Mapping[str, int]:
+    """The labels that annotations use and the ontology does not have, and how often: `control: label`."""
+    lost: dict[str, int] = {}
+    for (name, label), n in sorted(used.items()):
+        control = ontology.control(name)
+        if control is not None:
+            paths = {SEPARATOR.join(option.path) for option in control.options}
+            if control.dynamic or not control.labels or label in control.labels or label in paths:
+                continue
+        lost[f"{name}: {label}"] = n
+    return lost

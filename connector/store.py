@@ -28,7 +28,7 @@ from connector.delta import Commit, Compacted, Seen, Table, Vacuumed
 from connector.errors import UsageError
 from connector.index import IDENTITY, Index
 from connector.lease import Lease
-from connector.model import Annotation, Ontology, Prediction, Task, digest, dump_json
+from connector.model import UNKNOWN, Annotation, Ontology, Prediction, Task, digest, dump_json
 from connector.retry import LEASE_SECONDS
 
 TASK, ANNOTATION, PREDICTION = "task", "annotation", "prediction"
@@ -345,7 +345,7 @@ class Store:
             Conflict: if somebody else wrote since this writer looked; `Overtaken` if it has not yet written.
             Temporary: if somebody else has the lease.
         """
-        seen = rows_of(tasks)
+        seen = self._with_names(rows_of(tasks))
         touched = [t.id for t in tasks] + list(deleted_tasks)
         known = self._index().of(touched).cast({"record": pl.String})
         joined = seen.join(known.rename({"hash": "old"}), on=IDENTITY, how="left", nulls_equal=True)
@@ -372,6 +372,25 @@ class Store:
         kept.cursor, kept.ontology = cursor, ontology or kept.ontology
         self._index().put(touched, _indexed(seen))
         return counts[ANNOTATION]
+
+    def _with_names(self, seen: pl.DataFrame) -> pl.DataFrame:
+        """The rows, with the names that the tool lost when accounts were deleted, as far as we knew them.
+
+        The hash stays that of what the tool holds.
+        """
+        lost = seen.filter(pl.col("record") == ANNOTATION, pl.col("annotator") == UNKNOWN)
+        if lost.is_empty():
+            return seen
+        before = self.rows().filter(
+            pl.col("record") == ANNOTATION,
+            pl.col("id").is_in(lost["id"].to_list()),
+            pl.col("annotator") != UNKNOWN,
+        )
+        names = self.collect(before.sort("pull").select(*IDENTITY, known="annotator"))
+        names = names.unique(IDENTITY, keep="last", maintain_order=True)
+        joined = seen.join(names, on=IDENTITY, how="left", nulls_equal=True, maintain_order="left")
+        known = pl.when(pl.col("annotator") == UNKNOWN).then("known")
+        return joined.with_columns(pl.coalesce(known, "annotator").alias("annotator")).drop("known")
 
     def _with_plans(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows, and which plan wrote them."""
@@ -711,7 +730,7 @@ def prediction_of(row: Mapping[str, object]) -> Prediction:
 
 def annotation_of(row: Mapping[str, object]) -> Annotation:
     """The annotation of a row of the store."""
-    return Annotation.model_validate(
+    found = Annotation.model_validate(
         {
             "id": row["id"],
             "task_id": row["task"],
@@ -724,3 +743,6 @@ def annotation_of(row: Mapping[str, object]) -> Annotation:
             "updated_at": row["updated_at"],
         }
     )
+    # The name of a deleted account is ours; the tool's own revision is without it.
+    lost = row["hash"] is not None and found.revision != row["hash"]
+    return found.model_copy(update={"account": UNKNOWN}) if lost else found

@@ -45,7 +45,17 @@ from connector.errors import (
     Unsupported,
     UsageError,
 )
-from connector.model import Annotation, Annotator, Draft, Item, Ontology, Prediction, Task, dump_json
+from connector.model import (
+    UNKNOWN,
+    Annotation,
+    Annotator,
+    Draft,
+    Item,
+    Ontology,
+    Prediction,
+    Task,
+    dump_json,
+)
 from connector.retry import READ_SECONDS, patient
 
 if TYPE_CHECKING:
@@ -609,7 +619,7 @@ class LabelStudio:
     def _name(self, user: object) -> str:
         """A user's e-mail address: what people know each other by."""
         if user is None:
-            return "unknown"
+            return UNKNOWN
         id = int(user["id"]) if isinstance(user, Mapping) else int(str(user))
         if id not in self._names:
             self.annotators()

@@ -41,11 +41,14 @@ def show(session: Session) -> None:
 
 @ontology.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--force", is_flag=True, help="Also take away labels that are in use.")
+@click.option("--force", is_flag=True, help="Also remove labels that are in use.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @pass_session
 def push(session: Session, file: Path | None, force: bool, dry_run: bool) -> None:
     """Give the tool the questions of a file, and the overlap of the configuration.
+
+    The annotations in the tool are read first: a label that one of them uses, a skipped one too, is only
+    removed with --force.
 
     Without FILE only the overlap is set: how many people label each task, each blind to the others.
 
@@ -53,22 +56,14 @@ def push(session: Session, file: Path | None, force: bool, dry_run: bool) -> Non
     Example:
         connector ontology push ontology.xml
     """
-    import polars as pl
-
     from connector import ontology as room
-    from connector.labels import read_store
 
     if file and not file.is_file():
         raise UsageError(f"there is no file {file}", "name the file of the labeling configuration")
-    store, config = session.line.store(), session.config
-    empty = pl.DataFrame(schema={"control": pl.String, "label": pl.String, "n": pl.Int64})
-    used = empty
-    if store.version is not None:
-        regions = read_store(store, config.roles).labels.regions
-        used = regions.group_by("control", "label").agg(n=pl.len().cast(pl.Int64))
-    pushed = room.push(
-        session.line.tool(dry_run), file.read_text() if file else None, config.tool.overlap, used, force
-    )
+    config = session.config
+    with session.progress("labels in use") as progress:
+        source = file.read_text(encoding="utf-8-sig") if file else None
+        pushed = room.push(session.line.tool(dry_run), source, config.tool.overlap, force, progress)
     would = "would be: " if dry_run else ""
     session.say(
         f"{would}ontology {pushed.version}, {len(pushed.controls)} questions, "

@@ -13,9 +13,12 @@ from label_studio_sdk.label_interface import LabelInterface
 from label_studio_sdk.label_interface.control_tags import _TAG_TO_CLASS
 
 from connector.adapters import label_studio_config
+from connector.adapters.contract import LabelingToolContract
 from connector.adapters.label_studio_config import MAX_DEPTH, RELATIONS, parse_config
+from connector.adapters.memory import MemoryTool, Project
 from connector.errors import UsageError
 from connector.model import Condition, Control, Label
+from connector.ontology import push
 from connector.regions import KINDS, NOT_MEASURED, Kind, kind_of
 from tests.configs import CONFIGS, MORE
 
@@ -342,3 +345,29 @@ def test_whatever_things_are_called_they_are_called_so_in_the_ontology(
     assert control
     assert (control.name, control.target, control.labels) == (name, target, tuple(labels))
     assert ontology.object(target) == ("text", "text")
+
+
+CAT_DOG = (
+    '<View><Image name="image" value="$image"/><Choices name="animal" toName="image">'
+    '<Choice value="cat"/><Choice value="dog"/></Choices><Taxonomy name="kind" toName="image">'
+    '<Choice value="plant"><Choice value="tree"/></Choice></Taxonomy></View>'
+)
+
+
+@pytest.mark.parametrize("how", ["answered", "skipped", "unreadable", "in a tree"])
+def test_a_label_that_an_annotation_in_the_tool_uses_is_kept(how: str) -> None:
+    contract, tool = LabelingToolContract(), MemoryTool(Project(ontology=parse_config(CAT_DOG)))
+    [task] = contract.add(tool, "a")
+    broken = [{"type": "choices", "from_name": "animal"}] if how == "unreadable" else []
+    tree = {**contract.choice("x"), "type": "taxonomy", "from_name": "kind"}
+    tree["value"] = {"taxonomy": [["plant", "tree"]]}
+    said = [tree] if how == "in a tree" else [contract.choice("dog"), *broken]
+    contract.write(tool, task, "ann@example.com", *said, cancelled=how == "skipped")
+    gone = '<Choice value="tree"/>' if how == "in a tree" else '<Choice value="dog"/>'
+    used = "kind: plant / tree" if how == "in a tree" else "animal: dog"
+    with pytest.raises(UsageError, match=rf"{used} \(1\)"):
+        push(tool, CAT_DOG.replace(gone, ""), 2)
+    assert tool.project.ontology == parse_config(CAT_DOG)
+    push(tool, CAT_DOG, 2)
+    push(tool, CAT_DOG.replace(gone, ""), 2, force=True)
+    assert tool.project.ontology == parse_config(CAT_DOG.replace(gone, ""))

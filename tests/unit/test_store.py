@@ -396,3 +396,20 @@ def test_a_bucket_that_lets_nobody_in_or_lost_something_is_named(s3: S3, tmp_pat
     obstore.delete(bucket, file)
     with pytest.raises(UsageError, match="is damaged"):
         labels(store)
+
+
+def test_the_name_of_a_deleted_account_is_kept(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    two = tuple(
+        Annotation(id=str(n), task_id="1", annotator=who, result="[]", created_at=NOW, updated_at=NOW)
+        for n, who in enumerate(("ann", "ben"))
+    )
+    store.append([Task(id="1", key="a", annotations=two, created_at=NOW)], "1", NOW)
+    lost = tuple(one.model_copy(update={"annotator": "unknown"}) for one in two)
+    new = lost[0].model_copy(update={"id": "9"})
+    held = Task(id="1", key="a", annotations=(*lost, new), created_at=NOW)
+    store.append([held], "2", NOW)
+    assert store.current(ANNOTATION)["annotator"].to_list() == ["ann", "ben", "unknown"]
+    [stored] = store.tasks()
+    assert stored.revision == held.revision  # what a correction expects is what the tool holds
+    assert store.append([held], "3", NOW) == Counts()
