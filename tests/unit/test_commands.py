@@ -567,3 +567,23 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(folder
         code, _, err = run(folder, words, "--out", place)
         assert code == 2
         assert said in err
+
+
+def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    code, _, err = run_command(["qualty"], tmp_path, {})
+    assert code == 2
+    assert "Did you mean 'quality'?" in err
+
+
+def test_the_shell_completes_commands(tmp_path: Path) -> None:
+    words = {"COMP_WORDS": "connector qual", "COMP_CWORD": "1", "_CONNECTOR_COMPLETE": "bash_complete"}
+    program = "from connector.commands import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv = ['connector']\n{program}"],
+        cwd=ROOT,
+        env={**words, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "plain,quality\n"
