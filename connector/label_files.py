@@ -1,315 +1,471 @@
-"""Labels from files: long tables, and exports of Label Studio."""
+"""Labels from files: long and wide tables in any form, and exports of Label Studio."""
 
 from __future__ import annotations
 
-import csv
-import io
+import ast
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
-from polars.exceptions import PolarsError
 
-from connector.errors import BadRecord, Reject, UsageError
-from connector.labels import GOLD, TASKS, Loaded, Tables, is_unicode, source_of
+from connector import foreign
+from connector.errors import Reject, UsageError
+from connector.exported import is_export, is_short, read_export, read_short
+from connector.labels import GOLD, TASKS, Loaded, source_of
 from connector.model import Ontology, Role
-from connector.quality.answers import ABSENT
+from connector.quality.answers import ABSENT, SEVERAL
 from connector.quality.kinds import CHOICE
 from connector.quality.table import ANSWERS, REGIONS, Labels
+from connector.reading import Read, Reading, Written, merged_spelling, similar_notices
+from connector.tables import (
+    KINDS,
+    Records,
+    Table,
+    decode,
+    read_delimited,
+    read_excel,
+    read_json,
+    read_json_lines,
+    read_parquet,
+    table_of,
+    unpack,
+)
 
 REQUIRED = ("task", "annotator", "label")
 OPTIONAL = ("control", "seconds", "created_at", "role")
 
+ALIASES: Mapping[str, Sequence[Sequence[str]]] = {
+    "task": (
+        ("task",),
+        ("task_id", "item", "item_id", "instance", "instance_id"),
+        (
+            "image",
+            "image_id",
+            "document",
+            "document_id",
+            "doc_id",
+            "text_id",
+            "example_id",
+            "file",
+            "filename",
+        ),
+        ("file_name", "image_name", "key", "id"),
+    ),
+    "annotator": (
+        ("annotator",),
+        ("annotator_id", "annotator_name", "worker", "worker_id", "workerid", "performer", "performer_id"),
+        ("rater", "rater_id", "labeler", "labeller", "coder", "judge", "user", "user_id", "username"),
+    ),
+    "label": (
+        ("label",),
+        ("labels", "rating", "response", "answer", "class", "category", "annotation", "choice", "class_name"),
+        ("judgment", "judgement", "vote", "value"),
+    ),
+    "control": (("control",),),
+    "seconds": (("seconds",), ("lead_time",)),
+    "created_at": (("created_at",),),
+    "role": (("role",),),
+}
+"""What a column may be called, in any case; the first group that fits decides."""
 
-def read_file(path: Path, gold: bool = False, ontology: Ontology | None = None) -> Loaded:
-    """Labels from a long table (`.csv`, `.parquet`, `.jsonl`) or a Label Studio JSON export (`.json`).
+MISSING = ("NaN", "nan", "NA", "N/A", "n/a", "<NA>", "#N/A", "None", "null", "NULL")
+"""What programs write where there is no value."""
+
+_SETS = 0.2
+"""If in this share of answers the rows differ and none is repeated, the rows are labels of one answer."""
+
+_NUMERIC = r"^\s*[-+]?\d+([.,]\d+)?\s*$"
+
+_WIDE = "read as a wide table: a column for each annotator"
+
+_DATES = [
+    (r"^\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d{2}$", "%m/%d/%Y %H:%M"),
+    (r"^\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d{2}:\d{2}$", "%m/%d/%Y %H:%M:%S"),
+    (r"^\d{1,2}/\d{1,2}/\d{4}$", "%m/%d/%Y"),
+    (r"^\d{1,2}\.\d{1,2}\.\d{4} \d{1,2}:\d{2}$", "%d.%m.%Y %H:%M"),
+    (r"^\d{1,2}\.\d{1,2}\.\d{4} \d{1,2}:\d{2}:\d{2}$", "%d.%m.%Y %H:%M:%S"),
+    (r"^\d{1,2}\.\d{1,2}\.\d{4}$", "%d.%m.%Y"),
+]
+"""Local forms of a date, and the --date-format to suggest."""
+
+
+def read_file(
+    path: Path, gold: bool = False, ontology: Ontology | None = None, reading: Reading | None = None
+) -> Loaded:
+    """Labels from a table or from an export of Label Studio; `Loaded.read` says what was found.
 
     Args:
+        path: a `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json`, `.parquet` or `.xlsx` file, or one of these as
+            `.gz` or `.zip`.
         gold: all of it is gold, and the annotator may be missing.
         ontology: of an export; what it does not allow is rejected.
+        reading: what the file itself leaves open.
 
     Raises:
-        UsageError: if the file is not there, is of another kind, or lacks a column.
+        UsageError: if the file is not there, is of another kind, lacks a column, has no rows or no answers,
+            or can be read in several ways.
+        Unsupported: if it is in the form of another tool; naming it.
     """
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}", "name a .csv, .parquet, .jsonl or .json file")
+    reading = reading or Reading()
+    suffix, data = unpack(path)
     source = source_of(path)
-    if path.suffix == ".json":
-        return _read_export(path, source, gold, ontology)
-    readers: dict[str, Callable[[Path, bool, list[Reject]], pl.DataFrame]] = {
-        ".csv": _read_csv,
-        ".jsonl": _read_jsonl,
-        ".parquet": _read_parquet,
-    }
-    if path.suffix not in readers:
-        raise UsageError(f"{path} is no kind of file we read", "name a .csv, .parquet, .jsonl or .json file")
     rejects: list[Reject] = []
-    rows = readers[path.suffix](path, gold, rejects)
-    return Loaded(_labels_of(rows, path, rejects, gold), source, rejects, pl.DataFrame(schema=TASKS))
+    if suffix in (".csv", ".tsv", ".txt"):
+        text, notices = decode(data, path, reading.encoding)
+        table = read_delimited(text, path, rejects, notices)
+    elif suffix == ".parquet":
+        table = read_parquet(data, path)
+    elif suffix == ".xlsx":
+        table = read_excel(data, path)
+    elif suffix in (".jsonl", ".ndjson", ".json", ".manifest"):
+        lines = suffix != ".json"
+        records = read_json_lines(data, path, rejects) if lines else read_json(data, path, rejects)
+        found = [one for _, one in records.found if isinstance(one, dict)] if records else []
+        foreign.refuse_json(path, found[0] if found else json.loads(data) if not lines else None)
+        if records is None:
+            raise UsageError(f"{path} is neither a list of records nor a Label Studio export", _FORMS)
+        if is_export(found) or (not lines and not _is_plain(found)):
+            return read_export(records, path, source, rejects, gold, ontology, reading)
+        if found and is_short(list(found[0])):
+            names = list(dict.fromkeys(name for one in found for name in one))
+            rows = [(where, one) for where, one in records.found if isinstance(one, dict)]
+            return read_short(rows, names, path, source, rejects, gold, ontology, reading)
+        return _long(table_of(records, rejects), path, source, rejects, gold, reading, records)
+    elif suffix == ".xml":
+        raise foreign.refuse_xml(path, decode(data, path)[0])
+    else:
+        raise UsageError(f"{path} is not a kind of file we read", f"name a {KINDS} file")
+    if is_short(table.names):
+        cells = {name: f"{at}" for at, name in enumerate(table.names)}
+        rows = [
+            (f"{path}:{row['row']}", {name: row.get(cell) for name, cell in cells.items()})
+            for row in table.rows.iter_rows(named=True)
+        ]
+        return read_short(rows, table.names, path, source, rejects, gold, ontology, reading)
+    return _long(table, path, source, rejects, gold, reading)
 
 
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return abs(value) < math.inf if isinstance(value, float) else abs(value) < 2**63
+_FORMS = "give records with task, annotator and label, or a Label Studio JSON export"
 
 
-def _read_export(path: Path, source: Mapping[str, Any], gold: bool, ontology: Ontology | None) -> Loaded:
-    try:
-        tasks = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}", "export it again as JSON") from error
-    if not isinstance(tasks, list):
-        raise UsageError(f"{path} is no Label Studio export", "a JSON export is a list of tasks")
-    tables = Tables(ontology)
-    for number, task in enumerate(tasks):
-        where = f"{path}: task {number}"
-        name = _name(task.get("id")) if isinstance(task, dict) else None
-        if name is None or not isinstance(task.get("annotations"), list):
-            tables.rejects.append(Reject(where, "a task needs an id and its annotations"))
-            continue
-        for at, annotation in enumerate(task["annotations"]):
-            # Named by its place: a task may stand in the file twice.
-            place = f"{where}, annotation {at}"
-            _add_exported(tables, name, f"{number}/{at}", annotation, place, gold, task.get("data"))
-    return tables.done(source, pl.DataFrame(schema=TASKS))
+def _is_plain(records: Sequence[Mapping[str, object]]) -> bool:
+    """Whether these are rows of a table and not damaged tasks of an export."""
+    return (
+        not records
+        or any("label" in str(name).lower() or name == "annotation_id" for name in records[0])
+        or ("data" not in records[0] and len(records[0]) > 1)
+    )
 
 
-def _name(value: object) -> str | None:
-    """An id as text; None if it names nothing."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        return None
-    return str(value) if str(value).strip() and is_unicode(str(value)) else None
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Which columns (by their places) have which role."""
+
+    of: Mapping[str, Sequence[int]]
+    ignored: list[str]
+    wide: bool
 
 
-def _add_exported(
-    tables: Tables, task: str, id: str, annotation: object, where: str, gold: bool, data: object
-) -> None:
-    if not isinstance(annotation, dict):
-        tables.rejects.append(Reject(where, "an annotation must be a JSON object"))
-        return
-    if annotation.get("was_cancelled"):
-        return
-    by = annotation.get("completed_by")
-    name = _name(by.get("email") if isinstance(by, dict) else by)
-    if name is None and not gold:
-        tables.rejects.append(Reject(where, "nobody is named in completed_by"))
-        return
-    try:
-        stamp = annotation.get("created_at")
-        created_at = _utc(datetime.fromisoformat(stamp)) if stamp else None
-    except (TypeError, ValueError, OverflowError) as error:
-        tables.rejects.append(Reject(where, f"created_at cannot be read: {error}"))
-        return
-    took = annotation.get("lead_time")
-    if took is not None and not (_is_number(took) and took >= 0):
-        tables.rejects.append(Reject(where, f"lead_time must be a number from 0 on, found {took!r}"[:200]))
-        return
-    role = Role.GOLD if gold or annotation.get("ground_truth") else Role.PERSON
-    head = (task, id, name or GOLD, role.value, None if took is None else float(took), created_at)
-    tables.add(head, where, annotation.get("result"), lambda: data if isinstance(data, dict) else {})
+def _long(
+    table: Table,
+    path: Path,
+    source: Mapping[str, object],
+    rejects: list[Reject],
+    gold: bool,
+    reading: Reading,
+    records: Records | None = None,
+) -> Loaded:
+    """Labels from a table."""
+    if not table.names and not rejects:
+        raise UsageError(f"{path} has no rows: it is empty", "give a table with task, annotator and label")
+    if not table.names:
+        return Loaded(_nothing(), source, rejects, pl.DataFrame(schema=TASKS), read=_unread(path, rejects))
+    foreign.refuse_table(path, table.names, reading.columns)
+    columns = _columns(table, path, gold, reading)
+    if not len(table.rows) and not rejects:
+        raise UsageError(f"{path} has no rows: only a header", "give the file that has the answers")
+    rows, written = _cells(table, columns, path, reading)
 
+    def where(row: int) -> str:
+        return records.found[row][0] if records else f"{path}:{row}"
 
-def _utc(at: datetime) -> datetime:
-    """A time without a zone is UTC, wherever the program runs."""
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-# Long tables: one row an answer to one question.
-
-
-def _columns(found: Sequence[str], path: Path, gold: bool) -> list[str]:
-    """The columns that we read, of those a file has.
-
-    Raises:
-        UsageError: if one is missing, or stands there twice.
-    """
-    missing = [name for name in REQUIRED if name not in found and not (gold and name == "annotator")]
-    if missing:
+    read = _judged(rows, gold, reading)
+    _refuse_local(read, where)
+    refused = read.filter(pl.col("why").is_not_null() & (pl.col("why") != ""))
+    rejects += [Reject(where(n), why) for n, why in refused.select("row", "why").iter_rows()]
+    good = read.filter(pl.col("why").is_null()).drop("why", "label", "mark")
+    empty = len(read.filter(pl.col("why") == ""))
+    if not len(good) and empty:
         raise UsageError(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(found) or 'none'}",
-            f"name the columns {', '.join(REQUIRED)}; {', '.join(OPTIONAL)} are optional",
+            f"{path} has no answers: all {empty} labels are empty",
+            "name the column of the labels with --columns label=COLUMN; "
+            "if NaN or None is a label, give --keep-missing",
         )
-    known = [name for name in (*REQUIRED, *OPTIONAL) if name in found]
-    for name in known:
-        if list(found).count(name) > 1:
-            raise UsageError(f"{path} has the column {name} twice", "rename one of them")
-    return known
+    marks = sorted(set(read.filter((pl.col("why") == "") & pl.col("mark").is_not_null())["mark"]))
+    good, similar = merged_spelling(
+        good.explode("labels").rename({"labels": "label"}),
+        dict.fromkeys(good["control"].unique(), CHOICE),
+        reading.merge_similar,
+    )
+    keys = [name for name in good.columns if name not in ("label", "row")]
+    good = good.group_by("row", *keys, maintain_order=True).agg(labels=pl.col("label").unique().sort())
+    good, told = _repeats(good, reading)
+    found = Read(
+        file=str(path),
+        rows=len(table.rows),
+        tasks=good["task"].n_unique(),
+        annotators=good["annotator"].n_unique(),
+        labels=good["labels"].explode().n_unique(),
+        repeats=told.identical + told.contradicting,
+        identical=told.identical,
+        contradicting=told.shown,
+        empty=empty,
+        similar=similar,
+        rejects=len(rejects),
+        ignored=columns.ignored,
+        notices=[
+            *table.notices,
+            *([_WIDE] if columns.wide and not reading.wide else []),
+            *([f"{empty} empty answers not counted{_marked(marks)}"] if empty else []),
+            *told.notices,
+            *similar_notices(similar, reading.merge_similar),
+            *_alike_names(good),
+            *_numeric(good, written),
+            *([f"columns not read: {', '.join(columns.ignored)}"] if columns.ignored else []),
+        ],
+    )
+    return Loaded(_labels(good), source, rejects, pl.DataFrame(schema=TASKS), read=found, written=written)
 
 
-def _read_csv(path: Path, gold: bool, rejects: list[Reject]) -> pl.DataFrame:
-    data = path.read_bytes()
-    first = data.split(b"\n", 1)[0].decode("utf-8-sig", "replace")
-    names = next(csv.reader([first]), [])
-    known = _columns(names, path, gold)
-    try:
-        frame = pl.read_csv(data, infer_schema=False)
-        if not _ragged(data.decode(), len(names)):
-            inside = pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))
-            line = pl.int_range(2, pl.len() + 2) + inside.cum_sum() - inside
-            return frame.select(line.alias("row"), *known)
-    except PolarsError:
-        pass  # a quote or a byte is wrong somewhere: find it, and take the other lines
-    rows = [(line, *row) for line, row in _whole_rows(data, len(names), path, rejects)]
-    schema = pl.Schema({"row": pl.Int64} | {f"{at}": pl.String for at in range(len(names))})
-    cells = {name: pl.col(f"{names.index(name)}") for name in known}
-    return pl.DataFrame(rows, schema=schema, orient="row").select("row", **cells)
+def _marked(marks: Sequence[str]) -> str:
+    return f" ({', '.join(marks)}; if that is a label, --keep-missing)" if marks else ""
 
 
-def _ragged(text: str, cells: int) -> bool:
-    """Whether some line has fewer cells than the first; polars would fill it up with nulls."""
-    bare = re.sub('"[^"]*"', "", text) if '"' in text else text
-    lines = pl.Series([bare.rstrip("\r\n")]).str.split("\n").explode()
-    return bool((lines.str.count_matches(",", literal=True) != cells - 1).any())
+def _nothing() -> Labels:
+    return Labels(pl.DataFrame(schema=ANSWERS), pl.DataFrame(schema=REGIONS), {})
 
 
-def _whole_rows(
-    data: bytes, cells: int, path: Path, rejects: list[Reject]
-) -> Iterator[tuple[int, list[str | None]]]:
-    """The rows of a damaged CSV that are whole, with the line each begins on; an empty line is no row."""
-    lines = io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline="").readlines()
-    start = 1
-    reader = csv.reader(lines[start:], strict=True)
-    while True:
-        begun = start + reader.line_num + 1
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            rejects.append(Reject(f"{path}:{begun}", f"the line is torn, or a quote never ends: {error}"))
-            if start + reader.line_num == len(lines):  # its quote took all the rest in
-                start = begun
-                reader = csv.reader(lines[start:], strict=True)
-            continue
-        if row is None:
-            return
-        if row and len(row) != cells:
-            rejects.append(Reject(f"{path}:{begun}", f"the line must have {cells} cells, found {len(row)}"))
-        elif not is_unicode("".join(row)):
-            rejects.append(Reject(f"{path}:{begun}", "the line is not UTF-8"))
-        elif row:
-            yield begun, [cell or None for cell in row]
+def _unread(path: Path, rejects: Sequence[Reject]) -> Read:
+    return Read(str(path), 0, 0, 0, 0, rejects=len(rejects))
 
 
-def _read_jsonl(path: Path, gold: bool, rejects: list[Reject]) -> pl.DataFrame:
-    rows: list[dict[str, int | str | None]] = []
-    found: dict[str, None] = {}
-    torn = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                rows.append({"row": number, **_json_row(line)})
-                found |= dict.fromkeys(rows[-1])
-            except BadRecord as error:
-                torn += 1
-                rejects.append(Reject(f"{path}:{number}", error.what))
-    names = [name for name in found if name != "row"] if rows or not torn else REQUIRED
-    schema = {"row": pl.Int64} | dict.fromkeys(_columns(names, path, gold), pl.String)
-    return pl.DataFrame(rows, schema=schema)
+def _plain(name: str) -> str:
+    return re.sub(r"[\s\-.]+", "_", name.strip().casefold())
 
 
-def _json_row(line: bytes) -> dict[str, str | None]:
-    """The columns that we read of one line, as text.
+def _columns(table: Table, path: Path, gold: bool, reading: Reading) -> _Columns:
+    """Find each role's column.
 
     Raises:
-        BadRecord: if it is no JSON object, or a column is neither text nor a number.
+        UsageError: if a role has none, or two columns may be it.
     """
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadRecord(f"the line is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise BadRecord("the line is not a JSON object")
-    made: dict[str, str | None] = {}
-    for name, value in row.items():
-        if name not in REQUIRED and name not in OPTIONAL:
+    names, plain = table.names, [_plain(name) for name in table.names]
+    has = ", ".join(name for name in names if name) or "none"
+    found: dict[str, list[int]] = {}
+    for role, columns in reading.columns.items():
+        places = []
+        for column in columns:
+            at = [n for n, name in enumerate(names) if name == column]
+            at = at or [n for n, name in enumerate(plain) if name == _plain(column)]
+            if not at and not gold:
+                raise UsageError(f"{path} has no column {column}; it has {has}", "see --columns")
+            if len(at) > 1:
+                raise UsageError(f"{path} has the column {column} twice", "rename one of them")
+            places += at
+        if places:
+            found[role] = places
+    taken = {at for places in found.values() for at in places}
+    for role, groups in ALIASES.items():
+        if role in found:
             continue
-        if isinstance(value, (list, dict)):
-            raise BadRecord(f"{name} must be text or a number, found {json.dumps(value)}"[:200])
-        made[name] = value if value is None or isinstance(value, str) else json.dumps(value)
-        if not is_unicode(made[name] or ""):
-            raise BadRecord(f"{name} is no Unicode text: {value!r}"[:200])
-    return made
+        for group in groups:
+            at = [n for n, name in enumerate(plain) if name in group and n not in taken]
+            if len(at) > 1 and len({plain[n] for n in at}) == 1:
+                raise UsageError(f"{path} has the column {names[at[0]]} twice", "rename one of them")
+            if len(at) > 1:
+                either = ", ".join(names[n] for n in at)
+                raise UsageError(
+                    f"{path}: the {role} may be any of the columns {either}",
+                    f"name it with --columns {role}={names[at[0]]}",
+                )
+            if at:
+                found[role] = at
+                taken |= set(at)
+                break
+    others = [n for n, name in enumerate(names) if n not in taken and name.strip()]
+    wide = False
+    if reading.wide and not (gold and "label" in found):
+        wide = True
+        found.setdefault("task", others[:1])
+        rest = [n for n in others if n not in found["task"]]
+        if "annotator" not in reading.columns:
+            found["annotator"] = rest
+        found.pop("label", None)
+    elif (
+        "task" in found
+        and not {"annotator", "label"} & set(found)
+        and not gold
+        and _looks_wide(table, others)
+    ):
+        wide = True
+        found["annotator"] = others
+    elif len(found.get("annotator", ())) > 1:
+        raise UsageError("--columns names annotator twice", "with --wide each annotator has a column")
+    missing = [
+        role
+        for role in REQUIRED
+        if role not in found and not (role == "annotator" and gold) and not (role == "label" and wide)
+    ]
+    if missing:
+        example = ",".join(f"{role}=COLUMN" for role in missing)
+        raise UsageError(
+            f"{path} has no column {', '.join(missing)}; it has {has}",
+            f"name it with --columns {example}; a table with a column for each annotator is read with --wide",
+        )
+    used = {at for places in found.values() for at in places}
+    return _Columns(found, [n for at, n in enumerate(names) if at not in used and n.strip()], wide)
 
 
-def _read_parquet(path: Path, gold: bool, rejects: list[Reject]) -> pl.DataFrame:  # noqa: ARG001
+def _looks_wide(table: Table, others: Sequence[int]) -> bool:
+    """Whether columns answer with the same few labels, as those of annotators do."""
+    columns = [table.rows[f"{at}"].drop_nulls() for at in others if f"{at}" in table.rows.columns]
+    if len(columns) < 2 or len(columns) != len(others) or any(one.dtype != pl.String for one in columns):
+        return False
+    said = [set(one) for one in columns]
+    every = set().union(*said)
+    few = len(every) <= max(2, sum(map(len, columns)) // 4)
+    return few and all(
+        one and len(one & set().union(*said[:n], *said[n + 1 :])) * 2 > len(one) for n, one in enumerate(said)
+    )
+
+
+def _cells(table: Table, columns: _Columns, path: Path, reading: Reading) -> tuple[pl.DataFrame, Written]:
+    """A row for each answer, with its roles and `labels`, a list; and how these are written."""
+    of = columns.of
+    single = {
+        role: pl.col(f"{of[role][0]}").cast(pl.String)
+        for role in ("task", *OPTIONAL, *(() if columns.wide else ("annotator",)))
+        if role in of
+    }
+    if columns.wide or len(of.get("label", ())) > 1:
+        many = of["annotator"] if columns.wide else of["label"]
+        role = "annotator" if columns.wide else "control"
+        parts = [
+            table.rows.select("row", **{**single, role: pl.lit(table.names[at])}, label=pl.col(f"{at}"))
+            for at in many
+        ]
+        rows = pl.concat(parts, how="vertical_relaxed").sort("row", maintain_order=True)
+    else:
+        many = of["label"]
+        rows = table.rows.select("row", **single, label=pl.col(f"{many[0]}"))
+    types = {table.types.get(f"{at}", "text") for at in many}
+    type = types.pop() if len(types) == 1 else "text"
+    label = rows["label"]
+    if isinstance(label.dtype, pl.List):
+        return _listed(rows, label, None), Written("json", type)
+    several, lists = _several(label, path, reading)
+    if several in ("json", "python"):
+        made = pl.Series(
+            [None if text is None else lists.get(text, [text]) for text in label], dtype=pl.List(pl.String)
+        )
+        return _listed(rows, made, label), Written(several, type)
+    if several:
+        return _listed(rows, label.str.split(several), label), Written(several, type)
+    whole = rows.select(pl.when(pl.col("label").is_not_null()).then(pl.concat_list("label"))).to_series()
+    return rows.with_columns(labels=whole), Written(SEVERAL, type)
+
+
+def _listed(rows: pl.DataFrame, labels: pl.Series, text: pl.Series | None) -> pl.DataFrame:
+    """With `labels`, stripped and without empty ones; `label` is the cell's text."""
+    plain = labels.list.eval(pl.element().str.strip_chars())
+    plain = plain.list.eval(pl.element().filter(pl.element() != ""))
+    shown = plain.list.join(", ") if text is None else text
+    return rows.with_columns(labels=plain, label=shown)
+
+
+def _several(label: pl.Series, path: Path, reading: Reading) -> tuple[str, dict[str, list[str]]]:
+    """What separates several labels of a cell; of cells that are lists, the lists.
+
+    Raises:
+        UsageError: if it seems that something does, and nobody said so.
+    """
+    if reading.multi_label is not None:
+        return reading.multi_label, {}
+    texts = label.drop_nulls().unique().sort().to_list()
+    filled = [text for text in texts if text.strip() and text not in MISSING]
+    lists = {text: found for text in filled if (found := _list_in(text)) is not None}
+    if lists and len(lists) == len(filled):
+        return ("python" if any("'" in text for text in lists) else "json"), lists
+    for sign in "|;":
+        sets: dict[frozenset[str], str] = {}
+        for text in filled:
+            parts = frozenset(part.strip() for part in text.split(sign))
+            if len(parts) > 1 and parts in sets:
+                raise UsageError(
+                    f"{path}: the labels {sets[parts]!r} and {text!r} look like several labels in one cell",
+                    f"give --multi-label '{sign}'; or --multi-label '' if they are different labels",
+                )
+            sets[parts] = text
+    return "", {}
+
+
+def _list_in(text: str) -> list[str] | None:
+    """The labels of a cell that is a list, as JSON or Python write it."""
+    if not (text.strip().startswith("[") and text.strip().endswith("]")):
+        return None
     try:
-        known = _columns(list(pl.read_parquet_schema(path)), path, gold)
-        frame = pl.read_parquet(path, columns=known)
-        return frame.select(
-            pl.col(name).dt.convert_time_zone("UTC").dt.to_string("iso:strict")
-            if isinstance(frame.schema[name], pl.Datetime)
-            else pl.col(name).cast(pl.String)
-            for name in known
-        ).with_row_index("row", 1)
-    except PolarsError as error:
-        raise UsageError(f"{path} is not a table we can read: {error}", "write it again") from error
+        found = json.loads(text)
+    except ValueError:
+        try:
+            found = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    return list(found) if isinstance(found, list) and all(isinstance(one, str) for one in found) else None
 
 
-def _labels_of(rows: pl.DataFrame, path: Path, rejects: list[Reject], gold: bool) -> Labels:
+def _judged(rows: pl.DataFrame, gold: bool, reading: Reading) -> pl.DataFrame:
+    """With all roles, `took`, `at`, and `why` a row is rejected: null for a good one, "" for no answer."""
     absent = [pl.lit(None, pl.String).alias(name) for name in OPTIONAL if name not in rows.columns]
     if "annotator" not in rows.columns:
         absent.append(pl.lit(GOLD).alias("annotator"))
-    read = (
+    marks = pl.lit(False) if reading.keep_missing else pl.col("label").str.strip_chars().is_in(MISSING)
+    took = pl.col("seconds")
+    took = took if reading.decimal == "." else took.str.replace(reading.decimal, ".", literal=True)
+    return (
         rows.with_columns(*absent)
         .with_columns(pl.when(pl.col(OPTIONAL).str.strip_chars() != "").then(pl.col(OPTIONAL)))
         .with_columns(
             pl.col("control").fill_null("label"),
             pl.lit(Role.GOLD.value).alias("role") if gold else pl.col("role").fill_null(Role.PERSON.value),
             pl.col("annotator").fill_null(GOLD) if gold else pl.col("annotator"),
-            took=pl.col("seconds").cast(pl.Float64, strict=False),
-            at=_instant(),
+            took=took.cast(pl.Float64, strict=False),
+            at=_instant(reading.date_format),
+            mark=pl.when(marks).then(pl.col("label")),
         )
         .with_columns(why=_why())
     )
-    refused = read.filter(pl.col("why").is_not_null())
-    rejects += [Reject(f"{path}:{n}", why) for n, why in refused.select("row", "why").iter_rows()]
-    # Whoever answers the same question of a task again has answered twice. Sorted, so that the order of the
-    # rows does not decide which answers to several questions belong together.
-    who = ["task", "annotator", "role"]
-    good = (
-        read.filter(pl.col("why").is_null())
-        .sort(*who, "control", "at", "took", "label")
-        .with_columns(turn=pl.int_range(pl.len()).over(*who, "control"))
-        .with_columns(annotation=pl.concat_str(*who, "turn", separator="\x1f"))
-    )
-    answers = good.group_by("annotation", maintain_order=True).agg(
-        pl.col("task", "annotator", "role").first(),
-        seconds=pl.col("took").drop_nulls().first(),
-        created_at=pl.col("at").drop_nulls().first(),
-    )
-    regions = good.select(
-        "task",
-        "annotation",
-        "control",
-        "label",
-        region=pl.lit("0"),
-        **{name: pl.lit(None) for name in ("parent", "place", "shape", "picture_width", "picture_height")},
-    )
-    return Labels(
-        answers.select(ANSWERS.names()).cast(ANSWERS),
-        regions.select(REGIONS.names()).cast(REGIONS),
-        dict.fromkeys(good["control"].unique().sort(), CHOICE),
-    )
 
 
-def _instant() -> pl.Expr:
-    """ISO 8601; a time without a zone is UTC."""
+def _instant(form: str | None) -> pl.Expr:
+    """A time in the form that was named, or in ISO 8601; a time without a zone is UTC."""
+    if form is not None:
+        return (
+            pl.col("created_at")
+            .str.strip_chars()
+            .str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False)
+        )
     text = pl.col("created_at").str.replace("[zZ]$", "+00:00").str.replace(" ", "T")
-    forms = ["%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f"]
+    forms = ["%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d"]
     return pl.coalesce(
         text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False) for form in forms
     )
 
 
 def _why() -> pl.Expr:
-    """Why a row is rejected; null for a good one."""
+    """Why a row is rejected; null for a good one, the empty text for one that answers nothing."""
 
     def blank(name: str) -> pl.Expr:
         return pl.col(name).is_null() | (pl.col(name).str.strip_chars() == "")
@@ -320,9 +476,9 @@ def _why() -> pl.Expr:
         .then(pl.lit("the task is missing"))
         .when(blank("annotator"))
         .then(pl.lit("the annotator is missing"))
-        .when(blank("label"))
-        .then(pl.lit("the label is missing"))
-        .when(pl.col("label") == ABSENT)
+        .when(blank("label") | pl.col("mark").is_not_null() | (pl.col("labels").list.len() == 0))
+        .then(pl.lit(""))
+        .when(pl.col("labels").list.contains(ABSENT))
         .then(pl.lit(f"the label {ABSENT} is kept for what nobody drew; rename it"))
         .when(~pl.col("role").is_in(roles))
         .then(pl.format(f"the role must be one of {', '.join(roles)}, found {{}}", "role"))
@@ -334,3 +490,144 @@ def _why() -> pl.Expr:
         .when(pl.col("created_at").is_not_null() & pl.col("at").is_null())
         .then(pl.format("created_at must be a time such as 2026-01-31T08:00:00Z, found {}", "created_at"))
     )
+
+
+def _refuse_local(read: pl.DataFrame, where: Callable[[int], str]) -> None:
+    """Raise if no value of a column can be read: it is written as another country does.
+
+    Raises:
+        UsageError: naming the first row, the column and the option that reads it.
+    """
+    what, hints = [], []
+    for name, value, option in (("seconds", "took", "--decimal"), ("created_at", "at", "--date-format")):
+        given = read.filter(pl.col(name).is_not_null())
+        if not len(given) or given[value].null_count() < len(given):
+            continue
+        text = given[name][0]
+        if option == "--decimal" and not re.match(_NUMERIC, text):
+            continue
+        what.append(f"{where(given['row'][0])}: {name} {text!r}")
+        forms = [form for pattern, form in _DATES if re.match(pattern, text.strip())]
+        fits = f"'{forms[0]}'" if forms else "FORMAT, such as '%d.%m.%Y %H:%M'"
+        hints.append("--decimal ," if option == "--decimal" else f"--date-format {fits}")
+    if what:
+        raise UsageError(
+            f"{'; '.join(what)} cannot be read, nor can any other value there",
+            f"give {' '.join(hints)}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeats:
+    identical: int
+    contradicting: int
+    shown: list[str]
+    notices: list[str]
+
+
+_WHO = ["task", "annotator", "role", "control"]
+
+
+def _repeats(rows: pl.DataFrame, reading: Reading) -> tuple[pl.DataFrame, _Repeats]:
+    """Rows of one annotator for one question, made what they are; with `turn`, the number of the answer."""
+    said = rows.with_columns(text=pl.col("labels").list.join("\x1f"))
+    groups = said.group_by(_WHO).agg(
+        n=pl.len(), said=pl.col("text").n_unique(), times=pl.col("at").n_unique()
+    )
+    odd = groups.filter(pl.col("said") > 1)
+    identical, contradicting = int((groups["n"] - groups["said"]).sum()), int((groups["said"] - 1).sum())
+    mode, notices = reading.repeats, []
+    if mode is None:
+        sets = (
+            not identical
+            and len(odd) > 2
+            and len(odd) >= _SETS * len(groups)
+            and bool((odd["times"] == 1).all())
+        )
+        mode = "labels" if sets else "last"
+        if sets:
+            notices.append(
+                f"{len(odd)} answers have several rows with different labels: read as several labels of one "
+                "answer (--repeats last or all reads them otherwise)"
+            )
+    if mode == "labels":
+        made = said.explode("labels").with_columns(turn=pl.lit(0))
+        return _numbered(made), _Repeats(0, 0, [], notices)
+    shown = [
+        f"{task} of {annotator}: {', then '.join(texts).replace(chr(31), SEVERAL)}"
+        for task, annotator, texts in said.join(odd, on=_WHO, how="semi")
+        .sort("row")
+        .group_by("task", "annotator", "role", "control", maintain_order=True)
+        .agg("text")
+        .select("task", "annotator", "text")
+        .iter_rows()
+    ]
+    if mode == "last":
+        # By time where every row has one, else by place in the file.
+        kept = said.sort("at", "row", nulls_last=False).unique(_WHO, keep="last").sort("row")
+        if identical:
+            notices.append(f"{identical} rows repeat an annotator's answer: counted once")
+        if contradicting:
+            notices.append(
+                f"{contradicting} answers contradict an earlier one, and the last counts: "
+                f"{'; '.join(shown[:3])}{'; …' if len(shown) > 3 else ''} (--repeats all keeps each)"
+            )
+        return _numbered(kept.with_columns(turn=pl.lit(0)).explode("labels")), _Repeats(
+            identical, contradicting, shown, notices
+        )
+    # Sorted, so that the order of rows does not decide which answers to several questions belong together.
+    made = said.sort("task", "annotator", "role", "control", "at", "took", "text").with_columns(
+        turn=pl.int_range(pl.len()).over(_WHO)
+    )
+    if identical + contradicting:
+        notices.append(
+            f"{identical + contradicting} repeated answers of an annotator, each kept as an answer"
+        )
+    return _numbered(made.explode("labels")), _Repeats(identical, contradicting, shown, notices)
+
+
+def _numbered(rows: pl.DataFrame) -> pl.DataFrame:
+    who = ["task", "annotator", "role"]
+    return rows.with_columns(annotation=pl.concat_str(*who, "turn", separator="\x1f")).sort(
+        *who, "control", "turn", "row", "labels"
+    )
+
+
+def _labels(good: pl.DataFrame) -> Labels:
+    answers = good.group_by("annotation", maintain_order=True).agg(
+        pl.col("task", "annotator", "role").first(),
+        seconds=pl.col("took").drop_nulls().first(),
+        created_at=pl.col("at").drop_nulls().first(),
+    )
+    regions = good.select(
+        "task",
+        "annotation",
+        "control",
+        label="labels",
+        region=pl.lit("0"),
+        **{name: pl.lit(None) for name in ("parent", "place", "shape", "picture_width", "picture_height")},
+    )
+    return Labels(
+        answers.select(ANSWERS.names()).cast(ANSWERS),
+        regions.select(REGIONS.names()).cast(REGIONS),
+        dict.fromkeys(good["control"].unique().sort(), CHOICE),
+    )
+
+
+def _alike_names(rows: pl.DataFrame) -> list[str]:
+    """Annotators or tasks that differ only by case or spaces."""
+    made = []
+    for role in ("annotator", "task"):
+        names = rows.select(control=pl.lit(role), label=role).unique()
+        _, groups = merged_spelling(names, {role: CHOICE}, merge=False)
+        if groups:
+            shown = "; ".join(", ".join(group) for group in groups[:3])
+            made.append(f"{role}s differ only by case or spaces, and count as different: {shown}")
+    return made
+
+
+def _numeric(rows: pl.DataFrame, written: Written) -> list[str]:
+    labels = rows["labels"].unique()
+    if written.type == "boolean" or len(labels) < 3 or not labels.str.contains(_NUMERIC).all():
+        return []
+    return ["the labels look like numbers: give --level ordinal or interval if their order has a meaning"]

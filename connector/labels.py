@@ -27,6 +27,7 @@ from connector.quality.answers import ABSENT, days, together
 from connector.quality.interval import Ints
 from connector.quality.similarity import decode_brush, from_pixels
 from connector.quality.table import ANSWERS, REGIONS, Labels
+from connector.reading import Read, Written
 from connector.regions import (
     Answer,
     Area,
@@ -41,6 +42,7 @@ from connector.regions import (
     check_result,
 )
 from connector.store import PREDICTION, TASK, Store, Version
+from connector.tables import is_unicode
 
 GOLD = "gold"
 """The annotator of a gold file that names none."""
@@ -61,6 +63,8 @@ class Loaded:
         tasks: task, key, data (JSON), overlap; empty for a file.
         unmeasured: the controls whose kind is not measured yet, with that kind.
         corrected: of each annotation that a plan has changed since, the result that its annotator gave.
+        read: what was found in the file, if it was one.
+        written: how labels were written there.
     """
 
     labels: Labels
@@ -69,6 +73,8 @@ class Loaded:
     tasks: pl.DataFrame
     unmeasured: Mapping[str, str] = field(default_factory=dict)
     corrected: Mapping[str, str] = field(default_factory=dict)
+    read: Read | None = None
+    written: Written = field(default_factory=Written)
 
 
 TASKS = pl.Schema({"task": pl.String, "key": pl.String, "data": pl.String, "overlap": pl.Int64})
@@ -343,12 +349,3 @@ def _label(text: str) -> str:
     if not is_unicode(text):
         raise BadRecord(f"the label {text!r} is no Unicode text")
     return text
-
-
-def is_unicode(text: str) -> bool:
-    """Whether it can be stored: JSON may hold half a surrogate pair, and a bad byte is read as one."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from connector.commands.inputs import engine_option, gold_option, load, merge, truth_option
+from connector.commands.inputs import engine_option, gold_option, load, merge, reading_options, truth_option
 from connector.commands.session import Group, Session, pass_session
 from connector.errors import Conflict, Reject, UsageError
 
@@ -71,6 +71,7 @@ def correct() -> None:
 @click.option("--per-annotator", type=click.IntRange(0), help="At most so many of each annotator's.")
 @truth_option
 @engine_option
+@reading_options
 @pass_session
 def plan_command(
     session: Session,

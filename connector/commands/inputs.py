@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from connector.parts import Aligned
     from connector.quality.consensus import Consensus
     from connector.quality.interval import Estimate
+    from connector.reading import Read, Reading
     from connector.store import Version
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _ONTOLOGY, _VERSION, _ENGINE = "connector.ontology", "connector.version", "connector.engine"
+_READING = "connector.reading"
 
 
 def _remember(ctx: click.Context, option: click.Parameter, value: object) -> None:
@@ -41,6 +43,70 @@ def engine_option(function: F) -> F:
         metavar="ENGINE",
         help="Where the label store's labels are aligned: local, or dask://host:port.",
     )(function)
+
+
+def _remember_reading(ctx: click.Context, option: click.Parameter, value: object) -> None:
+    if value is not None and option.name:
+        ctx.meta.setdefault(_READING, {})[option.name] = value
+
+
+def reading_options(function: F) -> F:
+    """What a label file itself leaves open, which `load` finds in the context."""
+    options: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+        (
+            ("--columns",),
+            {"metavar": "ROLE=COLUMN,…", "help": "Name columns: task=HITId,annotator=WorkerId,label=answer."},
+        ),
+        (
+            ("--wide",),
+            {"is_flag": True, "default": None, "help": "A table with one column for each annotator."},
+        ),
+        (
+            ("--multi-label",),
+            {
+                "metavar": "SEP",
+                "help": "What separates several labels in a cell; '' if nothing does.",
+            },
+        ),
+        (
+            ("--merge-similar",),
+            {"is_flag": True, "default": None, "help": "Merge labels that differ only by case or spaces."},
+        ),
+        (
+            ("--keep-missing",),
+            {
+                "is_flag": True,
+                "default": None,
+                "help": "NaN, NA, None and null are labels, not empty answers.",
+            },
+        ),
+        (
+            ("--repeats",),
+            {
+                "type": click.Choice(["last", "all", "labels"]),
+                "help": "Several rows of an annotator for one question: the last counts, each is an answer, "
+                "or they are labels of one answer.",
+            },
+        ),
+        (
+            ("--date-format",),
+            {"metavar": "FORMAT", "help": "Of created_at, such as '%m/%d/%Y %H:%M'; ISO 8601 by default."},
+        ),
+        (("--decimal",), {"type": click.Choice([".", ","]), "help": "The decimal sign of seconds."}),
+        (("--encoding",), {"metavar": "NAME", "help": "Of a text file; by default detected."}),
+    ]
+    for names, more in reversed(options):
+        function = click.option(*names, expose_value=False, callback=_remember_reading, **more)(function)
+    return function
+
+
+def _reading() -> Reading:
+    from connector.reading import Reading, columns_of
+
+    given = dict(click.get_current_context().meta.get(_READING, {}))
+    if "columns" in given:
+        given["columns"] = columns_of(given["columns"])
+    return Reading(**given)
 
 
 def as_version(ctx: click.Context, _: click.Parameter, value: str | None) -> Version | None:  # noqa: ARG001
@@ -60,6 +126,7 @@ def labels_option(function: F) -> F:
         callback=_remember_version,
         help="A version of the label store: its number, or the name of a snapshot; by default the newest.",
     )(engine_option(function))
+    function = reading_options(function)
     function = click.option(
         "--ontology",
         "ontology_file",
@@ -72,7 +139,7 @@ def labels_option(function: F) -> F:
         "--labels",
         "labels_file",
         type=click.Path(path_type=Path),
-        help="A .csv, .parquet, .jsonl table or a .json export; by default the label store.",
+        help="A table (.csv, .tsv, .jsonl, .parquet, .xlsx, …) or an export; by default the label store.",
     )(function)
 
 
@@ -175,18 +242,42 @@ def load(
     thresholds = _thresholds(session)
     ontology, meta = _ontology(labels_file), click.get_current_context().meta
     version = meta.get(_VERSION)
-    gold = read_file(gold_file, True, ontology) if gold_file else None
+    reading = _reading()
+    gold = read_file(gold_file, True, ontology, reading) if gold_file else None
     if labels_file and version is not None:
         raise UsageError("--store-version is of the label store, and --labels is given", "say one of them")
     if labels_file:
-        people = read_file(labels_file, ontology=ontology)
+        people = read_file(labels_file, ontology=ontology, reading=reading)
+        _report(session, people.read, gold.read if gold else None)
         found = align(with_gold(people, gold) if gold else people, thresholds)
     else:
+        _report(session, None, gold.read if gold else None)
         with session.progress("align") as progress:
             found = session.line.aligned(version, gold, meta.get(_ENGINE), keep_regions, progress)
     for control, kind in found.loaded.unmeasured.items():
         session.detail(f"control {control} is of kind {kind}, which is not measured yet")
     return found
+
+
+def _report(session: Session, labels: Read | None, gold: Read | None) -> None:
+    """Report what was found in files: a line for each, and below it what a person should know or decide."""
+    for read in (labels, gold):
+        if read is not None and not session.as_json:
+            session.note(str(read))
+            for notice in read.notices:
+                session.note(f"  {notice}")
+    if labels or gold:
+        whole = labels.to_json() if labels else {}
+        session.read = {**whole, "gold": gold.to_json()} if gold else whole
+
+
+def as_written(rows: pl.DataFrame, loaded: Loaded, *columns: str) -> pl.DataFrame:
+    """Rows whose labels are written as they were where they were read.
+
+    Args:
+        columns: which hold labels.
+    """
+    return loaded.written.restore(rows, loaded.labels.controls, *columns)
 
 
 def _thresholds(session: Session) -> Mapping[str, float]:

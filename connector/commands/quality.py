@@ -10,6 +10,7 @@ import click
 
 from connector.commands.inputs import (
     answerable,
+    as_written,
     chance_options,
     gold_option,
     labels_option,
@@ -114,7 +115,7 @@ def consensus_command(
     )
     if not rows and len(found.units):
         session.note(ALL_DECIDED)
-    session.write_rows(_in_order(merged.units, CONSENSUS_ROWS), out)
+    session.write_rows(_in_order(as_written(merged.units, loaded, "label"), CONSENSUS_ROWS), out)
     answer = {"controls": controls, **like_json(session, loaded, like, False, confidence)}
     session.answer({**answer, "source": _source(session, loaded, seed)})
     return session.rejected(loaded.rejects)
@@ -338,7 +339,7 @@ def _detection_json(found: Golden, annotator: str, control: str) -> dict[str, An
 def _golden_json(found: Golden, loaded: Loaded) -> dict[str, Any]:
     from connector.quality.golden import EVERYBODY
 
-    confused = found.confusion.filter(pl_differs())
+    confused = as_written(found.confusion.filter(pl_differs()), loaded, "gold", "label")
     return {
         "controls": [
             {

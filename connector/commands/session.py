@@ -49,6 +49,7 @@ class Session:
 
     Attributes:
         name: the command, such as `quality consensus`.
+        read: what was found in the files of labels, for the answer.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Session:
     verbose: bool = False
     debug: bool = False
     printed: bool = False
+    read: Mapping[str, Any] | None = None
 
     @cached_property
     def config(self) -> Config:
@@ -108,6 +110,7 @@ class Session:
         """The one JSON object of --json."""
         if self.as_json:
             self.printed = True
+            found = found if self.read is None else {**found, "read": self.read}
             click.echo(json.dumps(plain(found), ensure_ascii=False, indent=2, allow_nan=False))
 
     def source(self, **more: Any) -> dict[str, Any]:

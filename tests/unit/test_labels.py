@@ -23,6 +23,7 @@ from connector.model import Annotation, Role, Task
 from connector.quality.annotators import annotators
 from connector.quality.consensus import consensus
 from connector.quality.units import units
+from connector.reading import Reading
 from connector.store import Store
 
 AT = datetime(2026, 3, 1, 7, 30, tzinfo=UTC)
@@ -129,7 +130,6 @@ def crlf(data: bytes) -> bytes:
         ("crlf, torn.csv", crlf(HEAD + b"1,a,x\n2,a\n"), "x", [("3", TORN + "2")]),
         ("no end.csv", HEAD + b"1,a,x\n2,a,y", "xy", []),
         ("empty lines.csv", HEAD + b"1,a,x\n\n2,a,y\n\n\n", "xy", []),
-        ("no rows.csv", HEAD, "", []),
         ("all quoted.csv", b'task,annotator,label,role,control,seconds\n"1","a","x","","",""', "x", []),
         (
             "our own names.csv",
@@ -153,7 +153,7 @@ def crlf(data: bytes) -> bytes:
         ("list.jsonl", b"[]\n" + LINE, "x", [("1", "not a JSON object")]),
         ("bytes.jsonl", b'{"task":"\xff"}\n\n' + LINE, "x", [("1", "can't decode byte 0xff")]),
         ("half a pair.jsonl", LINE.replace(b"x", b"\\ud800") + LINE, "x", [("1", "no Unicode text")]),
-        ("no text.jsonl", LINE + LINE.replace(b'"x"', b'["x"]'), "x", [("2", "text or a number")]),
+        ("list.jsonl", LINE + LINE.replace(b'"1"', b'"2"').replace(b'"x"', b'["x"]'), "xx", []),
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value else "",
 )
@@ -170,17 +170,19 @@ def test_a_damaged_line_is_rejected_by_its_place_and_the_others_are_read(
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("a.csv", b"", "no column task, annotator, label; it has none"),
-        ("a.csv", b"task,annotator,labels\n1,a,x\n", "no column label; it has task, annotator, labels"),
+        ("a.csv", b"", "has no rows: it is empty"),
+        ("a.csv", HEAD, "has no rows: only a header"),
+        ("a.csv", b"task,annotator,text\n1,a,x\n", "no column label; it has task, annotator, text"),
         ("a.csv", b"task,task,annotator,label\n1,2,a,x\n", "has the column task twice"),
-        ("a.jsonl", b"", "no column task, annotator, label; it has none"),
+        ("a.jsonl", b"", "has no rows: it is empty"),
         ("a.jsonl", b'{"task": 1, "annotator": 2}\n', "no column label; it has task, annotator"),
         ("a.parquet", b"PAR1", "is not a table we can read"),
         ("b.parquet", None, "no column annotator; it has task, who, label"),
         ("a.json", b'[{"id": 1', "is not JSON"),
         ("a.json", b"\xff", "is not JSON"),
-        ("a.json", b'{"id": 1}', "is no Label Studio export"),
-        ("a.xlsx", b"", "is no kind of file we read"),
+        ("a.json", b'{"id": 1}', "neither a list of records nor a Label Studio export"),
+        ("a.xlsx", b"", "is not an Excel file we can read"),
+        ("a.doc", b"", "is not a kind of file we read"),
         ("missing.csv", None, "there is no file"),
     ],
 )
@@ -204,7 +206,6 @@ def test_a_file_that_cannot_be_read_is_named_with_the_next_step(
         ("task", None, "the task is missing"),
         ("task", "  ", "the task is missing"),
         ("annotator", None, "the annotator is missing"),
-        ("label", "", "the label is missing"),
         ("label", "ABSENT", "the label ABSENT is kept for what nobody drew; rename it"),
         ("role", "boss", "the role must be one of person, gold, reviewer, model, code, found boss"),
         ("seconds", "-1", "seconds must be a number from 0 on, found -1"),
@@ -239,8 +240,8 @@ def box(**value: Any) -> dict[str, Any]:
         ([{"id": " ", "annotations": []}], "a task needs an id"),
         ([{"id": 1}], "a task needs an id and its annotations"),
         (None, "an annotation must be a JSON object"),
-        (answer("x", completed_by=None), "nobody is named in completed_by"),
-        (answer("x", completed_by={"email": ""}), "nobody is named in completed_by"),
+        (answer("x", completed_by=None), "no annotator is named in completed_by"),
+        (answer("x", completed_by={"email": ""}), "no annotator is named in completed_by"),
         (answer("x", created_at="today"), "created_at cannot be read"),
         (answer("x", created_at="0001-01-01T00:00:00+14:00"), "created_at cannot be read"),
         (answer("x", lead_time=-1), "lead_time must be a number from 0 on, found -1"),
@@ -268,13 +269,13 @@ def box(**value: Any) -> dict[str, Any]:
 def test_an_odd_answer_of_an_export_is_rejected_whole(tmp_path: Path, odd: Any, why: str) -> None:
     good = {"id": 1, "annotations": [box(rotation=360, rectanglelabels=["van", "car"])]}
     task = odd[0] if isinstance(odd, list) else {"id": 2, "annotations": [odd]}
-    (tmp_path / "a.json").write_text(json.dumps([good, task, good]))
+    (tmp_path / "a.json").write_text(json.dumps([good, task, {**good, "id": 3}]))
     loaded = read_file(tmp_path / "a.json")
     (reject,) = loaded.rejects
     assert reject.where.split(",")[0] == f"{tmp_path / 'a.json'}: task 1"
     assert why in reject.why
     found = loaded.labels.regions.select("task", "label", "shape")
-    assert found.rows() == [("1", "car + van", [1, 2, 3, 4, 360])] * 2
+    assert found.rows() == [(name, "car + van", [1, 2, 3, 4, 360]) for name in "13"]
     assert loaded.labels.answers["annotation"].is_unique().all()
 
 
@@ -314,7 +315,7 @@ def test_whoever_answers_twice_has_two_answers_and_slashes_in_names_mix_nobody_u
     more = ("c", None, None, "person")
     rows = [("1", "ann", "cat", *more), ("1", "ann", "dog", *more), ("1", "ann", "red", "colour", *more[1:])]
     rows += [("a/b", "c", "cat", *more), ("a", "b/c", "dog", *more)]
-    loaded = read_file(write(tmp_path / "a.csv", rows))
+    loaded = read_file(write(tmp_path / "a.csv", rows), reading=Reading(repeats="all"))
     answers = loaded.labels.answers.select("task", "annotator").sort("task", "annotator").rows()
     assert answers == [("1", "ann"), ("1", "ann"), ("a", "b/c"), ("a/b", "c")]
     assert content(loaded) == sorted(rows, key=repr)
@@ -414,7 +415,7 @@ tables = st.lists(
 
 def outputs(rows: Sequence[Row]) -> Mapping[str, str]:
     with tempfile.TemporaryDirectory() as folder:
-        loaded = read_file(write(Path(folder) / "a.csv", rows))
+        loaded = read_file(write(Path(folder) / "a.csv", rows), reading=Reading(repeats="all"))
     table = units(loaded.labels)
     merged = {method: consensus(table, 0, method) for method in ("majority", "dawid-skene")}
     return {

@@ -43,6 +43,10 @@ FLOORS = [
     [
         "labels",
         "label_files",
+        "reading",
+        "tables",
+        "foreign",
+        "exported",
         "history",
         "sync",
         "ontology",
