@@ -1,13 +1,13 @@
 """Speed, as ratios to others measured in the same run. Only ratios mean anything: all share this machine.
 
-python -m benchmarks [sync] [quality] [objects] [million] [webhooks] [corrections]
+python -m benchmarks [sync] [quality] [objects] [million] [webhooks] [corrections] [coverage]
 """
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import corrections, million, objects, quality, sync, webhooks
+from benchmarks import corrections, coverage, million, objects, quality, sync, webhooks
 
 BENCHMARKS = {
     "sync": sync.main,
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "million": million.main,
     "webhooks": webhooks.main,
     "corrections": corrections.main,
+    "coverage": coverage.main,
 }
 
 

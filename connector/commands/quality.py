@@ -64,8 +64,8 @@ def quality() -> None:
 )
 @click.option(
     "--intervals",
-    type=click.Choice(["bootstrap", "analytic"]),
-    default="bootstrap",
+    type=click.Choice(["jackknife", "analytic"]),
+    default="jackknife",
     show_default=True,
     help="How they are made; analytic ones are of the nominal level only.",
 )

@@ -15,10 +15,10 @@ import polars as pl
 
 from connector.quality.answers import ABSENT, parted
 from connector.quality.counts import Counts, by_group, counts
-from connector.quality.graded import DISTINCT, graded, graded_sums, scale_of
+from connector.quality.graded import DISTINCT, graded, graded_imagined, graded_sums, scale_of
 from connector.quality.interval import CONFIDENCE, Estimate, Floats, Ints, unknown
 from connector.quality.kinds import ANSWERED, CHOICE, kind_of
-from connector.quality.resampling import ONE_LABEL, ONE_TASK, RESAMPLES, TWO, bootstrap, groups
+from connector.quality.resampling import FEW, FEWEST, ONE_LABEL, TWO, groups, jackknife
 from connector.quality.units import UNIT
 
 LEVELS = ("nominal", "ordinal", "interval", "ratio", "similarity")
@@ -26,6 +26,7 @@ LEVELS = ("nominal", "ordinal", "interval", "ratio", "similarity")
 are."""
 
 SAME_OR_OTHER = "answers are the same or others, and AC1 says all"
+NOTHING_VARIES = "no task differs from another, so linearization gives no interval"
 MORE_OR_LESS = "answers of this kind are more or less alike, and not only the same or others"
 TOO_MANY = f"more than {DISTINCT} different answers"
 
@@ -59,7 +60,6 @@ def agreement(
     table: pl.DataFrame,
     seed: int,
     confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
     level: str | None = None,
     analytic: bool = False,
 ) -> Agreement:
@@ -71,11 +71,12 @@ def agreement(
 
     Args:
         table: columns of `UNITS`, of one control; `consensus` takes several.
-        seed: of drawing tasks anew (percentile bootstrap).
-        confidence: of the intervals.
-        resamples: how often tasks are drawn anew.
+        seed: of what is sampled where there is too much of it: groups of more than 2,000 tasks, and pairs of
+            more than 1,000 different answers.
+        confidence: of the intervals (`resampling.jackknife`), which need five tasks with two answers.
         level: of `LEVELS`; by default what suits the kind.
-        analytic: intervals by linearization instead, for the nominal level.
+        analytic: intervals by linearization instead, for the nominal level: what irrCAC computes, for many
+            tasks.
 
     Raises:
         ValueError: if the level is unknown, or asks for numbers and the answers are none; or if there are
@@ -85,11 +86,10 @@ def agreement(
         Observed and kappa: Fleiss, J. L. (1971). Measuring nominal scale agreement among many raters.
         Psychological Bulletin 76, 378-382; for missing answers Gwet, K. L. (2014). Handbook of Inter-Rater
         Reliability, 4th ed., chapter 2. AC1: Gwet (2008). Br J Math Stat Psychol 61, 29-48; AC2: Gwet (2014),
-        chapter 3. Alpha: Krippendorff, K. (2011). Computing Krippendorff's Alpha-Reliability. Intervals:
-        Efron, B. & Tibshirani, R. (1993). An Introduction to the Bootstrap, chapter 13; Gwet (2014),
-        chapters 5 and 6.
+        chapter 3. Alpha: Krippendorff, K. (2011). Computing Krippendorff's Alpha-Reliability. Analytic
+        intervals: Gwet (2014), chapters 5 and 6.
     """
-    return agreement_of(counts(table), kind_of(table), seed, confidence, resamples, level, analytic)
+    return agreement_of(counts(table), kind_of(table), seed, confidence, level, analytic)
 
 
 def agreement_of(
@@ -97,7 +97,6 @@ def agreement_of(
     kind: str,
     seed: int,
     confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
     level: str | None = None,
     analytic: bool = False,
 ) -> Agreement:
@@ -118,7 +117,9 @@ def agreement_of(
         names = (f"mean similarity ({scale.measure})", f"krippendorff, {level}", "gwet ac2")
         group = groups(found.task, 5 + scale.features.shape[1] + len(found.labels), seed)
         sums = graded_sums(found, paired, scale, group)
-        made = bootstrap(sums, partial(graded, scale=scale), names, n, seed, confidence, resamples)
+        statistic = partial(graded, scale=scale)
+        imagined, lowest = graded_imagined(paired, scale), (0.0, -1.0, -1.0)
+        made = jackknife(sums, imagined, statistic, names, n, paired.tasks, confidence, lowest)
         if n and scale.weight is None:
             made[2] = unknown(n, names[2], TOO_MANY)
         fleiss, ac1 = (unknown(n, name, MORE_OR_LESS) for name in _OTHERS)
@@ -129,7 +130,10 @@ def agreement_of(
         group = groups(found.task, 4 + 2 * len(found.labels), seed)
         sums = _nominal_sums(found, paired, group)
         statistic = partial(_nominal, labels=len(found.labels))
-        made = bootstrap(sums, statistic, _NOMINAL, n, seed, confidence, resamples)
+        imagined = _nominal_imagined(paired)
+        made = jackknife(
+            sums, imagined, statistic, _NOMINAL, n, paired.tasks, confidence, (0.0, -1.0, -1.0, -1.0)
+        )
     observed, alpha, fleiss, ac1 = made
     return Agreement(level, observed, alpha, fleiss, ac1, unknown(n, "gwet ac2", SAME_OR_OTHER))
 
@@ -158,6 +162,14 @@ def _nominal_sums(found: Counts, paired: Counts, group: Ints) -> Floats:
     return np.column_stack(
         [*sums, given, by_group(group[found.unit], found.label, shares, size, len(found.labels))]
     )
+
+
+def _nominal_imagined(paired: Counts) -> Floats:
+    """(2, 4 + 2K) the same of a task on which all agree, and of one on which nobody does; either with each
+    label as likely as the others."""
+    labels, answers = len(paired.labels), float(paired.answers.mean()) if len(paired.answers) else 0.0
+    rest = [1.0, *[answers / max(labels, 1)] * labels, *[1 / max(labels, 1)] * labels]
+    return np.array([[1.0, 1.0, answers, *rest], [1.0, 0.0, 0.0, *rest]])
 
 
 def _nominal(sums: Floats, labels: int) -> Floats:
@@ -193,8 +205,10 @@ def _linearized(found: Counts, paired: Counts, confidence: float) -> list[Estima
     for name, point, by_unit in zip(_NOMINAL, value, moved, strict=True):
         if not np.isfinite(point):
             made.append(unknown(n, name + method, ONE_LABEL))
-        elif tasks < 2:
-            made.append(Estimate(float(point), None, None, n, name, ONE_TASK))
+        elif paired.tasks < FEWEST:
+            made.append(Estimate(float(point), None, None, n, name, FEW))
+        elif np.all(by_unit == 0):
+            made.append(Estimate(float(point), None, None, n, name, NOTHING_VARIES))
         else:
             error = z * float(np.std(np.bincount(found.task, by_unit), ddof=1) * np.sqrt(tasks))
             made.append(
@@ -244,7 +258,7 @@ def _influence(found: Counts, paired: Counts, sums: Floats, value: Floats) -> li
 
 
 def by_label(
-    found: Counts, seed: int, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
+    found: Counts, seed: int, confidence: float = CONFIDENCE
 ) -> list[tuple[str, Estimate, Estimate]]:
     """Each label against all others together.
 
@@ -259,29 +273,31 @@ def by_label(
         Research 17, 335-342.
     """
     paired, labels = found.paired(), len(found.labels)
-    group = groups(found.task, 2 * labels, seed)[found.answers >= 2]
+    group = groups(found.task, 3 * labels + 1, seed)[found.answers >= 2]
     size = int(group.max(initial=-1)) + 1
     entry, others = group[paired.unit], (paired.answers - 1.0)[paired.unit]
     given = by_group(entry, paired.label, paired.n, size, labels)
     same = by_group(entry, paired.label, paired.n * (paired.n - 1) / others, size, labels)
-    answers = np.bincount(group, paired.answers, size).astype(np.float64)
     # Two answers differ in a label if one gives it and the other does not, in either order.
-    differ = 2 * by_group(
+    differ: Floats = 2.0 * by_group(
         entry, paired.label, paired.n * (paired.answers[paired.unit] - paired.n) / others, size, labels
     )
-    told = []
-    for label in np.argsort(-given.sum(axis=0), kind="stable"):
-        n = int(given[:, label].sum())
-        sums = np.column_stack([same[:, label], given[:, label], differ[:, label], answers])
-        names = ("positive agreement", "krippendorff, nominal")
-        positive, alpha = bootstrap(sums, _one_label, names, n, seed, confidence, resamples)
-        told.append((found.labels[label], positive, alpha))
-    return told
+    sums: Floats = np.column_stack([same, given, differ, np.bincount(group, paired.answers, size)])
+    answers = float(paired.answers.mean()) if len(paired.answers) else 0.0
+    half, full, none = (np.full(labels, share * answers) for share in (0.5, 1.0, 0.0))
+    imagined = np.array([[*half, *half, *none, answers], [*none, *half, *full, answers]])
+    n = given.sum(axis=0).astype(int).tolist()
+    names = ["positive agreement"] * labels + ["krippendorff, nominal"] * labels
+    lowest = [0.0] * labels + [-1.0] * labels
+    made = jackknife(sums, imagined, _each_label, names, n + n, paired.tasks, confidence, lowest)
+    order = np.argsort(-given.sum(axis=0), kind="stable")
+    return [(found.labels[label], made[label], made[labels + label]) for label in order]
 
 
-def _one_label(sums: Floats) -> Floats:
-    """(R, 2) positive agreement and alpha from (R, 4) sums."""
-    same, given, differ, answers = sums.T
+def _each_label(sums: Floats) -> Floats:
+    """(R, 2K) positive agreement and alpha of each label from (R, 3K + 1) sums."""
+    same, given, differ = np.split(sums[:, :-1], 3, axis=1)
+    answers = sums[:, -1:]
     chance = 2 * given * (answers - given) / (answers * (answers - 1))
     alpha = np.where(chance > 0, 1 - differ / answers / chance, np.nan)
     return np.column_stack([same / given, alpha])

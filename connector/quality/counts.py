@@ -36,6 +36,11 @@ class Counts:
     answers: Ints
     labels: Sequence[str]
 
+    @property
+    def tasks(self) -> int:
+        """How many different tasks the units are of."""
+        return len(np.unique(self.task))
+
     def per_unit(self, values: Floats) -> Floats:
         """(U,) the sums of (r,) values."""
         return np.add.reduceat(values, self.start) if len(self.start) else np.zeros(0)

@@ -130,6 +130,20 @@ def graded_sums(found: Counts, paired: Counts, scale: Scale, group: Ints) -> Flo
     return np.column_stack([*sums, *given, by_group(group[found.unit], found.label, shares, size, labels)])
 
 
+def graded_imagined(paired: Counts, scale: Scale) -> Floats:
+    """(2, 5 + F + K) what `graded_sums` holds of a task on which all agree, and of one on which nobody does:
+    whose answers are any different labels, each as likely as the others."""
+    labels, answers = len(paired.labels), float(paired.answers.mean()) if len(paired.answers) else 0.0
+    each = scale.features.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = answers * float(scale.by_chance(each[None], np.array([float(labels)]))[0])
+    known = scale.weight is not None and labels > 1
+    alike = ((scale.weight or 0.0) - labels) / (labels * (labels - 1)) if known else 0.0
+    shares = [] if scale.weight is None else [1 / labels] * labels
+    rest = [answers, 1.0, *(answers * each / max(labels, 1)), *shares]
+    return np.array([[1.0, 1.0, 0.0, *rest], [1.0, alike, apart, *rest]])
+
+
 def pair_similarity(found: Counts, similar: Similar) -> Floats:
     """(U,) how alike every two answers to each unit are, on average; NaN where there is only one."""
     pairs = found.answers * (found.answers - 1.0)

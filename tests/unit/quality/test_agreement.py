@@ -28,7 +28,7 @@ FOUR_OBSERVERS = {
 
 
 def alpha(columns: dict[str, str]) -> float | None:
-    return agreement(ratings(columns), seed=0, resamples=10).krippendorff_alpha.value
+    return agreement(ratings(columns), seed=0).krippendorff_alpha.value
 
 
 def test_alpha_gives_the_figures_of_krippendorff_2011() -> None:
@@ -86,7 +86,7 @@ def test_alpha_is_the_krippendorff_packages(units: list[list[int | None]]) -> No
     ]
     table = np.array([[np.nan if one is None else one for one in unit] for unit in units], dtype=float).T
     expected = krippendorff.alpha(reliability_data=table, level_of_measurement="nominal")
-    found = agreement(choices(rows), seed=0, resamples=5)
+    found = agreement(choices(rows), seed=0)
     assert found.krippendorff_alpha.value == pytest.approx(expected)
 
 
@@ -95,7 +95,7 @@ def test_alpha_is_the_krippendorff_packages(units: list[list[int | None]]) -> No
 def test_kappa_of_complete_answers_is_statsmodels(units: list[list[int]]) -> None:
     found = np.array([[unit.count(k) for k in range(3)] for unit in units], dtype=float)
     assume((found.sum(axis=0) > 0).sum() > 1)
-    ours = of(found[:, found.sum(axis=0) > 0], resamples=5)
+    ours = of(found[:, found.sum(axis=0) > 0])
     assert ours.fleiss_kappa.value == pytest.approx(fleiss_kappa(found[:, found.sum(axis=0) > 0]))
 
 
@@ -130,8 +130,8 @@ def test_neither_names_of_people_nor_of_labels_nor_order_matter(units, names, ra
     renamed = [(task, who[::-1], f"label {names[int(one)]}") for task, who, one in rows]
     random.shuffle(renamed)
     here, there = (
-        agreement(choices(rows), seed=1, resamples=20),
-        agreement(choices(renamed), seed=1, resamples=20),
+        agreement(choices(rows), seed=1),
+        agreement(choices(renamed), seed=1),
     )
     for name in ("observed", "krippendorff_alpha", "fleiss_kappa", "gwet_ac1"):
         a, b = getattr(here, name), getattr(there, name)
@@ -143,7 +143,9 @@ def test_neither_names_of_people_nor_of_labels_nor_order_matter(units, names, ra
 def test_perfect_agreement_is_one() -> None:
     found = agreement(ratings({"a": "xyzxyz", "b": "xyzxyz", "c": "xyzxyz"}), seed=0)
     for one in (found.observed, found.krippendorff_alpha, found.fleiss_kappa, found.gwet_ac1):
-        assert (one.value, one.low, one.high) == pytest.approx((1, 1, 1))
+        assert (one.value, one.high) == pytest.approx((1, 1))
+        assert one.low is not None
+        assert 0 < one.low < 0.9  # six tasks prove little
 
 
 def test_one_label_only_is_unknown_beyond_chance_and_says_why() -> None:
@@ -168,6 +170,44 @@ def test_the_same_seed_gives_the_same_interval_and_another_one_hardly_another() 
     assert one.low == pytest.approx(other.low, abs=0.02)
 
 
+@pytest.mark.parametrize("analytic", [False, True])
+def test_a_few_tasks_that_all_agree_prove_nothing(analytic: bool) -> None:
+    found = agreement(ratings({"a": "xyxy", "b": "xyxy"}), seed=0, analytic=analytic)
+    for one in (found.observed, found.krippendorff_alpha, found.fleiss_kappa, found.gwet_ac1):
+        assert (one.value, one.low, one.high) == (pytest.approx(1), None, None)
+        assert "fewer than 5 tasks" in str(one.why)
+    many = agreement(ratings({"a": "xyxyxy", "b": "xyxyxy"}), seed=0, analytic=analytic).observed
+    assert many.low is None if analytic else 0 < (many.low or 0) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("annotators", "labels", "prevalence", "right"), [(2, 2, 0.9, 0.9), (3, 2, 0.9, 0.9), (5, 5, 0.9, 0.8)]
+)
+def test_intervals_of_twenty_tasks_cover_the_truth(
+    annotators: int, labels: int, prevalence: float, right: float
+) -> None:
+    rng = np.random.default_rng(11)
+
+    def drawn(tasks: int) -> Floats:
+        share = [prevalence, *[(1 - prevalence) / (labels - 1)] * (labels - 1)]
+        truth = rng.choice(labels, size=(tasks, 1), p=share)
+        other = (truth + rng.integers(1, labels, (tasks, annotators))) % labels
+        said = np.where(rng.random((tasks, annotators)) < right, truth, other)
+        return np.stack([(said == k).sum(axis=1) for k in range(labels)], axis=1).astype(float)
+
+    names = ("observed", "krippendorff_alpha", "fleiss_kappa", "gwet_ac1")
+    true = of(drawn(200_000))
+    inside: dict[str, list[bool]] = {name: [] for name in names}
+    for run in range(400):
+        found = of(drawn(20), run)
+        for name in names:
+            one, value = getattr(found, name), getattr(true, name).value
+            if one.value is not None:
+                inside[name].append(one.low <= value <= one.high)
+    for name in names:
+        assert np.mean(inside[name]) >= 0.93, name
+
+
 def test_intervals_cover_the_true_agreement_about_as_often_as_they_say() -> None:
     rng = np.random.default_rng(3)
     inside = 0
@@ -175,7 +215,7 @@ def test_intervals_cover_the_true_agreement_about_as_often_as_they_say() -> None
         right = rng.random((80, 3)) < 0.8
         said = np.where(right, 0, rng.integers(1, 3, (80, 3)))
         found = np.stack([(said == k).sum(axis=1) for k in range(3)], axis=1).astype(float)
-        interval = of(found, run, resamples=300).observed
+        interval = of(found, run).observed
         assert interval.low is not None
         assert interval.high is not None
         inside += interval.low <= 0.8**2 + 2 * 0.1**2 <= interval.high
@@ -209,7 +249,7 @@ def test_alpha_of_numbers_is_the_krippendorff_packages(units: list[list[float | 
     assume(len({one for unit in paired for one in unit if one is not None}) > 1)
     table = np.array([[np.nan if one is None else one for one in unit] for unit in units], dtype=float).T
     expected = krippendorff.alpha(reliability_data=table, level_of_measurement=level)
-    found = agreement(of_kind(NUMBER, units), seed=0, resamples=5, level=level)
+    found = agreement(of_kind(NUMBER, units), seed=0, level=level)
     assert found.krippendorff_alpha.value == pytest.approx(expected)
 
 
@@ -297,7 +337,7 @@ def test_a_label_against_the_rest_is_the_krippendorff_packages(units: list[list[
         if one is not None
     ]
     assume(rows)
-    for label, positive, alpha in by_label(counts(choices(rows)), seed=0, resamples=5):
+    for label, positive, alpha in by_label(counts(choices(rows)), seed=0):
         mine = [[None if one is None else float(str(one) == label) for one in unit] for unit in units]
         paired = [[one for one in unit if one is not None] for unit in mine]
         paired = [unit for unit in paired if len(unit) >= 2]
