@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from connector.adapters.base import LabelingTool
 from connector.errors import Unsupported, UsageError
@@ -16,6 +14,7 @@ from connector.quality.interval import CONFIDENCE, Estimate
 from connector.quality.kinds import CHOICE
 from connector.quality.sampling import ALL, SAMPLE, draw, error_rate
 from connector.quality.table import Labels
+from connector.tables import read_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +154,12 @@ def read_verdicts(path: Path) -> pl.DataFrame:
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    readers: dict[str, Any] = {
-        ".csv": lambda: pl.read_csv(path, infer_schema=False),
-        ".parquet": lambda: pl.read_parquet(path),
-        ".jsonl": lambda: pl.read_ndjson(path, infer_schema_length=None),
-    }
-    if path.suffix not in readers:
-        raise UsageError(f"{path} is no kind of file we read", "name a .csv, .parquet or .jsonl file")
-    try:
-        found: pl.DataFrame = readers[path.suffix]()
-    except (OSError, PolarsError) as error:
-        raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}", "mend the file") from error
+    table, rejects = read_table(path)
+    if rejects:
+        raise UsageError(f"{rejects[0].where}: {rejects[0].why}", "fix the file")
+    found = table.rows.select(
+        pl.col(f"{at}").alias(name) for at, name in enumerate(table.names) if f"{at}" in table.rows.columns
+    )
     missing = [name for name in columns if name not in found.columns]
     if missing:
         raise UsageError(f"{path} has no column {', '.join(missing)}", f"it needs {', '.join(columns)}")

@@ -312,7 +312,7 @@ WRONG = [
     ("review estimate --sample sample.csv", "Missing option '--verdicts'"),
     ("review estimate --sample gold.csv --verdicts verdicts.csv", "gold.csv has no column probability"),
     ("review estimate --sample verdicts.csv --verdicts verdicts.csv", "verdicts.csv has no column"),
-    ("review estimate --sample sample.csv --verdicts none.csv", "none.csv cannot be read"),
+    ("review estimate --sample sample.csv --verdicts none.csv", "there is no file none.csv"),
     *(
         (f"{words} --config no.toml", "there is no no.toml\n  next: run `connector init`")
         for words in USES.values()

@@ -23,6 +23,7 @@ from connector.quality.answers import parted
 from connector.quality.consensus import consensus
 from connector.quality.units import units
 from connector.reading import Reading, columns_of
+from connector.review import read_verdicts
 
 CASES = Path(__file__).parent.parent / "cases"
 
@@ -414,3 +415,10 @@ def test_single_labels_come_back_as_they_were_written(
     loaded = read_file(path, reading=Reading(multi_label=""))
     written = loaded.written.restore(units(loaded.labels), loaded.labels.controls, "label")
     assert dict(written.select("task", "label").iter_rows()) == {f"{n}": one for n, one in enumerate(labels)}
+
+
+def test_verdicts_may_come_from_a_spreadsheet(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_bytes("task;correct;reviewer\n007;1;Zoë\n8;0;Zoë\n".encode("latin-1"))
+    pl.DataFrame({"task": ["007", "8"], "correct": [1, 0]}).write_excel(tmp_path / "v.xlsx")
+    for name in ("v.csv", "v.xlsx"):
+        assert read_verdicts(tmp_path / name).select("task", "correct").rows() == [("007", 1), ("8", 0)]

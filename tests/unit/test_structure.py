@@ -86,6 +86,7 @@ PURE = {
     "itertools",
     "functools",
     "datetime",
+    "re",
     "json",
     "unicodedata",
     "shapely",
