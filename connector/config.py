@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -74,7 +82,8 @@ url = {store}           # the label store: a folder, or s3://bucket/prefix, gs:/
 # copies = ["labels.parquet"]          # written anew after every sync: .parquet, .jsonl or .json
 
 [quality]
-gold_limit = 0.8       # an annotator passes when the whole interval of the golden score lies above
+gold_limit = 0.8       # the golden score that an annotator must reach
+gold_least = 5         # gold tasks, at least, before an annotator passes or fails
 seed = 0
 # engine = "dask://host:8786"   # where labels are aligned; by default in processes of this machine
 
@@ -172,9 +181,15 @@ class StoreSettings(_Section):
 
 
 class Quality(_Section):
-    """What counts as good, and how and where it is computed."""
+    """What counts as good, and how and where it is computed.
+
+    Attributes:
+        gold_limit: the golden score that an annotator must reach.
+        gold_least: with fewer gold tasks an annotator neither passes nor fails.
+    """
 
     gold_limit: float = Field(default=0.8, gt=0, lt=1)
+    gold_least: int = Field(default=5, ge=1)
     thresholds: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
     seed: int = Field(default=0, ge=0)
     engine: str = "local"
@@ -212,7 +227,6 @@ class Events(_Section):
         prediction_score: a model's prediction below it is uncertain.
         batch: the field of a task's data that names its batch; without one all tasks are a batch.
         gold: a file of known answers; by default what is marked as ground truth in the tool.
-        gold_least: an annotator with fewer answers to gold tasks is not failing yet.
     """
 
     confidence: float = Field(default=0.6, gt=0, le=1)
@@ -220,7 +234,6 @@ class Events(_Section):
     prediction_score: float = Field(default=0.5, ge=0, le=1)
     batch: str | None = None
     gold: str | None = None
-    gold_least: int = Field(default=5, ge=1)
 
 
 EventType = Literal[
@@ -318,6 +331,19 @@ class Config(BaseSettings):
     rules: list[Rule] = []
     roles: dict[str, Role] = {}
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gold_least_moved(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """`events.gold_least` of older configurations is `quality.gold_least`."""
+        events, quality = given.get("events"), given.get("quality", {})
+        if not (isinstance(events, dict) and isinstance(quality, dict) and "gold_least" in events):
+            return given
+        if "gold_least" in quality:
+            raise ValueError("events.gold_least is the old name of quality.gold_least: keep only the new one")
+        moved = {"gold_least": events["gold_least"], **quality}
+        rest = {name: value for name, value in events.items() if name != "gold_least"}
+        return {**given, "events": rest, "quality": moved}
 
     @field_validator("rules")
     @classmethod

@@ -4,7 +4,7 @@
     task.reopened         they have not any more: an answer is gone, or more were asked for
     consensus.reached     they agree; consensus.failed: they do not
     prediction.uncertain  a model is not sure
-    annotator.failing     an annotator's golden score lies below the limit, its whole interval
+    annotator.failing     an annotator's golden score is below the limit, by the rule of `quality golden`
     batch.completed       every task of a batch is completed; batch.accepted: and they all agree
 
 The events of a task are found by going through all that was ever stored of it, pull after pull, and the
@@ -113,7 +113,7 @@ def find(store: Store, log: EventLog, config: Config, tasks: Sequence[str]) -> C
         scored = scored or any(map(_has_gold(gold, config), lives))
     if scored:
         scores = _golden_scores(store, config, ontology, gold)
-        _of_annotators(scores, config.events.gold_least, log, changes)
+        _of_annotators(scores, log, changes)
     _of_batches(log, tasks, changes)
     return changes
 
@@ -355,17 +355,13 @@ def _has_gold(gold: Loaded | None, config: Config) -> Callable[[_Life], bool]:
     return lambda life: life.task in named or life.key in named
 
 
-def _of_annotators(scores: Iterable[Mapping[str, Any]], least: int, log: EventLog, changes: Changes) -> None:
-    """Who fails now. Once failing, an annotator has to pass before failing again is an event.
-
-    Args:
-        least: of fewer gold tasks nothing is made, whatever the interval: one wrong answer is a slip.
-    """
+def _of_annotators(scores: Iterable[Mapping[str, Any]], log: EventLog, changes: Changes) -> None:
+    """Who fails now. Once failing, an annotator has to pass before failing again is an event."""
     before = log.failing()
     for row in scores:
         subject = f"{row['annotator']}/{row['control']}"
         times, failing = before.get(subject, (0, False))
-        if row["verdict"] == "fail" and not failing and row["compared"] >= least:
+        if row["verdict"] == "fail" and not failing:
             id = event_id("annotator.failing", log.source, subject, times + 1)
             data = {name: row[name] for name in _SCORE}
             event = Event(id, "annotator.failing", f"annotator:{subject}", datetime.now(UTC), data)
@@ -378,7 +374,7 @@ def _of_annotators(scores: Iterable[Mapping[str, Any]], least: int, log: EventLo
 def _golden_scores(
     store: Store, config: Config, ontology: Ontology | None, gold: Loaded | None
 ) -> Iterator[dict[str, Any]]:
-    """The golden scores as of now, the tasks of each annotator, and how many were `compared`."""
+    """The golden scores as of now, and the tasks of each annotator."""
     has_gold = _has_gold(gold, config)
     lives = _lives(store.history(_ever_gold(store, config, gold)), config)
     known = [life for life in lives if life.there and has_gold(life)]
@@ -390,13 +386,13 @@ def _golden_scores(
         loaded = with_gold(loaded, gold)
     table = _undisputed(units(loaded.labels, config.quality.thresholds))
     try:
-        found = golden(table, config.quality.gold_limit)
+        found = golden(table, config.quality.gold_limit, least=config.quality.gold_least)
     except ValueError:
         return  # a gold answer that is none of its kind; `connector quality golden` names it
     tasks = table.group_by("annotator").agg(pl.col("task").unique().sort())
     of = dict(tasks.select("annotator", "task").iter_rows())
     for row in found.annotators.iter_rows(named=True):
-        yield {**row, "tasks": of[row["annotator"]], "compared": row["tasks"]}
+        yield {**row, "tasks": of[row["annotator"]]}
 
 
 def _ever_gold(store: Store, config: Config, gold: Loaded | None) -> list[str]:

@@ -24,7 +24,7 @@ from connector.commands.inputs import (
     truth_option,
 )
 from connector.commands.session import Group, Session, pass_session
-from connector.errors import UsageError
+from connector.errors import EXIT_GATE, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from connector.labels import Loaded
     from connector.quality.consensus import Consensus
     from connector.quality.golden import Golden
+    from connector.quality.interval import Estimate
 
 _MAJORITY = "agreement_with_majority"
 
@@ -45,8 +46,15 @@ ALL_DECIDED = (
 NOBODY_ELSE = "no agreement: nobody else answered the same"
 
 CONSENSUS_ROWS = ("task", "control", "unit", "label", "confidence", "votes", "annotators", "agreement")
-GOLDEN_ROWS = ("annotator", "control", "n", "score", "low", "high", "verdict")
+GOLDEN_ROWS = ("annotator", "control", "n", "score", "low", "high", "verdict", "more")
 """The columns of --out that were promised; others stand behind them."""
+
+
+fail_under_option = click.option(
+    "--fail-under",
+    type=click.FloatRange(-1, 1),
+    help="Exit with 3 unless the lower limit of the interval reaches this value.",
+)
 
 
 @click.group(cls=Group)
@@ -70,6 +78,7 @@ def quality() -> None:
     help="How they are made; analytic ones are of the nominal level only.",
 )
 @like_option
+@fail_under_option
 @chance_options
 @out_option
 @pass_session
@@ -80,14 +89,19 @@ def consensus_command(
     level: str | None,
     intervals: str,
     like: str | None,
+    fail_under: float | None,
     confidence: float,
     seed: int | None,
     out: Path | None,
 ) -> int | None:
     """How far annotators agree, and the answer most of them give.
 
+    With --fail-under the lower limit of Krippendorff's alpha of every control must reach the value; where one
+    does not, or is not known, the exit code is 3.
+
     \b
     Example:
+        connector quality consensus --fail-under 0.667
         connector quality consensus --out consensus.csv
         connector quality consensus --labels labels.csv --truth dawid-skene --json
         connector quality consensus --like label-studio-enterprise
@@ -116,15 +130,20 @@ def consensus_command(
     if not rows and len(found.units):
         session.note(ALL_DECIDED)
     session.write_rows(_in_order(as_written(merged.units, loaded, "label"), CONSENSUS_ROWS), out)
-    answer = {"controls": controls, **like_json(session, loaded, like, False, confidence)}
+    measured = [
+        (f"Krippendorff's alpha of {c.control}", c.agreement.krippendorff_alpha) for c in merged.controls
+    ]
+    gate = _gate(measured, fail_under, "no control has answers that could agree")
+    answer = {"controls": controls, **like_json(session, loaded, like, False, confidence), **gate}
     session.answer({**answer, "source": _source(session, loaded, seed)})
-    return session.rejected(loaded.rejects)
+    return _exit_code(session, gate, session.rejected(loaded.rejects))
 
 
 @quality.command("golden")
 @labels_option
 @gold_option
 @like_option
+@fail_under_option
 @chance_options
 @out_option
 @pass_session
@@ -133,40 +152,48 @@ def golden_command(
     labels_file: Path | None,
     gold_file: Path | None,
     like: str | None,
+    fail_under: float | None,
     confidence: float,
     seed: int | None,
     out: Path | None,
 ) -> int | None:
     """How near each annotator is to known answers.
 
-    An annotator passes when the whole interval of the score lies at or above quality.gold_limit of the
-    configuration, fails when it lies below, and is undecided between.
+    An annotator passes when the answers to gold tasks show that the score reaches quality.gold_limit of the
+    configuration, and fails when they show that it does not. Each is wrong in at most 5 % of evaluations,
+    whatever --confidence. With fewer than quality.gold_least gold tasks, or while the answers show neither,
+    the verdict is undecided, and `more` estimates how many gold tasks are still needed.
+
+    With --fail-under the lower limit of the overall score, of all annotators and controls, must reach the
+    value; if it does not, or is not known, the exit code is 3.
 
     \b
     Example:
+        connector quality golden --gold gold.csv --fail-under 0.8
         connector quality golden --gold gold.csv --out scores.csv
     """
     labels = load(session, labels_file, gold_file, like is not None)
     loaded, found = labels.loaded, _golden(session, labels.units, confidence)
-    if not len(found.annotators):
+    gate = _gate([("the overall score", found.overall)], fail_under)
+    if not len(found.annotators) and fail_under is None:
         session.rejected(loaded.rejects)
         raise UsageError(
             f"{NO_GOLD}, or nobody answered them", "give --gold FILE, or mark annotations as ground truth"
         )
     rows = [
-        (r["annotator"], r["control"], r["n"], r["score"], r["low"], r["high"], r["verdict"])
-        for r in found.annotators.iter_rows(named=True)
+        (*(r[name] for name in GOLDEN_ROWS[:-1]), r["why"]) for r in found.annotators.iter_rows(named=True)
     ]
     limit = session.config.quality.gold_limit
     session.table(
         f"Golden scores, limit {limit}",
-        ("annotator", "control", "n", "score", "low", "high", "verdict"),
+        ("annotator", "control", "n", "score", "low", "high", "verdict", ""),
         rows,
     )
+    _check_first(session, found)
     session.write_rows(_in_order(found.annotators, GOLDEN_ROWS), out)
-    answer = {**_golden_json(found, loaded), **like_json(session, loaded, like, True, confidence)}
+    answer = {**_golden_json(found, loaded), **like_json(session, loaded, like, True, confidence), **gate}
     session.answer({**answer, "source": _source(session, loaded, seed)})
-    return session.rejected(loaded.rejects)
+    return _exit_code(session, gate, session.rejected(loaded.rejects))
 
 
 @quality.command("annotators")
@@ -270,6 +297,7 @@ def summary_command(
             for r in people.iter_rows(named=True)
         ],
     )
+    _check_first(session, found)
     golden = _golden_json(found, loaded) if len(found.annotators) else None
     session.answer(
         {
@@ -291,7 +319,47 @@ def _golden(session: Session, units: pl.DataFrame, confidence: float) -> Golden:
     from connector.quality.golden import golden
 
     with answerable("keep one gold answer a task"):
-        return golden(units, session.config.quality.gold_limit, confidence)
+        settings = session.config.quality
+        return golden(units, settings.gold_limit, confidence, settings.gold_least)
+
+
+def _check_first(session: Session, found: Golden) -> None:
+    """Say where gold answers contradict most people."""
+    for control, check in sorted(found.checks.items()):
+        if check.differ:
+            tell = session.note if check.surprising else session.say
+            tell(f"{control}: {check}")
+
+
+def _gate(measured: Sequence[tuple[str, Estimate]], limit: float | None, nothing: str = "") -> dict[str, Any]:
+    """What --fail-under says, as a part of the answer; nothing without it."""
+    if limit is None:
+        return {}
+    checks = [
+        {
+            "name": name,
+            **{part: getattr(found, part) for part in ("value", "low", "high")},
+            "limit": limit,
+            "holds": None if found.low is None else found.low >= limit,
+            "why": f"the lower limit of {name} is not known: {found.why or 'there is too little to judge by'}"
+            if found.low is None
+            else f"the lower limit of {name} is {found.low:.3f}, and at least {limit:g} is demanded",
+        }
+        for name, found in measured
+    ]
+    holds = [check["holds"] for check in checks]
+    verdict = False if False in holds else None if None in holds or not holds else True
+    open_ = [str(check["why"]) for check in checks if check["holds"] is not True]
+    why = "; ".join(open_) or (nothing if not checks else f"every lower limit reaches {limit:g}")
+    return {"fail_under": {"limit": limit, "holds": verdict, "checks": checks, "why": why}}
+
+
+def _exit_code(session: Session, gate: Mapping[str, Any], rejected: int | None) -> int | None:
+    """3 where --fail-under does not hold, else what the rejects demand."""
+    if not gate or gate["fail_under"]["holds"]:
+        return rejected
+    session.error(f"--fail-under: {gate['fail_under']['why']}")
+    return EXIT_GATE
 
 
 def _annotators(units: pl.DataFrame, loaded: Loaded, confidence: float) -> pl.DataFrame:
@@ -341,11 +409,18 @@ def _golden_json(found: Golden, loaded: Loaded) -> dict[str, Any]:
 
     confused = as_written(found.confusion.filter(pl_differs()), loaded, "gold", "label")
     return {
+        "overall": found.overall,
         "controls": [
             {
                 "control": control,
                 "kind": loaded.labels.controls[control],
                 "score": score,
+                "gold_check": {
+                    "tasks": found.checks[control].tasks,
+                    "differ": list(found.checks[control].differ),
+                    "check_first": found.checks[control].surprising,
+                    "summary": str(found.checks[control]),
+                },
                 **_detection_json(found, EVERYBODY, control),
                 "confusions": confused.filter(control=control).drop("control").to_dicts(),
             }
@@ -361,6 +436,8 @@ def _golden_json(found: Golden, loaded: Loaded) -> dict[str, Any]:
                     row, "score", "low", "high", row["n"], found.controls[row["control"]].method
                 ),
                 "verdict": row["verdict"],
+                "more": row["more"],
+                "why": row["why"],
                 **_detection_json(found, row["annotator"], row["control"]),
             }
             for row in found.annotators.iter_rows(named=True)

@@ -90,6 +90,7 @@ def report(
             _error_rate(sample, verdicts, confidence),
             Plan.load(plan).corrections if plan else (),
             cards,
+            session.config.quality.gold_least,
         )
     write_atomic(out, render(data).encode())
     session.say(f"report: {out}")

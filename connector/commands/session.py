@@ -85,6 +85,10 @@ class Session:
         if not self.quiet:
             click.echo(text, err=True)
 
+    def error(self, text: str) -> None:
+        """Why the exit code is not 0, on stderr, also with --quiet."""
+        click.echo(text, err=True)
+
     def detail(self, text: str) -> None:
         """What only --verbose asks for, on stderr."""
         if self.verbose or self.debug:

@@ -18,7 +18,7 @@ from connector.quality.agreement import pairs
 from connector.quality.annotators import METHOD, annotators, natural
 from connector.quality.answers import ABSENT
 from connector.quality.consensus import Consensus
-from connector.quality.golden import Golden, golden, verdict
+from connector.quality.golden import LEAST, Golden, golden
 from connector.quality.interval import Estimate, unknown
 from connector.quality.kinds import BOX
 from connector.quality.table import Labels
@@ -71,6 +71,7 @@ def content(
     error_rate: Estimate | None,
     corrections: Sequence[Correction],
     cards: int,
+    least: int = LEAST,
 ) -> ReportData:
     """Everything a report shows.
 
@@ -82,11 +83,12 @@ def content(
         confidence: of all intervals.
         error_rate: what a review said of the whole.
         cards: how many disagreements are drawn.
+        least: gold tasks that a verdict needs.
 
     Raises:
         ValueError: if gold answers contradict each other.
     """
-    found = golden(units, limit, confidence)
+    found = golden(units, limit, confidence, least)
     names = dict(zip(tasks["task"], (_short_key(key) for key in tasks["key"]), strict=True))
     said = {*units["label"]}
     has_gold = bool((units["role"] == "gold").any())
@@ -99,10 +101,9 @@ def content(
         confidence=confidence,
         figures=_figures(merged, found, labels.controls, limit, error_rate, no_gold),
         progress=_progress(labels, len(tasks) or None),
-        annotators=_rows(
-            labels, units, found, limit, confidence, "answered no gold task" if has_gold else NO_GOLD
-        ),
+        annotators=_rows(labels, units, found, confidence, "answered no gold task" if has_gold else NO_GOLD),
         golden_limit=limit,
+        notices=[f"{control}: {check}" for control, check in found.checks.items() if check.surprising],
         agreement=[_matrix(control, part, both) for control, part in by_control if len(both := pairs(part))],
         confusion=[_confusion(control, part) for control, part in _by_control(found.confusion)],
         cards=_cards(units, merged, labels, names, pictures, cards),
@@ -191,7 +192,7 @@ def _progress(labels: Labels, total: int | None) -> Progress | None:
 
 
 def _rows(
-    labels: Labels, units: pl.DataFrame, found: Golden, limit: float, confidence: float, no_gold: str
+    labels: Labels, units: pl.DataFrame, found: Golden, confidence: float, no_gold: str
 ) -> list[AnnotatorRow]:
     compared = _comparisons(units)
     rows = []
@@ -223,7 +224,8 @@ def _rows(
                     row["why"] if person else PERSONS_ONLY,
                 ),
                 golden=score or unknown(0, "golden", no_gold if person else PERSONS_ONLY),
-                verdict=verdict(score, limit) if score else "",
+                verdict=found.verdicts[row["annotator"]].verdict if score else "",
+                verdict_why=found.verdicts[row["annotator"]].why if score else "",
             )
         )
     return rows

@@ -36,6 +36,7 @@ class AnnotatorRow:
         agreement: the share of the others' answers that agree with this annotator's; `n` counts those.
         agreement_with_majority: how often the answer was that of most others; no accuracy.
         verdict: `pass`, `fail` or `undecided`, of the golden score; empty where there is none.
+        verdict_why: why it is undecided.
     """
 
     name: str
@@ -48,6 +49,7 @@ class AnnotatorRow:
     agreement_with_majority: Estimate
     golden: Estimate
     verdict: str = ""
+    verdict_why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,7 @@ class ReportData:
         source: (name, value): what was read, its version, the program's version, the seed.
         confidence: of all intervals.
         golden_limit: the golden score an annotator must reach; drawn as a mark.
+        notices: what to know before trusting a number, such as gold that contradicts the majority.
     """
 
     title: str
@@ -211,6 +214,7 @@ class ReportData:
     progress: Progress | None = None
     annotators: Sequence[AnnotatorRow] = ()
     golden_limit: float | None = None
+    notices: Sequence[str] = ()
     agreement: Sequence[AgreementMatrix] = ()
     confusion: Sequence[ConfusionMatrix] = ()
     cards: Sequence[Card] = ()

@@ -118,18 +118,20 @@ CONTROL = {
     ],
 }
 GOLDEN = {
+    "overall": ESTIMATE,
     "controls": [
         {
             "control": "text",
             "kind": "text",
             "score": ESTIMATE,
+            "gold_check": {"tasks": "number", "differ": [], "check_first": "number", "summary": "text"},
             "confusions": [{"gold": "text", "label": "text", "count": "number"}],
         }
     ],
     "annotators": [
         {
-            **dict.fromkeys(("annotator", "control", "verdict"), "text"),
-            **dict.fromkeys(("tasks", "n"), "number"),
+            **dict.fromkeys(("annotator", "control", "verdict", "why"), "text"),
+            **dict.fromkeys(("tasks", "n", "more"), "number"),
             "score": ESTIMATE,
         }
     ],
@@ -242,7 +244,7 @@ def test_a_header_without_rows_is_an_error(folder: Path, words: str) -> None:
 COLUMNS = {
     "quality consensus": "task control unit label confidence votes annotators agreement tie "
     "shape picture_width picture_height",
-    "quality golden": "annotator control n score low high verdict tasks "
+    "quality golden": "annotator control n score low high verdict more tasks why "
     "precision recall f1 label_accuracy similarity boundary",
     "quality annotators": "annotator role tasks annotations seconds_median per_hour agreement "
     "agreement_with_majority agreement_with_majority_low agreement_with_majority_high "
@@ -582,3 +584,52 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(folder
         code, _, err = run(folder, words, "--out", place)
         assert code == 2
         assert said in err
+
+
+@pytest.mark.parametrize(
+    ("command", "limit", "code", "holds"),
+    [
+        (USES["quality golden"], 0.05, 0, True),
+        (USES["quality golden"], 0.99, 3, False),
+        (f"quality golden {LABELS}", 0.1, 3, None),  # no gold answers
+        (USES["quality consensus"], -0.5, 0, True),
+        (USES["quality consensus"], 0.99, 3, False),
+        ("quality consensus --labels lonely.csv", 0.1, 3, None),
+        ("quality consensus --labels nothing.csv", 0.1, 3, None),
+    ],
+)
+def test_fail_under_compares_the_lower_limit_and_ends_with_3(
+    folder: Path, command: str, limit: float, code: int, holds: bool | None
+) -> None:
+    found, out, err = run(folder, command, "--fail-under", str(limit), "--json")
+    assert found == code, err
+    gate = one_object(out)["fail_under"]
+    assert (gate["limit"], gate["holds"]) == (limit, holds)
+    assert gate["why"]
+    assert ("--fail-under: " in err) == (code == 3)
+    for check in gate["checks"]:
+        assert check["holds"] == (None if check["low"] is None else check["low"] >= limit)
+
+
+def test_fail_under_takes_the_lower_limit_and_not_the_value(folder: Path) -> None:
+    score = ask(folder, USES["quality golden"])["overall"]
+    between = (score["low"] + score["value"]) / 2
+    assert run(folder, USES["quality golden"], "--fail-under", str(between))[0] == 3
+    assert run(folder, USES["quality golden"], "--fail-under", str(score["low"]))[0] == 0
+
+
+@pytest.mark.parametrize("name", ["quality golden", "quality summary"])
+def test_gold_that_contradicts_the_majority_is_reported(folder: Path, name: str) -> None:
+    wrong = {"cat": "dog", "dog": "owl", "owl": "cat"}
+    rows = [f"{task:03},{wrong[ANIMALS[TRUTH[task]]]}" for task in range(0, 50, 2)]
+    (folder / "gold.csv").write_text("\n".join(["task,label", *rows]))
+    code, _, err = run(folder, USES[name])
+    assert code == 0
+    assert "gold disagrees with the majority on" in err
+    assert "check the gold first" in err
+    answer = ask(folder, USES[name])
+    [control] = answer.get("golden", answer)["controls"]
+    assert control["gold_check"]["check_first"] is True
+    assert len(control["gold_check"]["differ"]) > 10
+    run(folder, "report --labels labels.csv --gold gold.csv")
+    assert "check the gold first" in (folder / "report.html").read_text()

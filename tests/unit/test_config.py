@@ -286,3 +286,10 @@ def test_init_writes_nothing_that_would_be_refused(tmp_path: Path, words: list[s
     assert said in err
     assert "next:" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_gold_least_is_read_under_its_old_name_and_refused_under_both(tmp_path: Path) -> None:
+    assert parse("[events]\ngold_least = 9", tmp_path / "connector.toml").quality.gold_least == 9
+    assert parse("", tmp_path / "connector.toml").quality.gold_least == 5
+    with pytest.raises(UsageError, match=r"events.gold_least is the old name of quality.gold_least"):
+        parse("[events]\ngold_least = 9\n[quality]\ngold_least = 9", tmp_path / "connector.toml")

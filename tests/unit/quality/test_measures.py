@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from connector.quality.annotators import annotators
 from connector.quality.consensus import consensus
-from connector.quality.golden import golden
+from connector.quality.golden import decide, golden
 from connector.quality.review import verdicts
 from connector.quality.sampling import draw, error_rate
 from connector.quality.table import ANSWERS
@@ -37,6 +37,103 @@ def test_the_verdict_waits_until_the_whole_interval_is_on_one_side(right: int, v
     said = [(f"{n}", "gold", "cat") for n in range(50)]
     said += [(f"{n}", "ann", "cat" if n < right else "dog") for n in range(50)]
     assert golden(choices(said, GOLD), limit=0.8).annotators["verdict"].to_list() == [verdict]
+
+
+def test_the_verdict_does_not_depend_on_the_confidence_of_the_intervals() -> None:
+    said = [(f"{n}", "gold", "cat") for n in range(20)] + [(f"{n}", "ann", "cat") for n in range(20)]
+    for confidence in (0.5, 0.999):
+        assert golden(choices(said, GOLD), 0.8, confidence).annotators["verdict"].to_list() == ["pass"]
+
+
+@pytest.mark.parametrize(
+    ("right", "tasks", "verdict", "more"),
+    [
+        (0, 1, "undecided", 4),  # five gold tasks at least
+        (0, 4, "undecided", 1),
+        (0, 5, "fail", 0),  # 0.2 ** 5 < 0.05
+        (3, 3, "undecided", 11),
+        (13, 13, "undecided", 1),  # 0.8 ** 13 = 0.055
+        (14, 14, "pass", 0),  # 0.8 ** 14 = 0.044
+        (8, 10, "undecided", None),  # at the limit
+    ],
+)
+def test_a_verdict_needs_evidence_and_says_how_much_more(
+    right: int, tasks: int, verdict: str, more: int | None
+) -> None:
+    found = decide(np.array([1.0] * right + [0.0] * (tasks - right)), np.ones(tasks), 0.8)
+    assert (found.verdict, found.more) == (verdict, more)
+    assert found.why
+
+
+def test_single_answers_are_judged_by_the_exact_binomial_test() -> None:
+    from scipy.stats import binomtest
+
+    for tasks in range(5, 40, 3):
+        for right in range(tasks + 1):
+            above = binomtest(right, tasks, 0.7, "greater").pvalue <= 0.05
+            below = binomtest(right, tasks, 0.7, "less").pvalue <= 0.05
+            found = decide(np.array([1.0] * right + [0.0] * (tasks - right)), np.ones(tasks), 0.7)
+            assert found.verdict == ("pass" if above else "fail" if below else "undecided")
+
+
+def test_hard_cases_for_a_verdict_are_rarely_judged_wrongly() -> None:
+    """At the limit exactly, where errors are most frequent; docs/statistics.md has the whole table."""
+    rng, limit, runs = np.random.default_rng(4), 0.8, 800
+
+    def right_or_wrong(tasks: int) -> tuple[np.ndarray, np.ndarray]:
+        return (rng.random(tasks) < limit).astype(float), np.ones(tasks)
+
+    def whole_pictures_missed(tasks: int) -> tuple[np.ndarray, np.ndarray]:
+        units = rng.integers(1, 9, tasks).astype(float)
+        return np.where(rng.random(tasks) < 0.82, rng.binomial(units.astype(int), limit / 0.82), 0.0), units
+
+    def alike_or_nothing(tasks: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.where(rng.random(tasks) < 0.95, limit / 0.95, 0.0), np.ones(tasks)
+
+    for score in (right_or_wrong, whole_pictures_missed, alike_or_nothing):
+        for tasks in (5, 8, 20, 60):
+            found = [decide(*score(tasks), limit).verdict for _ in range(runs)]
+            # A standard deviation of 0.008 at 0.05.
+            assert max(found.count("pass"), found.count("fail")) / runs <= 0.05 + 3 * 0.008
+
+
+def gold_and_people(gold: list[str], people: list[list[str]]) -> pl.DataFrame:
+    said = [(f"{n:03}", "gold", label) for n, label in enumerate(gold)]
+    for who, labels in enumerate(people):
+        said += [(f"{n:03}", f"a{who}", label) for n, label in enumerate(labels)]
+    return choices(said, GOLD)
+
+
+def test_gold_that_most_people_contradict_is_to_be_checked_first() -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.choice(["cat", "dog", "bird"], 25).tolist()
+    people = [[t if rng.random() < 0.9 else "cat" for t in truth] for _ in range(3)]
+    at_random = rng.choice(["cat", "dog", "bird"], 25).tolist()
+    check = golden(gold_and_people(at_random, people), 0.8).checks["c"]
+    assert check.surprising
+    assert str(check).endswith("tasks: check the gold first")
+    by_hand = [
+        f"{n:03}"
+        for n, gold in enumerate(at_random)
+        if (votes := [one[n] for one in people])
+        and max(map(votes.count, votes)) > 1
+        and max(votes, key=votes.count) != gold
+    ]
+    assert list(check.differ) == by_hand
+    assert not golden(gold_and_people(truth, people), 0.8).checks["c"].surprising
+
+
+def test_a_few_hard_tasks_and_careless_people_are_not_the_golds_fault() -> None:
+    rng = np.random.default_rng(5)
+    truth = rng.choice(["cat", "dog"], 40).tolist()
+    other = {"cat": "dog", "dog": "cat"}
+    hard = [other[t] if n < 4 else t for n, t in enumerate(truth)]
+    check = golden(gold_and_people(truth, [hard] * 3), 0.8).checks["c"]
+    assert (len(check.differ), check.tasks, check.surprising) == (4, 40, False)
+    careless = [[t if rng.random() < 0.65 else other[t] for t in truth] for _ in range(3)]
+    check = golden(gold_and_people(truth, careless), 0.8).checks["c"]
+    assert len(check.differ) > 8
+    assert not check.surprising
 
 
 def test_three_of_three_is_not_a_hundred_per_cent() -> None:
