@@ -254,7 +254,7 @@ class Tables:
             width, height = shape.picture or (None, None)
             label = together(map(_label, area.labels))
             _same_kind(controls, shape)
-            yield shape.control, id, None, _place(shape), label, _shape(shape), width, height
+            yield shape.control, id, None, place_of(shape), label, _shape(shape), width, height
             for answer in area.answers:
                 yield from self._answered(answer, id, controls)
         for answer in result.answers:
@@ -271,7 +271,7 @@ class Tables:
         self, answer: Answer, parent: str | None, controls: dict[str, str]
     ) -> Iterator[tuple[Any, ...]]:
         _same_kind(controls, answer)
-        id, place = str(answer.control if answer.id is None else answer.id), _place(answer)
+        id, place = str(answer.control if answer.id is None else answer.id), place_of(answer)
         control = self.ontology.control(answer.control) if self.ontology else None
         for label in answers_as_text(answer, control):
             yield answer.control, id, parent, place, _label(label), None, None, None
@@ -313,7 +313,7 @@ def _same_kind(controls: dict[str, str], region: Drawn | Answer) -> None:
         raise region.refuse(f"the control is a {known} elsewhere, and here a {region.kind}")
 
 
-def _place(region: Drawn | Answer) -> str | None:
+def place_of(region: Drawn | Answer) -> str | None:
     """What it is about, as far as one task may show several things."""
     return region.target if region.item is None else f"{region.target}/{region.item}"
 

@@ -180,7 +180,7 @@ class MemoryTool:
         with self.faults.around("write_ontology"):
             taken = parse_config(ontology.source)
             for control in taken.controls:
-                if control.target not in taken.objects:
+                if control.target and control.target not in taken.objects:
                     raise UsageError(
                         f"the control {control.name!r} is about {control.target!r}, which is not there",
                         "name one of the objects in toName",

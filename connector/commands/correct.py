@@ -153,7 +153,8 @@ def _proposed(
         return sources.from_verdicts(read_verdicts(verdicts), tasks)
     if decides in ("review", "gold"):
         role = Role.REVIEWER if decides == "review" else Role.GOLD
-        return sources.from_role(loaded, units, role, tasks, own)
+        merged = None if own else merge(session, units, truth).units
+        return sources.from_role(loaded, units, role, tasks, own, merged)
     if decides == "consensus":
         merged = merge(session, units, truth).units
         return sources.from_consensus(loaded, units, merged, tasks, own, confident)
@@ -334,6 +335,16 @@ def verify(session: Session, head: str | None) -> None:
     )
 
 
+_AFTER_CONFLICTS = (
+    "next: where there is an unsaved draft, let its author submit or discard it; then run `connector pull` "
+    "and plan again"
+)
+_AFTER_CONFLICTS_OF_UNDO = (
+    "next: what was edited since stays as it is, and can be changed in the tool; where there is an unsaved "
+    "draft, let its author submit or discard it, then run the same undo again"
+)
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -365,7 +376,7 @@ def _tell(session: Session, done: Applied, verb: str, dry_run: bool, plan: str |
     if done.stopped and not isinstance(done.stopped, Conflict):
         return done.stopped.exit_code
     if done.conflicts:
-        session.note("next: run `connector pull`, then plan again")
+        session.note(_AFTER_CONFLICTS if plan else _AFTER_CONFLICTS_OF_UNDO)
         return Conflict.exit_code
     return failed
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from connector.errors import BadRecord
-from connector.labels import RELATED, area_id
-from connector.model import Task
-from connector.quality.answers import ABSENT, parted
-from connector.quality.kinds import BOX, CHOICE, DRAWN, KEYPOINT, RELATION
-from connector.quality.units import UNIT
-from connector.regions import gather, parse_result
+from connector.labels import RELATED, area_id, place_of
+from connector.model import Annotation, Task, dump_json
+from connector.quality.answers import ABSENT, STEP, parted
+from connector.quality.kinds import BOX, CHOICE, DRAWN, KEYPOINT, NUMBER, RANKING, RATING, RELATION, TAXONOMY
+from connector.quality.units import ABOUT, UNIT
+from connector.regions import Region, gather, parse_result
 
 ENDS = ("id", "parentID", "from_id", "to_id")
 """Where a region names itself, or another."""
@@ -27,73 +27,231 @@ PLACES: Mapping[str, Sequence[str]] = {
 """Where a merged shape stands in a value. Of other kinds the most typical person's shape is taken."""
 
 
+Unit = tuple[str, str]
+"""A control and the name of one of its units."""
+
+
 def merged_result(
-    task: Task, right: pl.DataFrame, units: pl.DataFrame, own: Mapping[str, str]
+    task: Task,
+    right: pl.DataFrame,
+    units: pl.DataFrame,
+    own: Mapping[str, str],
+    rest: frozenset[str] = frozenset(),
 ) -> list[Mapping[str, Any]] | None:
-    """The result that says what is right, each region made from one that somebody gave.
+    """The whole result that says what is right, each region made from one that somebody gave.
 
     Args:
         right: `UNIT`, kind, then, shape: what shall stand in each unit of the task.
         units: schema `UNITS`, of the task.
         own: of annotations that we corrected, by id, the result that their annotators gave.
+        rest: controls that are only there to make it whole: what cannot be made of them is left out.
 
     Returns:
         The regions; None where something that is right was given by nobody whose regions we have.
     """
-    given = _given(task, own)
-    known = pl.col("annotation").is_in([id for id, _, _ in given])
-    made: dict[str, list[dict[str, Any]]] = {}
-    there = right.filter(pl.col("then") != ABSENT).iter_rows(named=True)
-    for row in sorted(there, key=lambda row: row["kind"] not in DRAWN):
-        if "/" in row["unit"] and row["unit"] not in made:
+    pieces = _Pieces(task, units, own)
+    made: dict[Unit, list[dict[str, Any]]] = {}
+    rows = list(_about(right, units).filter(pl.col("then") != ABSENT).iter_rows(named=True))
+    for row in sorted(rows, key=lambda row: row["kind"] not in DRAWN):
+        about = _thing(row)
+        if row["kind"] == RELATION or (row["parent_control"] is not None and about not in made):
             continue  # about a thing that shall not be there
-        here = units.filter(*(pl.col(name) == row[name] for name in UNIT), pl.col("label") != ABSENT, known)
-        same = here.filter(pl.col("label") == row["then"])
-        voted = {}
-        if not len(same) and row["kind"] == CHOICE:  # labels that most gave, and nobody just these
-            same, voted = here, {"choices": parted(row["then"])}
-        if not len(same):
+        found = pieces.of(row, row["control"] in rest)
+        if found is None and row["control"] not in rest:
             return None
-        like = same.sort("similarity", "annotation", descending=[True, False], nulls_last=True).row(
-            0, named=True
-        )
-        raws = [
-            {**raw, "value": {**raw.get("value", {}), **voted}} for raw in given.get(_key(like, units), [])
-        ]
-        if row["kind"] in DRAWN:
-            made[_path(row)] = raws
-            for raw in raws:
-                names = PLACES.get(row["kind"], ())
-                raw["value"] = {**raw["value"], **dict(zip(names, row["shape"], strict=False))}
-        elif row["kind"] != RELATION:
-            made.setdefault(_path(row), []).extend(raws)
-    ids = {path: _id(task, path) for path in made}
-    answers = [{**raw, "id": ids[path]} for path, raws in made.items() for raw in _together(raws)]
-    return [*answers, *_links(right, ids)]
+        if found:
+            made.setdefault(about, []).extend(found)
+    ids = {about: _id(task, about) for about in made}
+    answers = [{**raw, "id": ids[about]} for about, raws in made.items() for raw in _together(raws)]
+    return [*answers, *_links(rows, ids)]
 
 
-def beside(
-    task: Task, result: Sequence[Mapping[str, Any]], mine: pl.DataFrame, kept: Sequence[Mapping[str, Any]]
-) -> list[Mapping[str, Any]]:
-    """A merged result, and beside it what else an annotator said.
+def corrected_result(
+    task: Task,
+    annotation: Annotation,
+    changed: Collection[Unit],
+    right: pl.DataFrame,
+    units: pl.DataFrame,
+    own: Mapping[str, str],
+) -> list[Mapping[str, Any]] | None:
+    """An annotation's result with some units as they should be, and all else as it is.
 
-    What they drew keeps its id, so that their other answers are about it still. Those about a thing that
-    shall not be there go with it.
+    What was drawn keeps its id, so that what is said about it still is; that about a thing that shall not be
+    there goes with it, and a thing that is new brings what is right about it.
 
     Args:
-        mine: schema `UNITS`, of the annotation.
-        kept: its regions of other controls.
+        changed: the units that the correction names.
+        right, units, own: as of `merged_result`.
+
+    Returns:
+        The regions; None where something that is right was given by nobody whose regions we have.
     """
-    drawn = mine.filter(pl.col("kind").is_in(list(DRAWN)), pl.col("region").is_not_null())
-    own = {_id(task, _path(row)): row["region"] for row in drawn.iter_rows(named=True)}
-    named = [{**raw, **{end: own[raw[end]] for end in ENDS if raw.get(end) in own}} for raw in result]
-    places: dict[str, dict[str, Any]] = {}
-    for raw in named:
-        place = {name: value for name, value in raw.get("value", {}).items() if name != raw["type"]}
-        places.setdefault(str(raw.get("id")), place)
-    gone = set(own.values()) - places.keys()
-    stay = [raw for raw in kept if not gone & {str(raw.get(end)) for end in ENDS}]
-    return [*named, *(_moved(raw, places.get(str(raw.get("id")), {})) for raw in stay)]
+    raws: list[dict[str, Any]] = json.loads(annotation.result)
+    held = gather(regions := parse_result(raws))
+    at = {id(region): number for number, region in enumerate(regions)}
+    areas = {area_id(area, number): area for number, area in enumerate(held.areas)}
+    mine = units.filter(pl.col("annotation") == annotation.id, pl.col("region").is_not_null())
+    drawn = {(row["control"], row["unit"]): areas[row["region"]] for row in mine.iter_rows(named=True)}
+    ids = {unit: area.id for unit, area in drawn.items()}
+    pieces = _Pieces(task, units, own)
+    rows = {(row["control"], row["unit"]): row for row in _about(right, units).iter_rows(named=True)}
+    known = {(row["control"], row["unit"]): row for row in units.iter_rows(named=True)}
+    todo = {unit: rows.get(unit) or {**known[unit], "then": ABSENT} for unit in changed}
+    slots: list[list[Mapping[str, Any]]] = [[raw] for raw in raws]
+
+    def put(old: Iterable[Region], new: Sequence[Mapping[str, Any]]) -> None:
+        places = sorted(at[id(region)] for region in old)
+        for place in places:
+            slots[place] = []
+        if places:
+            slots[places[0]] = list(new)
+        elif new:
+            slots.append(list(new))
+
+    new_things: set[Unit] = set()
+    for unit, row in sorted(todo.items(), key=lambda one: (one[1]["kind"] not in DRAWN, one[0])):
+        if row["kind"] not in DRAWN:
+            continue
+        area = drawn.get(unit)
+        if row["then"] == ABSENT:
+            if area is not None:
+                gone = [r for r in regions if area.id and _names(r, area.id)]
+                put([*area.regions, *area.answers, *gone], [])
+                del ids[unit]
+            continue
+        found = pieces.of(row)
+        if found is None:
+            return None
+        ids[unit] = (area.id if area else "") or _id(task, unit)
+        if area is None:
+            new_things.add(unit)
+        new = [{**raw, "id": ids[unit]} for raw in found]
+        put(area.regions if area else (), new)
+        place = {name: value for name, value in new[0].get("value", {}).items() if name != new[0]["type"]}
+        for answer in area.answers if area else ():
+            slots[at[id(answer)]] = [_moved(answer.dump(), place)]
+    for unit, row in rows.items():
+        ends = {_thing(row), (row["end_control"], row["end_unit"])}
+        if row["parent_control"] is not None and ends & new_things and row["then"] != ABSENT:
+            todo[unit] = row
+    for unit, row in sorted(todo.items()):
+        about = _thing(row)
+        if row["kind"] in DRAWN or (row["parent_control"] is not None and about not in ids):
+            continue
+        if row["kind"] == RELATION:
+            end = (row["end_control"], row["end_unit"])
+            links = [r for r in held.relations if end in ids and r.ends == (ids[about], ids[end])]
+            put(links, [*_links([row], ids)] if row["then"] != ABSENT else [])
+            continue
+        area = drawn.get(about)
+        if row["parent_control"] is not None:
+            old = [a for a in area.answers if a.control == unit[0]] if area else []
+        else:
+            old = [a for a in held.answers if a.control == unit[0] and row["place"] in (None, place_of(a))]
+        found = pieces.of(row) if row["then"] != ABSENT else []
+        if found is None:
+            return None
+        if row["parent_control"] is not None:
+            shape = next((raw for slot in slots for raw in slot if raw.get("id") == ids[about]), {})
+            found = [{**_moved(raw, shape.get("value", {})), "id": ids[about]} for raw in found]
+        else:
+            name = old[0].id if old and old[0].id is not None else _id(task, unit)
+            found = [{**raw, "id": name} for raw in found]
+        put(old, found)
+    return [raw for slot in slots for raw in slot]
+
+
+def _names(region: Region, id: str) -> bool:
+    raw = region.dump()
+    return any(str(raw.get(end)) == id for end in ENDS)
+
+
+def _about(right: pl.DataFrame, units: pl.DataFrame) -> pl.DataFrame:
+    """What shall stand there, with what each unit is about."""
+    about = units.select(*UNIT, *ABOUT).unique(UNIT)
+    return right.join(about, on=UNIT, how="left", maintain_order="left")
+
+
+def _thing(row: Mapping[str, Any]) -> Unit:
+    """The unit that a row is about: of an answer about a drawn thing, that thing."""
+    if row["parent_control"] is None:
+        return row["control"], row["unit"]
+    return row["parent_control"], row["parent_unit"]
+
+
+class _Pieces:
+    """The regions that say what is right in one unit, made from somebody's."""
+
+    def __init__(self, task: Task, units: pl.DataFrame, own: Mapping[str, str]) -> None:
+        self.given = _given(task, own)
+        ids = [str(a.id) for a in task.annotations]
+        self.units = units.filter(pl.col("annotation").is_in(ids))
+        drawn = units.filter(pl.col("region").is_not_null()).iter_rows(named=True)
+        self.drawn = {(row["annotation"], row["control"], row["unit"]): row["region"] for row in drawn}
+
+    def of(self, row: Mapping[str, Any], nearly: bool = False) -> list[dict[str, Any]] | None:
+        """The regions of a unit, with the ids that their authors gave; None where nobody gave any.
+
+        Args:
+            nearly: whether an answer that is not quite what is right will do.
+        """
+        here = self.units.filter(
+            *(pl.col(name) == row[name] for name in UNIT), pl.col("label") != ABSENT
+        ).sort("similarity", "annotation", descending=[True, False], nulls_last=True)
+        here = here.filter(
+            pl.Series([self._key(one) in self.given for one in here.iter_rows(named=True)], dtype=pl.Boolean)
+        )
+        same = here.filter(pl.col("label") == row["then"])
+        voted: Mapping[str, Any] = {}
+        if not len(same):  # what most gave, and nobody just this
+            every = [raw for one in here.iter_rows(named=True) for raw in self.given[self._key(one)]]
+            made = _VOTED[row["kind"]](row["then"], every) if row["kind"] in _VOTED else None
+            if not len(here) or (made is None and not nearly):
+                return None
+            same, voted = here, made or {}
+        raws = self.given[self._key(same.row(0, named=True))]
+        if voted:
+            raws = raws[:1]
+        names = PLACES.get(row["kind"], ()) if row["kind"] in DRAWN else ()
+        shape = dict(zip(names, row["shape"] or (), strict=False)) if names else {}
+        return [_with(raw, {**voted, **shape}) for raw in raws]
+
+    def _key(self, like: Mapping[str, Any]) -> tuple[str, str, str | None, str | None]:
+        """What `_given` calls the regions behind a row of the unit table."""
+        region = like["region"]
+        if region is None and like["parent_control"] is not None:
+            region = self.drawn.get((like["annotation"], like["parent_control"], like["parent_unit"]))
+        return like["annotation"], like["control"], region, like["place"]
+
+
+def _with(raw: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """A region with other values. What is equal stays as it was written: 0 is not made 0.0."""
+    value = raw.get("value", {})
+    return {**raw, "value": {**value, **{k: v for k, v in new.items() if k not in value or value[k] != v}}}
+
+
+def _number(text: str) -> int | float:
+    found = float(text)
+    return int(found) if found.is_integer() else found
+
+
+def _paths(then: str, raws: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The paths of a merged tree, as somebody gave them or one below them."""
+    name = "taxonomy" if any("taxonomy" in raw.get("value", {}) for raw in raws) else "choices"
+    given = (path for raw in raws for path in raw.get("value", {}).get(name) or ())
+    known = {STEP.join(path[:depth]): path[:depth] for path in given for depth in range(1, len(path) + 1)}
+    wanted = parted(then)
+    return {name: [known[one] for one in wanted]} if all(one in known for one in wanted) else None
+
+
+_VOTED: Mapping[str, Callable[[str, Sequence[Mapping[str, Any]]], Mapping[str, Any] | None]] = {
+    CHOICE: lambda then, _: {"choices": parted(then)},
+    TAXONOMY: _paths,
+    NUMBER: lambda then, _: {"number": _number(then)},
+    RATING: lambda then, _: {"rating": _number(then)},
+    RANKING: lambda then, _: {"ranker": json.loads(then)},
+}
+"""How a merged answer that nobody gave as it is stands in a value."""
 
 
 def _moved(raw: Mapping[str, Any], place: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -104,28 +262,18 @@ def _moved(raw: Mapping[str, Any], place: Mapping[str, Any]) -> Mapping[str, Any
     return {**raw, "value": {**value, **{name: place[name] for name in place.keys() & value.keys()}}}
 
 
-def _id(task: Task, path: str) -> str:
-    return hashlib.blake2b(f"{task.id}/{path}".encode(), digest_size=5).hexdigest()
+def _id(task: Task, about: Unit) -> str:
+    return hashlib.blake2b(dump_json([task.id, *about]).encode(), digest_size=5).hexdigest()
 
 
-def _path(row: Mapping[str, Any]) -> str:
-    """The name of what a unit is about: an answer about a drawn thing is about that."""
-    return row["unit"] if "/" in row["unit"] else f"{row['control']}/{row['unit']}"
+def _given(
+    task: Task, own: Mapping[str, str]
+) -> dict[tuple[str, str, str | None, str | None], list[Mapping[str, Any]]]:
+    """The regions of all annotations, by annotation, control, drawn thing, and place of several.
 
-
-def _key(like: Mapping[str, Any], units: pl.DataFrame) -> tuple[str, str, str]:
-    """What `_given` calls the regions behind a row of the unit table."""
-    region = like["region"]
-    if region is None and "/" in like["unit"]:
-        control, unit = like["unit"].split("/", 1)
-        thing = (pl.col("control") == control) & (pl.col("unit") == unit)
-        region = units.filter(thing, pl.col("annotation") == like["annotation"])["region"][0]
-    return like["annotation"], like["control"], region or ""
-
-
-def _given(task: Task, own: Mapping[str, str]) -> dict[tuple[str, str, str], list[Mapping[str, Any]]]:
-    """The regions of all annotations, by annotation, control and drawn thing; none for the whole task."""
-    given: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    An answer about the whole task is there both without a place, and with its own.
+    """
+    given: dict[tuple[str, str, str | None, str | None], list[Mapping[str, Any]]] = {}
     for annotation in task.annotations:
         id = str(annotation.id)
         try:
@@ -134,11 +282,12 @@ def _given(task: Task, own: Mapping[str, str]) -> dict[tuple[str, str, str], lis
             continue  # what cannot be read was not measured either
         for number, area in enumerate(result.areas):
             name = area_id(area, number)
-            given[id, area.shape.control, name] = [region.dump() for region in area.regions]
+            given[id, area.shape.control, name, None] = [region.dump() for region in area.regions]
             for answer in area.answers:
-                given.setdefault((id, answer.control, name), []).append(answer.dump())
+                given.setdefault((id, answer.control, name, None), []).append(answer.dump())
         for answer in result.answers:
-            given.setdefault((id, answer.control, ""), []).append(answer.dump())
+            for place in (None, place_of(answer)):
+                given.setdefault((id, answer.control, None, place), []).append(answer.dump())
     return given
 
 
@@ -151,11 +300,13 @@ def _together(raws: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {**raw, "value": {**theirs, **about}}
 
 
-def _links(right: pl.DataFrame, ids: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _links(rows: Iterable[Mapping[str, Any]], ids: Mapping[Unit, str]) -> Iterator[dict[str, Any]]:
     """The relations between what is there."""
-    for row in right.filter(pl.col("kind") == RELATION, pl.col("then") != ABSENT).iter_rows(named=True):
-        start, end = row["unit"].split(" → ")
-        if start in ids and end in ids:
-            labels = [] if row["then"] == RELATED else parted(row["then"])
+    for row in rows:
+        start, end = _thing(row), (row["end_control"], row["end_unit"])
+        if row["kind"] == RELATION and start in ids and end in ids:
+            # The labels of one relation are one text, and the relations of two units one more.
+            each = [] if row["then"] == RELATED else parted(row["then"])
+            labels = [label for one in each for label in parted(one)]
             ends = {"from_id": ids[start], "to_id": ids[end]}
             yield {"type": "relation", "direction": "right", **ends, "labels": labels}

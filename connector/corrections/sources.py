@@ -12,14 +12,14 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PolarsError
 
-from connector.corrections.merged import ENDS, beside, merged_result
+from connector.corrections.merged import ENDS, corrected_result, merged_result
 from connector.corrections.plan import Proposal, Proposed
 from connector.errors import BadRecord, Reject, UsageError
 from connector.items import json_lines
-from connector.labels import RELATIONS, Loaded
+from connector.labels import Loaded
 from connector.model import Annotation, Control, Ontology, Role, Task, dump_json
 from connector.quality.answers import ABSENT
-from connector.quality.kinds import ANSWERED
+from connector.quality.kinds import ANSWERED, DRAWN, RELATION
 from connector.quality.units import SHAPE, UNIT
 from connector.regions import Drawn, check_result, parse_region
 
@@ -68,17 +68,24 @@ def from_consensus(
         )
     )
     truth = pl.concat([told, agreed.select(told.columns)]).join(gold, on="task", how="anti")
-    return _differing(loaded, units, truth, tasks, own)
+    return _differing(loaded, units, truth, tasks, own, merged)
 
 
-def from_role(loaded: Loaded, units: pl.DataFrame, role: Role, tasks: Iterable[Task], own: bool) -> Proposed:
+def from_role(
+    loaded: Loaded,
+    units: pl.DataFrame,
+    role: Role,
+    tasks: Iterable[Task],
+    own: bool,
+    merged: pl.DataFrame | None = None,
+) -> Proposed:
     """Where people differ from what a reviewer, or the gold answer, says; all else is left alone.
 
     Args:
         role: whose answers decide.
-        loaded, units, tasks, own: as of `from_consensus`.
+        loaded, units, tasks, own, merged: as of `from_consensus`.
     """
-    return _differing(loaded, units, _told(units, role), tasks, own)
+    return _differing(loaded, units, _told(units, role), tasks, own, merged)
 
 
 _MORE_OR_LESS = [kind for kind, how in ANSWERED.items() if how.level != "nominal"]
@@ -106,10 +113,23 @@ def _told(units: pl.DataFrame, role: Role) -> pl.DataFrame:
 
 
 def _differing(
-    loaded: Loaded, units: pl.DataFrame, truth: pl.DataFrame, tasks: Iterable[Task], own: bool
+    loaded: Loaded,
+    units: pl.DataFrame,
+    truth: pl.DataFrame,
+    tasks: Iterable[Task],
+    own: bool,
+    merged: pl.DataFrame | None,
 ) -> Proposed:
     people = units.filter(pl.col("role") == Role.PERSON)
-    judged = people.join(truth.select("task", "control").unique(), on=["task", "control"], how="semi")
+    # Of something that was drawn, no answer says that it is not there; of a question it says nothing.
+    decided = truth.select(*UNIT, known=pl.lit(True))
+    drawn = pl.col("kind").is_in([*DRAWN, RELATION]) | pl.col("parent_control").is_not_null()
+    judged = (
+        people.join(truth.select("task", "control").unique(), on=["task", "control"], how="semi")
+        .join(decided, on=UNIT, how="left", maintain_order="left")
+        .filter(drawn | pl.col("known").is_not_null())
+        .drop("known")
+    )
     wrong = (
         judged.join(truth, on=UNIT, how="left")
         .filter(pl.col("label") != pl.col("then").fill_null(ABSENT))
@@ -117,20 +137,26 @@ def _differing(
         .unique()
     )
     undecided = set(truth.filter(~pl.col("decided")).join(wrong, on="task", how="semi")["task"])
-    of_task = [_by_task(frame, wrong) for frame in (truth, judged, units)]
+    rest = _rest(units, truth, merged)
+    of_task = [_by_task(frame, wrong) for frame in (truth, judged, units, rest, people)]
     found = Proposed([])
     for task in tasks:
         if task.id not in of_task[0]:
             continue
-        right, said, everything = (frames[task.id] for frames in of_task)
+        right, said, everything = (frames[task.id] for frames in of_task[:3])
         why = "the answers do not decide it"
         if task.id not in undecided:
-            result = merged_result(task, right, everything, loaded.corrected)
-            if result is not None:
-                for one in _proposals(task, right, said, result, own, loaded.corrected):
-                    _take_whole(found, one)
-                continue
             why = "nobody drew what is right there"
+            if own:
+                made = list(_of_annotations(task, right, said, everything, loaded.corrected))
+            else:
+                others = of_task[3].get(task.id, rest.clear())
+                whole = _of_task(task, right, said, everything, others, of_task[4][task.id], loaded.corrected)
+                made = [whole] if whole else []
+            for one in made:
+                _take_whole(found, one)
+            if made:
+                continue
         found.undecided.append(Proposal(task, why, changes=_changes(said, right)))
     return found
 
@@ -151,26 +177,55 @@ def _by_task(frame: pl.DataFrame, tasks: pl.DataFrame) -> dict[str, pl.DataFrame
     return {str(task): part for (task,), part in parts.items()}
 
 
-def _proposals(
-    task: Task, right: pl.DataFrame, said: pl.DataFrame, result: Result, own: bool, ours: Mapping[str, str]
+def _rest(units: pl.DataFrame, truth: pl.DataFrame, merged: pl.DataFrame | None) -> pl.DataFrame:
+    """What most say to the questions of a task that nothing decides: a ground truth answers them all."""
+    if merged is None:
+        return truth.clear()
+    kinds = units.select("control", "kind").unique()
+    rest = merged.join(truth.select("task", "control").unique(), on=["task", "control"], how="anti")
+    more = {"then": pl.col("label"), "decided": pl.lit(True), "by": pl.lit("others")}
+    return rest.join(kinds, on="control").with_columns(**more).select(truth.columns)
+
+
+def _of_task(
+    task: Task,
+    right: pl.DataFrame,
+    said: pl.DataFrame,
+    units: pl.DataFrame,
+    rest: pl.DataFrame,
+    people: pl.DataFrame,
+    ours: Mapping[str, str],
+) -> Proposal | None:
+    """The whole answer. Where people differ on the rest, the plan shows what was taken."""
+    names = frozenset(rest["control"])
+    result = merged_result(task, pl.concat([right, rest]), units, ours, names)
+    if result is None:
+        return None
+    changes = _changes(said, right)
+    taken = _changes(people.filter(pl.col("control").is_in(list(names))), rest)
+    why = _why(changes, right)
+    if taken:
+        differ = ", ".join(dict.fromkeys(str(change["control"]) for change in taken))
+        why += f"; not decided, the merged answer is taken: {differ}"
+    return Proposal(task, why, None, result, _least(right), [*changes, *taken])
+
+
+def _of_annotations(
+    task: Task, right: pl.DataFrame, said: pl.DataFrame, units: pl.DataFrame, ours: Mapping[str, str]
 ) -> Iterator[Proposal]:
-    confidence = min((float(c) for c in right["confidence"] if c is not None), default=None)
-    if not own:
-        changes = _changes(said, right)
-        yield Proposal(task, _why(changes, right), None, result, confidence, changes)
-        return
-    measured = set(right["control"])
+    """Each annotation that is not right, changed where it is not."""
     for annotation in sorted(task.annotations, key=lambda a: str(a.id)):
         mine = said.filter(pl.col("annotation") == annotation.id)
         changes = _changes(mine, right) if len(mine) else []
         if changes and annotation.id not in ours:
-            kept = [raw for raw in json.loads(annotation.result) if _control_of(raw) not in measured]
-            whole = beside(task, result, mine, kept)
-            yield Proposal(task, _why(changes, right), annotation, whole, confidence, changes)
+            changed = [(str(change["control"]), str(change["unit"])) for change in changes]
+            result = corrected_result(task, annotation, changed, right, units, ours)
+            if result is not None:
+                yield Proposal(task, _why(changes, right), annotation, result, _least(right), changes)
 
 
-def _control_of(raw: Mapping[str, Any]) -> str:
-    return RELATIONS if raw.get("type") == "relation" else str(raw.get("from_name"))
+def _least(right: pl.DataFrame) -> float | None:
+    return min((float(c) for c in right["confidence"] if c is not None), default=None)
 
 
 def _changes(answers: pl.DataFrame, right: pl.DataFrame) -> list[dict[str, Any]]:
@@ -379,6 +434,11 @@ def _told_by_rows(
     result, changes = list(held), []
     for name, said in labels.items():
         before = [raw for raw in held if raw.get("from_name") == name]
+        if len(before) > 1 or _control(name, ontology).per_region:
+            raise BadRecord(
+                f"{name} is answered for each region or item; a label does not say for which: "
+                "give the whole `result`"
+            )
         now = ", ".join(str(label) for raw in before for label in _labels_of(raw)) or ABSENT
         result = [raw for raw in result if raw.get("from_name") != name]
         result.append(_answer(_control(name, ontology), said, before))

@@ -42,11 +42,19 @@ _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "shape": pl.List(pl.Float64),  # as `kinds` tells; null for an answer, and where nothing was drawn
     "picture_width": pl.Float64,
     "picture_height": pl.Float64,
+    "place": pl.String,  # of several that a page shows the one that an answer is about; else null
+    "parent_control": pl.String,  # the drawn unit that an answer is about, or a relation starts at
+    "parent_unit": pl.String,
+    "end_control": pl.String,  # the drawn unit that a relation ends at
+    "end_unit": pl.String,
 }
 UNITS = pl.Schema(_COLUMNS)
 
 _PICTURE = ["picture_width", "picture_height"]
 SHAPE = ["shape", *_PICTURE]
+
+ABOUT = ["place", "parent_control", "parent_unit", "end_control", "end_unit"]
+"""What a unit is about. A unit's name is to be shown, and never taken apart: controls may have any name."""
 
 CONTENT = [
     *(pl.col("shape").list.get(n, null_on_oob=True) for n in range(6)),
@@ -113,7 +121,7 @@ def _units(
             made = _relations(given, things)
         else:
             said = _said(kind)
-            made = pl.concat([_whole(given, said), _under(given, things, said)])
+            made = pl.concat([_whole(given, said), _under(given, things, said)], how="diagonal")
         made = made.join(people.select("annotation", "who"), on="annotation").sort("task", "unit", "who")
         parts[control] = _finished(made, people, control, kind)
     table = pl.concat([pl.DataFrame(schema=UNITS), *(parts[control] for control in sorted(parts))])
@@ -228,9 +236,9 @@ def _whole(regions: pl.DataFrame, said: pl.Expr) -> pl.DataFrame:
     whole = regions.filter(pl.col("parent").is_null())
     several = pl.when(pl.col("place").drop_nulls().n_unique().over("task") > 1).then(pl.col("place"))
     return (
-        whole.with_columns(unit=several.fill_null(WHOLE))
+        whole.with_columns(unit=several.fill_null(WHOLE), place=several)
         .group_by("task", "unit", "annotation")
-        .agg(label=said)
+        .agg(label=said, place=pl.col("place").first())
     )
 
 
@@ -241,7 +249,13 @@ def _under(regions: pl.DataFrame, things: pl.DataFrame, said: pl.Expr) -> pl.Dat
     labeled it otherwise was perhaps not asked.
     """
     seen = things.filter(pl.col("region").is_not_null()).select(
-        "task", "annotation", "region", thing="label", unit=pl.format("{}/{}", "control", "unit")
+        "task",
+        "annotation",
+        "region",
+        thing="label",
+        unit=pl.format("{}/{}", "control", "unit"),
+        parent_control="control",
+        parent_unit="unit",
     )
     given = (
         regions.filter(pl.col("parent").is_not_null())
@@ -253,7 +267,7 @@ def _under(regions: pl.DataFrame, things: pl.DataFrame, said: pl.Expr) -> pl.Dat
         given.select("task", "unit", "thing").unique(), on=["task", "unit", "thing"], how="semi"
     )
     return (
-        asked.select("task", "unit", "annotation")
+        asked.select("task", "unit", "annotation", "parent_control", "parent_unit")
         .join(
             given.select("task", "unit", "annotation", "label"), on=["task", "unit", "annotation"], how="left"
         )
@@ -263,9 +277,12 @@ def _under(regions: pl.DataFrame, things: pl.DataFrame, said: pl.Expr) -> pl.Dat
 
 def _relations(regions: pl.DataFrame, things: pl.DataFrame) -> pl.DataFrame:
     """Relations between units. Who drew both ends and related them not says `ABSENT`."""
-    seen = things.filter(pl.col("region").is_not_null()).select(
-        "task", "annotation", "region", unit=pl.format("{}/{}", "control", "unit")
+    drawn = things.filter(pl.col("region").is_not_null()).select(
+        "task", "annotation", "region", "control", thing="unit", unit=pl.format("{}/{}", "control", "unit")
     )
+    seen, names = drawn.drop("control", "thing"), drawn.select("task", "unit", "control", "thing").unique()
+    start = names.rename({"unit": "start", "control": "parent_control", "thing": "parent_unit"})
+    end = names.rename({"unit": "end", "control": "end_control", "thing": "end_unit"})
     key = ["task", "annotation"]
     given = (
         regions.join(seen.rename({"region": "parent", "unit": "start"}), on=[*key, "parent"])
@@ -280,8 +297,11 @@ def _relations(regions: pl.DataFrame, things: pl.DataFrame) -> pl.DataFrame:
     return (
         both.unique()
         .join(given, on=[*key, "start", "end"], how="left")
+        .join(start, on=["task", "start"])
+        .join(end, on=["task", "end"])
         .select(
             *key,
+            *ABOUT[1:],
             unit=pl.format("{} → {}", "start", "end"),
             label=pl.col("label").fill_null(ABSENT),
         )

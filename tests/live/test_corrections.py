@@ -442,3 +442,43 @@ def test_annotators_and_corrections_at_once(label_studio: Running) -> None:
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(machine, settings=quiet)
+
+
+PER_ITEM = """<View><Image name="pics/a" valueList="$pics"/>
+<Choices name="each/one" toName="pics/a" perItem="true"><Choice value="sun"/><Choice value="rain"/></Choices>
+<Choices name="all" toName="pics/a"><Choice value="good"/><Choice value="bad"/></Choices></View>"""
+
+
+@pytest.mark.parametrize("policy", ["add", "predict", "replace"])
+def test_the_answers_about_each_picture_survive_a_correction(line: Line, policy: str) -> None:
+    owner = Server(line.server.url, line.server.owner.pat)
+    line.tool.write_ontology(line.tool.parse_ontology(PER_ITEM))
+
+    def region(name: str, label: str, **more: Any) -> dict[str, Any]:
+        head = {"id": f"r{more.get('item_index', 'w')}", "from_name": name, "to_name": "pics/a"}
+        return {**head, "type": "choices", "value": {"choices": [label]}, **more}
+
+    each = [region("each/one", label, item_index=n) for n, label in enumerate(("sun", "rain", "sun"))]
+    body = [{"data": {"pics": [f"s3://raw/{n}.png" for n in range(3)], "connector_key": "k"}}]
+    owner.post(f"/api/projects/{line.project}/import", body)
+    [task] = line.tool.task_ids()
+    for who, label in enumerate(("good", "good", "bad")):
+        line.answer(who, task, [*each, region("all", label)])
+    line.ask("pull")
+    assert line.ask("correct", "plan", "--policy", policy)["corrections"] == 1
+    assert line.ask("correct", "apply", "plan.jsonl")["written"] == 1
+    found = line.tool.read_task(task)
+    written = {
+        "add": lambda: found.annotations[3].result,
+        "replace": lambda: found.annotations[2].result,
+        "predict": lambda: found.predictions[0].result,
+    }[policy]()
+    said = {(r["from_name"], r.get("item_index")): r["value"]["choices"] for r in json.loads(written)}
+    assert said == {
+        ("each/one", 0): ["sun"],
+        ("each/one", 1): ["rain"],
+        ("each/one", 2): ["sun"],
+        ("all", None): ["good"],
+    }
+    if policy == "replace":
+        assert [r for r in json.loads(written) if r["from_name"] == "each/one"] == each
