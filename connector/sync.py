@@ -234,6 +234,7 @@ class _Push:
                     seen.append(self._changed(task, listed))
                 else:
                     done.known += 1
+                    done.updated += self._repaired(task, listed)
             self._send(all_of_it=False)
             self.progress(len(batch))
             self.store.renew()
@@ -318,6 +319,7 @@ class _Push:
         """Send a batch. The tool takes all of it or none: a refused one is halved to find the culprit."""
         if not batch:
             return
+        self._check_shown(batch[0])
         self._alone()
         number = self.ledger.begin([item.key for item in batch], datetime.now(UTC))
         try:
@@ -333,6 +335,17 @@ class _Push:
             self._send_batch(batch[middle:])
         else:
             self.ledger.end(number)
+
+    def _check_shown(self, item: Item) -> None:
+        """Before the first task is made: whether annotators will see what it shows.
+
+        Raises:
+            UsageError: if they will not; nothing was sent then.
+        """
+        if self.done.new or self.dry_run or len(self.tasks) or not self.tool.capabilities.connect_bucket:
+            return
+        if any(self.source.holds(url) for url in self.tool.objects_in(item.data)):
+            self.tool.fetch(item)
 
     # items that are not what they were
 
@@ -361,6 +374,28 @@ class _Push:
             self._alone()
             self.tool.update_item(task, item)
         return bool(ready)
+
+    @cached_property
+    def _held(self) -> dict[str, str]:
+        """The data of every task."""
+        return dict(
+            self.store.current(TASK, columns=("task", "content")).select("task", "content").iter_rows()
+        )
+
+    def _repaired(self, task: str, listed: Listed) -> bool:
+        """Correct the addresses in a task whose item is unchanged; whether any was wrong."""
+        if self.effects.on_change is not OnChange.UPDATE or task not in self._held:
+            return False
+        try:
+            links = self.source.links(listed, self.tool).data
+        except BadRecord:
+            return False
+        held = json.loads(self._held[task])
+        wrong = {name: url for name, url in links.items() if name in held and held[name] != url}
+        if wrong:
+            self._alone()
+            self.tool.update_item(task, Item(key=listed.key, data=wrong, version=listed.version))
+        return bool(wrong)
 
     def _moved(self, elsewhere: Sequence[Listed], gone: pl.DataFrame) -> pl.DataFrame:
         """Let tasks follow what moved: one key is gone, one has come, and their content is the same.

@@ -246,6 +246,17 @@ class LabelingTool(Protocol):
         """The URLs of all objects that a task's data refers to, in whatever form the tool stores them."""
         ...
 
+    def fetch(self, item: Item) -> int:
+        """Fetch the objects that an item shows through the tool, as an annotator's browser does.
+
+        Returns:
+            How many objects were fetched; 0 where the item shows none that the tool serves.
+
+        Raises:
+            UsageError: naming the cause, if an annotator would not see one.
+        """
+        ...
+
     def changed_tasks(self, since: str | None) -> Iterator[Page]:
         """Tasks changed since a cursor, each with ALL its current annotations and predictions.
 

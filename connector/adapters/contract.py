@@ -246,6 +246,22 @@ class LabelingToolContract:
         with pytest.raises(Conflict):
             tool.update_item("999999999", item)
 
+    def test_an_object_of_a_bucket_that_is_not_connected_is_not_fetched(
+        self, tool: LabelingTool, bucket: Bucket | None
+    ) -> None:
+        if not tool.capabilities.connect_bucket:
+            with pytest.raises(Unsupported):
+                tool.fetch(self.item("a"))
+            return
+        assert tool.fetch(Item(key="a", data={"weather": "Regen"})) == 0
+        if bucket is None:
+            pytest.skip("no bucket was given")
+        url = f"{bucket.url}/a.png"
+        item = tool.data_for(Item(key="a"), "image", url)
+        assert tool.objects_in(item.data) == {url}
+        with pytest.raises(UsageError):
+            tool.fetch(item)
+
     def test_the_version_of_what_is_shown_survives(self, tool: LabelingTool) -> None:
         [task] = tool.add_items([self.item("a").model_copy(update={"version": '"e1-7"'})])
         assert tool.read_task(task.id).version == task.version == '"e1-7"'

@@ -23,6 +23,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import requests
+
 from connector.adapters.base import (
     AFTER_DRAFT,
     Bucket,
@@ -56,7 +58,7 @@ from connector.model import (
     Task,
     dump_json,
 )
-from connector.retry import READ_SECONDS, patient
+from connector.retry import CONNECT_SECONDS, READ_SECONDS, patient
 
 if TYPE_CHECKING:
     from requests import Response
@@ -408,6 +410,73 @@ class LabelStudio:
         path = unquote(parts.path).lstrip("/")
         hosted = re.fullmatch(r"(.+?)\.s3[.-].*", parts.hostname or "")
         return f"s3://{hosted[1]}/{path}" if hosted else f"s3://{path}"
+
+    def fetch(self, item: Item) -> int:
+        shown = [one for value in item.data.values() for one in _listed(value) if isinstance(one, str)]
+        served = [one for one in shown if one.startswith(("s3://", _LOCAL))]
+        for address in served:
+            if address.startswith(_LOCAL):
+                self._fetch_file(address)
+            else:
+                self._fetch_from_bucket(address)
+        return len(served)
+
+    def _fetch_file(self, address: str) -> None:
+        answer = self._server.browse(address)
+        if answer.ok:
+            return
+        if answer.status_code == 403:
+            raise UsageError(
+                f"Label Studio does not serve local files: it answers 403 for {address}",
+                "start it with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true",
+            )
+        self._check_files_root()
+        raise UsageError(
+            f"Label Studio answers {answer.status_code} for {address}",
+            "check that the server itself sees that file below its document root, "
+            f"{self._files_root}, and that a storage of this project has its folder",
+        )
+
+    def _check_files_root(self) -> None:
+        """Compare our idea of the server's document root with its own, which it names in a refusal."""
+        body = {"project": self.project, "path": "/", "title": TITLE, "use_blob_urls": True}
+        said = self._server.browse("/api/storages/localfiles/validate", body).text
+        found = re.search(r'LOCAL_FILES_DOCUMENT_ROOT=\\?"(.+?)\\?"', said)
+        if found and PurePosixPath(found[1]) != PurePosixPath(self._files_root):
+            raise UsageError(
+                f"Label Studio serves files below {found[1]}, and tool.options.files_root is "
+                f"{self._files_root}: no picture would be shown",
+                f'set files_root = "{found[1]}" under [tool.options] in connector.toml; '
+                "`connector push --on-change update` then corrects tasks that exist",
+            )
+
+    def _fetch_from_bucket(self, url: str) -> None:
+        encoded = base64.urlsafe_b64encode(url.encode()).decode()
+        answer = self._server.browse(f"/projects/{self.project}/resolve/?fileuri={encoded}")
+        leads_to = answer.headers.get("Location")
+        if answer.ok and not leads_to:
+            return
+        if not leads_to:
+            raise UsageError(
+                f"Label Studio answers {answer.status_code} for {url}: no storage of this project has it",
+                "run `connector push`, which connects the bucket, and check tool.project and raw.url",
+            )
+        server = urlsplit(leads_to).netloc
+        try:
+            found = requests.get(leads_to, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True)
+        except requests.RequestException as error:
+            raise UsageError(
+                f"Label Studio leads browsers to {server} for {url}, which cannot be reached from here: "
+                f"{type(error).__name__}",
+                "check raw.endpoint: annotators' browsers must reach it, too",
+            ) from None
+        found.close()
+        if not found.ok:
+            raise UsageError(
+                f"Label Studio leads browsers to {server} for {url}, which answers {found.status_code}",
+                "403: check what the keys permit and that the server's clock is right, since an address "
+                "expires after a minute; 404: check that the object is there",
+            )
 
     def _below_root(self, path: str) -> str:
         """The server knows a local file by its path below its document root."""
@@ -845,6 +914,8 @@ class LabelStudio:
         kind, body = self._storage(bucket)
         with _refused_storage(bucket.url):
             self._server.send("POST", f"/api/storages/{kind}/validate", body)
+        if kind == "localfiles":
+            self._check_files_root()
         return bucket.url
 
     def _storage(self, bucket: Bucket) -> tuple[str, dict[str, Any]]:
@@ -998,6 +1069,8 @@ def _prediction(raw: Mapping[str, Any], task_id: str) -> Prediction:
 def _says(prediction: Prediction) -> tuple[str, float | None]:
     return dump_json(json.loads(prediction.result)), prediction.score
 
+
+_LOCAL = "/data/local-files/"
 
 _PRESIGNED = {"X-Amz-Signature", "Signature"}
 

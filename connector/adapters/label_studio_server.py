@@ -89,6 +89,10 @@ class Server:
 
         return patient(ask)
 
+    def browse(self, path: str, body: Any = None) -> requests.Response:
+        """What a browser gets at a path, whatever the status and not redirected; with a body, of a POST."""
+        return patient(self._answer, "GET" if body is None else "POST", path, body, follow=False)
+
     def post(self, path: str, body: Any, params: Mapping[str, Any] | None = None) -> Any:
         """Send once, never twice: what is doubtful is for the caller to look up."""
         return decoded(self._request("POST", path, body=body, params=params))
@@ -100,6 +104,19 @@ class Server:
     def _request(
         self, method: str, path: str, body: Any = None, params: Mapping[str, Any] | None = None
     ) -> requests.Response:
+        response = self._answer(method, path, body, params)
+        if response.status_code >= 400:
+            _refuse(response.status_code, response.text, self.url)
+        return response
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        params: Mapping[str, Any] | None = None,
+        follow: bool = True,
+    ) -> requests.Response:
         try:
             response = requests.request(
                 method,
@@ -110,6 +127,7 @@ class Server:
                 timeout=(CONNECT_SECONDS, self._timeout),
                 # A token of ours must not be replaced by one in somebody's ~/.netrc.
                 auth=lambda request: request,
+                allow_redirects=follow,
             )
         except requests.Timeout as error:
             raise _too_slow(self.url) from error
@@ -121,8 +139,6 @@ class Server:
             raise UsageError(
                 f"{self.url} cannot be asked: {error}", "check tool.url in connector.toml"
             ) from error
-        if response.status_code >= 400:
-            _refuse(response.status_code, response.text, self.url)
         return response
 
     def _authorization(self) -> dict[str, str]:

@@ -272,6 +272,15 @@ class MemoryTool:
     def objects_in(self, data: Mapping[str, Any]) -> frozenset[str]:
         return frozenset(value for value in data.values() if isinstance(value, str) and "://" in value)
 
+    def fetch(self, item: Item) -> int:
+        self._need(self.capabilities.connect_bucket, "connection to a bucket")
+        with self.faults.around("fetch"):
+            urls = self.objects_in(item.data)
+            for url in urls:
+                if not url.startswith(tuple(self.project.buckets)):
+                    raise UsageError(f"{url} lies in no bucket that is connected", "run `connector push`")
+            return len(urls)
+
     # tasks and their annotations
 
     def changed_tasks(self, since: str | None) -> Iterator[Page]:

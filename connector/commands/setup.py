@@ -127,12 +127,27 @@ def _checks(session: Session) -> list[dict[str, object]]:
             note(check.name, check.found, None if check.ok else wrong(check.found, check.next_step))
     except ConnectorError as error:
         note("labeling tool", "", error)
+    if all(check["ok"] for check in found):
+        look("an object is shown through the tool", lambda: _shown(session))
     return found
+
+
+def _shown(session: Session) -> str:
+    from connector.model import Item
+
+    tool, raw = session.line.tool(), session.line.raw()
+    if not tool.capabilities.connect_bucket or session.config.raw.content != "url":
+        return "not checked: the tool does not show objects of the bucket"
+    if not session.line.store().cursor():
+        return "not checked yet: the first `connector push` connects the bucket and checks one"
+    first = next(raw.list(unusable=[]))
+    tool.fetch(tool.data_for(Item(key=first.key), session.config.raw.field, first.key))
+    return first.key
 
 
 def _first_object(session: Session) -> str:
     raw = session.line.raw()
-    first = next(raw.list(), None)
+    first = next(raw.list(unusable=[]), None)
     if first is None:
         raise UsageError(f"{raw.url} is empty", "put raw data there, or mend raw.url in connector.toml")
     return f"{raw.url}, such as {first.path}"

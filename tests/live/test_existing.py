@@ -15,6 +15,7 @@ from connector.adapters.objects import Objects
 from connector.demo.pictures import scenes
 from connector.demo.server import S3
 from connector.errors import UsageError
+from connector.model import Item
 from tests.conftest import Line
 from tests.live.test_line import put_pictures
 from tests.servers import put_raw
@@ -171,3 +172,44 @@ def test_an_update_keeps_the_users_own_fields_and_the_note(line: Line) -> None:
     assert now["connector_version"] != before["connector_version"]
     mine = {"patient": "p-17", "age": 7, "connector_note": "look at the tail"}
     assert now == {**before, **mine, "connector_version": now["connector_version"]}
+
+
+def test_pictures_that_would_not_load_are_noticed_before_the_push_and_repaired_after_it(line: Line) -> None:
+    key = put_pictures(line, 2)[0]
+    config = line.folder / "connector.toml"
+    right = config.read_text()
+    config.write_text(right.replace(f'files_root = "{line.server.files}"', ""))
+    found = {c["name"]: c for c in line.ask("doctor", code=2)["checks"]}
+    reached = found["the server reaches the bucket"]
+    assert not reached["ok"]
+    assert f'files_root = "{line.server.files}"' in reached["next"]
+    code, _, err = line.run("push")
+    assert (code, line.tool.count_tasks()) == (2, 0)
+    assert f"serves files below {line.server.files}" in err
+
+    config.write_text(right)
+    assert line.ask("push")["new"] == 2
+    checks = {c["name"]: c for c in line.ask("doctor")["checks"]}
+    assert checks["an object is shown through the tool"]["found"].startswith("file://")
+    # As a version that did not check left them.
+    owner = Server(line.server.url, line.server.owner.pat)
+    task = line.tool.known_keys()[key]
+    data = owner.get(f"/api/tasks/{task}/", {"resolve_uri": "false"})["data"]
+    wrong = {**data, "image": f"/data/local-files/?d={key.removeprefix('file:///')}", "patient": "p-17"}
+    owner.send("PATCH", f"/api/tasks/{task}/", {"data": wrong})
+    assert line.ask("push")["updated"] == 0
+    assert line.ask("push", "--on-change", "update")["updated"] == 1
+    now = owner.get(f"/api/tasks/{task}/", {"resolve_uri": "false"})["data"]
+    assert now == {**data, "patient": "p-17"}
+    assert line.ask("push", "--on-change", "update")["updated"] == 0
+
+
+def test_an_object_that_the_bucket_no_longer_gives_out_is_named_by_the_doctor(line: Line, s3: S3) -> None:
+    line, raw = in_bucket(line, s3)
+    raw.write("a.png", scenes(1, seed=3)[0].png)
+    line.ask("push")
+    item = line.tool.data_for(Item(key="a"), "image", f"{raw.url}/a.png")
+    assert line.tool.fetch(item) == 1
+    raw.delete("a.png")
+    with pytest.raises(UsageError, match=r"answers 40[34]"):
+        line.tool.fetch(item)

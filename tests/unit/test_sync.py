@@ -277,6 +277,7 @@ def test_a_task_follows_what_moved_with_its_labels(tmp_path: Path) -> None:
 
 def test_the_task_of_a_file_that_was_renamed_follows_it(tmp_path: Path) -> None:
     tool, raw = MemoryTool(new_project()), tmp_path / "raw"
+    tool.project.buckets.append(tmp_path.as_uri())
     raw.mkdir()
     for name in ("a", "b"):
         (raw / f"{name}.png").write_bytes(PNG)
@@ -292,6 +293,7 @@ def test_the_task_of_a_file_that_was_renamed_follows_it(tmp_path: Path) -> None:
 
 def test_what_cannot_be_shown_any_more_is_told_once_and_its_task_stays(tmp_path: Path) -> None:
     tool, raw, rejects = MemoryTool(new_project()), tmp_path / "raw", list[Reject]()
+    tool.project.buckets.append(tmp_path.as_uri())
     raw.mkdir()
     for name in ("a", "b"):
         (raw / f"{name}.txt").write_bytes(PNG)
