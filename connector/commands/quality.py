@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from connector.labels import Loaded
-    from connector.quality.consensus import Consensus
+    from connector.quality.consensus import Consensus, ControlSummary
     from connector.quality.golden import Golden
     from connector.quality.interval import Estimate
 
@@ -382,7 +382,7 @@ def _agreement_json(loaded: Loaded, merged: Consensus) -> list[dict[str, Any]]:
             "annotations": c.annotations,
             "annotators": c.annotators,
             "agreement": c.agreement,
-            "truth": {"method": c.truth, "ties": c.ties},
+            "truth": {"method": c.truth, "ties": c.ties, **_model_json(c)},
             "labels": [
                 {"label": label, "n": positive.n, "positive_agreement": positive, "krippendorff_alpha": alpha}
                 for label, positive, alpha in c.labels
@@ -396,6 +396,14 @@ def _agreement_json(loaded: Loaded, merged: Consensus) -> list[dict[str, Any]]:
         {"control": control, "kind": kind, **nothing, "why": NOT_MEASURED}
         for control, kind in sorted(loaded.unmeasured.items())
     ]
+
+
+def _model_json(control: ControlSummary) -> dict[str, Any]:
+    """How the fit of a model ended, and what its confidence is."""
+    if control.iterations is None:
+        return {}
+    ended = {"iterations": control.iterations, "converged": control.converged}
+    return {**ended, "confidence_is": "model score"}
 
 
 def _detection_json(found: Golden, annotator: str, control: str) -> dict[str, Any]:

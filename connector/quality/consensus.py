@@ -26,6 +26,7 @@ class ControlSummary:
 
     Attributes:
         truth: how its answers were merged.
+        iterations, converged: of Dawid and Skene's model; None of other methods.
         labels: of each label its positive agreement, and alpha against all others together.
     """
 
@@ -39,6 +40,8 @@ class ControlSummary:
     truth: str
     agreement: Agreement
     labels: list[tuple[str, Estimate, Estimate]]
+    iterations: int | None = None
+    converged: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +93,10 @@ def consensus(
     for (control,), part in said.group_by("control", maintain_order=True):
         kind, found = str(part["kind"][0]), counts(part)
         truth, name = usual(part)
+        fitted: tuple[int, bool] | tuple[None, None] = (None, None)
         if method == "dawid-skene" and name == "majority":
-            truth, name = dawid_skene(part).truth, method
+            model, name = dawid_skene(part), method
+            truth, fitted = model.truth, (model.iterations, model.converged)
         merged.append(truth)
         agreed.append(_agreed(part, kind, found))
         summaries.append(
@@ -104,6 +109,8 @@ def consensus(
                 annotators=part["annotator"].n_unique(),
                 ties=int(truth["tie"].sum()),
                 truth=name,
+                iterations=fitted[0],
+                converged=fitted[1],
                 labels=by_label(label_counts(part), seed, confidence) if kind not in _NO_LABELS else [],
                 agreement=agreement_of(found, kind, seed, confidence, level=level, analytic=analytic),
             )

@@ -246,7 +246,9 @@ class DawidSkene:
         annotators, labels: the names behind the axes of `confusion`.
         confusion: (W, K, K) the probability that an annotator says the second when the first is true.
         prior: (K,) how frequent each label is.
-        log_likelihood: after each iteration (penalised by the smoothing); never falls.
+        log_likelihood: after each iteration of the plain model (penalised by the smoothing); never falls.
+        iterations, converged: how many were needed, and whether the tolerance was reached.
+        weight: how many answers the crowd's row counts for in everyone's; None of the plain model.
     """
 
     truth: pl.DataFrame
@@ -255,10 +257,13 @@ class DawidSkene:
     confusion: Floats
     prior: Floats
     log_likelihood: list[float]
+    iterations: int
+    converged: bool
+    weight: float | None
 
 
 def dawid_skene(
-    table: pl.DataFrame, iterations: int = 200, tolerance: float = 1e-8, smoothing: float = 0.01
+    table: pl.DataFrame, iterations: int = 200, tolerance: float = 1e-8, smoothing: float | None = None
 ) -> DawidSkene:
     """Estimate truth and everyone's confusions together, by expectation maximisation.
 
@@ -268,8 +273,9 @@ def dawid_skene(
         table: columns of `UNITS`, of one control.
         iterations: at most.
         tolerance: stop when the mean log-likelihood per unit grows by less.
-        smoothing: imagined answers added to every cell of every confusion matrix (a Dirichlet prior), so
-            that few answers give no certainty; 0 is the model of the paper.
+        smoothing: None shrinks everyone's rows towards those of the crowd, by a weight that is learned from
+            how well it predicts each answer from the others. A number is the plain model with so many
+            imagined answers added to every cell; 0 is that of the paper.
 
     Raises:
         ValueError: if there are several controls.
@@ -285,23 +291,107 @@ def dawid_skene(
     u = table.join(units, on=UNIT, how="left", maintain_order="left")["u"].to_numpy().astype(np.int64)
     w = table["annotator"].rank("dense").to_numpy().astype(np.int64) - 1
     said = table["label"].rank("dense").to_numpy().astype(np.int64) - 1
-    posterior, confusion, prior, history = _em(
-        u, w, said, (len(units), len(names), len(labels)), iterations, tolerance, smoothing
-    )
+    shape, weight = (len(units), len(names), len(labels)), None
+    if smoothing is None:
+        posterior, confusion, prior, done, converged, weight = _shrunk(u, w, said, shape, iterations)
+        history: list[float] = []
+    else:
+        posterior, confusion, prior, history = _em(u, w, said, shape, iterations, tolerance, smoothing)
+        done = len(history)
+        converged = done > 1 and history[-1] - history[-2] < tolerance * len(units)
+    first = np.sort(posterior, axis=1)[:, ::-1][:, :2]
+    tie = first[:, 0] - first[:, 1] < SAME if len(labels) > 1 else np.zeros(len(units), dtype=bool)
     best = posterior.argmax(axis=1)
     chosen = units.select(UNIT).with_columns(
         label=pl.Series([labels[k] for k in best], dtype=pl.String),
         confidence=pl.Series(posterior[np.arange(len(best)), best]),
+        tie=pl.Series(tie, dtype=pl.Boolean),
     )
     tally = votes(table)
     truth = (
         chosen.join(tally.select(*UNIT, "label", "votes"), on=[*UNIT, "label"], how="left")
         .join(tally.select(*UNIT, "annotators").unique(), on=UNIT)
-        .with_columns(votes=pl.col("votes").fill_null(0), tie=pl.lit(False))
+        .with_columns(votes=pl.col("votes").fill_null(0))
         .select(*UNIT, "label", "confidence", "votes", "annotators", "tie")
         .sort(UNIT)
     )
-    return DawidSkene(truth, names, labels, confusion, prior, history)
+    return DawidSkene(truth, names, labels, confusion, prior, history, done, converged, weight)
+
+
+SAME = 0.02
+"""Two labels whose probabilities differ by less are tied."""
+
+_WEIGHTS = np.array([1, 1.5, 2, 3, 4, 6, 8, 16, 32, 64, 128, 256], dtype=np.float64)
+_LEARNED, _EVERY, _STILL = 30, 3, 1e-4
+
+
+def _shrunk(
+    u: Ints, w: Ints, said: Ints, shape: tuple[int, int, int], iterations: int
+) -> tuple[Floats, Floats, Floats, int, bool, float]:
+    """Variational EM with everyone's rows shrunk towards the crowd's.
+
+    The crowd's rows are themselves shrunk towards those of one coin: right with one probability, else any
+    other label. So labels cannot trade places where everyone gave one answer only.
+
+    References:
+        Kim, H.-C. & Ghahramani, Z. (2012). Bayesian classifier combination. AISTATS 22, 619-627.
+    """
+    from scipy.special import digamma
+
+    n, annotators, k = shape
+    posterior = np.bincount(u * k + said, minlength=n * k).reshape(n, k).astype(float)
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    cell, weight, done, converged = w * k + said, 2.0, 0, False
+    row: Floats = np.ones((annotators, k, k))
+    prior: Floats = np.full(k, 1 / max(k, 1))
+    tally: Floats = np.zeros((annotators, k, k))
+    for done in range(1, iterations + 1):
+        prior = (posterior.sum(axis=0) + 1) / (n + k)
+        tally = (
+            np.stack([np.bincount(cell, posterior[u, true], annotators * k) for true in range(k)])
+            .reshape(k, annotators, k)
+            .transpose(1, 0, 2)
+        )
+        crowd = tally.sum(axis=0) + 4 * _one_coin(tally.sum(axis=0))
+        crowd /= crowd.sum(axis=1, keepdims=True)
+        if done > 1 and done % _EVERY == 1 and done <= _LEARNED + 1:
+            weight = _learned(posterior[u], tally, row, crowd, w, said)
+        shrunk = tally + weight * crowd
+        row = np.exp(digamma(shrunk) - digamma(shrunk.sum(axis=2, keepdims=True)))
+        logs, joint = np.log(row), np.tile(np.log(prior), (n, 1))
+        for true in range(k):
+            joint[:, true] += np.bincount(u, logs[w, true, said], minlength=n)
+        new = np.exp(joint - joint.max(axis=1, keepdims=True))
+        new /= new.sum(axis=1, keepdims=True)
+        moved = float(np.abs(new - posterior).sum(axis=1).mean()) if n else 0.0
+        posterior = new
+        if moved < _STILL and (done > _LEARNED or done > _EVERY + 1):
+            converged = True
+            break
+    confusion = tally + weight * crowd
+    return posterior, confusion / confusion.sum(axis=2, keepdims=True), prior, done, converged, weight
+
+
+def _one_coin(given: Floats) -> Floats:
+    """(K, K) right with one probability, which is better than chance; else any other label."""
+    k = len(given)
+    right = max((np.trace(given) + 1) / (given.sum() + 2), 1 / k + 1e-3) if k > 1 else 1.0
+    rows: Floats = np.full((k, k), (1 - right) / max(k - 1, 1))
+    np.fill_diagonal(rows, right)
+    return rows
+
+
+def _learned(of_answer: Floats, tally: Floats, row: Floats, crowd: Floats, w: Ints, said: Ints) -> float:
+    """The weight by which each answer is best predicted from all others; the larger one of equals."""
+    others = of_answer / row[w, :, said]
+    others /= others.sum(axis=1, keepdims=True)
+    mine = np.maximum(tally[w, :, said] - of_answer, 0)
+    whole, usual = np.maximum(tally.sum(axis=2)[w] - of_answer, 0), crowd[:, said].T
+    scores = [
+        float(np.log((others * (mine + c * usual) / (whole + c)).sum(axis=1)).sum()) + 2 * np.log(c)
+        for c in _WEIGHTS
+    ]
+    return float(_WEIGHTS[int(np.argmax(scores))])
 
 
 def _em(

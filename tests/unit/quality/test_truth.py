@@ -86,6 +86,27 @@ def test_who_is_called_what_and_comes_when_changes_nothing(said: list[Row], name
     assert majority(choices(said)).equals(majority(choices(other)))
 
 
+@pytest.mark.parametrize("each", [1, 3])
+def test_a_crowd_of_few_answers_each_does_not_collapse(each: int) -> None:
+    rng = np.random.default_rng(5)
+    truth, who = rng.integers(0, 4, 300), rng.permutation(900) // each
+    right = rng.random(900) < rng.beta(6, 2, 900)[who]
+    unit = np.repeat(np.arange(300), 3)
+    said = np.where(right, truth[unit], (truth[unit] + rng.integers(1, 4, 900)) % 4)
+    rows = [(f"{t:03}", f"w{w}", str(x)) for t, w, x in zip(unit, who, said, strict=True)]
+    model, plain = dawid_skene(choices(rows)), majority(choices(rows))
+    expected = truth.astype(str)
+    assert (model.truth["label"].to_numpy() == expected).mean() >= (
+        plain["label"].to_numpy() == expected
+    ).mean() - 0.03
+    assert model.truth.filter(pl.lit(plain["confidence"]) == 1)["votes"].min() == 3
+
+
+def test_a_split_of_two_is_a_tie_of_the_model() -> None:
+    rows = [("t", "a", "cat"), ("t", "b", "dog")]
+    assert dawid_skene(choices(rows)).truth["tie"].to_list() == [True]
+
+
 def test_confidences_are_probabilities_and_calibrated_on_simulated_answers() -> None:
     said, truth, _ = simulated(2, tasks=2000)
     found = dawid_skene(choices(said)).truth
