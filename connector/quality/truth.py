@@ -351,6 +351,7 @@ def _shrunk(
             np.stack([np.bincount(cell, posterior[u, true], annotators * k) for true in range(k)])
             .reshape(k, annotators, k)
             .transpose(1, 0, 2)
+            .astype(np.float64)
         )
         crowd = tally.sum(axis=0) + 4 * _one_coin(tally.sum(axis=0))
         crowd /= crowd.sum(axis=1, keepdims=True)
