@@ -41,8 +41,8 @@ def correct() -> None:
     default="consensus",
     show_default=True,
     metavar="SOURCE",
-    help="What decides: consensus (and reviewers, where one answered), review, gold, ontology, a .csv, "
-    ".jsonl or .parquet file, or a Python function as module:function.",
+    help="What decides: consensus (and reviewers, where one answered), review, gold, ontology, a table "
+    "(.csv, .jsonl, .xlsx, .parquet, …), or a Python function as module:function.",
 )
 @click.option(
     "--policy",
@@ -137,6 +137,7 @@ def _proposed(
     from connector.corrections.plan import OWN
     from connector.model import Role
     from connector.review import read_verdicts
+    from connector.tables import SUFFIXES
 
     loaded, units = labels.loaded, labels.units
     store, version = session.line.store(), int(loaded.source["version"])
@@ -158,7 +159,7 @@ def _proposed(
     if decides == "consensus":
         merged = merge(session, units, truth).units
         return sources.from_consensus(loaded, units, merged, tasks, own, confident)
-    if Path(decides).suffix in (".csv", ".jsonl", ".parquet"):
+    if Path(decides).suffix.lower() in (*SUFFIXES, ".gz", ".zip"):
         return sources.from_file(Path(decides), tasks, own, _ontology(session, version))
     if ":" in decides:
         sys.path.insert(0, str(session.config.folder))  # where a team keeps its own code

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from connector.corrections.merged import ENDS, corrected_result, merged_result
 from connector.corrections.plan import Proposal, Proposed
 from connector.errors import BadRecord, Reject, UsageError
-from connector.items import json_lines
 from connector.labels import Loaded
 from connector.model import Annotation, Control, Ontology, Role, Task, dump_json
 from connector.quality.answers import ABSENT
 from connector.quality.kinds import ANSWERED, DRAWN, RELATION
 from connector.quality.units import SHAPE, UNIT
 from connector.regions import Drawn, check_result, parse_region
+from connector.tables import is_unicode, read_json, read_json_lines, read_table, unpack
 
 CONFIDENT = 0.6
 """A consensus is written back from this confidence on: two of three agree, one of two does not."""
@@ -329,121 +329,181 @@ def _renamed(regions: Result, mapping: Mapping[str, Mapping[str, str | None]]) -
 COLUMNS = ("task", "annotation", "control", "label", "result", "why")
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of a file, its cells by `COLUMNS`; None where one is empty.
+
+    Attributes:
+        where: the file and the line.
+    """
+
+    where: str
+    task: str | None
+    annotation: str | None
+    control: str | None
+    label: str | None
+    result: str | None
+    why: str | None
+
+
 def from_file(path: Path, tasks: Iterable[Task], own: bool, ontology: Ontology) -> Proposed:
     """Rows of a table: what is right of a task, or of an annotation.
 
     Columns: `task` (its id, or its item's key), and `label` with `control` (which may be missing where there
     is one question), or `result`, the whole in the tool's own JSON; `annotation` and `why` may be missing.
-    Several rows of the same annotation, or task, are one correction.
+    Several rows of the same annotation, or task, are one correction. Every row that cannot be used is
+    rejected with its line, and so is what belongs to the same correction: half of one is not what was meant.
 
     Args:
         own: a row without `annotation` is about every annotation of its task that is neither ground truth
             nor skipped.
 
     Raises:
-        UsageError: if the file is none of these.
+        UsageError: if the file is no table with a column `task`.
     """
-    rows = _read(path)
-    by_task: dict[str, list[dict[str, str | None]]] = {}
-    for row in rows.iter_rows(named=True):
-        by_task.setdefault(str(row["task"]), []).append(row)
     found = Proposed([])
+    by_task: dict[str, list[_Row]] = {}
+    for row in _read(path, found.rejects):
+        if row.task is None:
+            found.rejects.append(Reject(row.where, "it names no task"))
+        else:
+            by_task.setdefault(row.task, []).append(row)
     for task in tasks:
         for said in (by_task.pop(name, []) for name in dict.fromkeys((task.id, task.key))):
             _take_rows(found, task, said, own, ontology, path)
     found.rejects.extend(
-        Reject(f"{path}: task {task}", "no task of the store has this id or key") for task in by_task
+        Reject(row.where, f"no task of the store has the id or key {task}")
+        for task, rows in by_task.items()
+        for row in rows
     )
     return found
 
 
-def _read(path: Path) -> pl.DataFrame:
-    readers: dict[str, Callable[[], pl.DataFrame]] = {
-        ".csv": lambda: pl.read_csv(path, infer_schema=False),
-        ".jsonl": lambda: _objects(path),
-        ".parquet": lambda: pl.read_parquet(path),
-    }
-    if path.suffix not in readers:
-        raise UsageError(f"{path} is no kind of file we read", "name a .csv, .jsonl or .parquet file")
-    try:
-        found = readers[path.suffix]()
-    except (OSError, PolarsError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}", "mend the file") from error
-    if "task" not in found.columns:
-        raise UsageError(f"{path} has no column task", f"its columns may be {', '.join(COLUMNS)}")
-    missing = [pl.lit(None, pl.String).alias(name) for name in COLUMNS if name not in found.columns]
-    return found.with_columns(missing).select(pl.col(*COLUMNS).cast(pl.String))
-
-
-def _objects(path: Path) -> pl.DataFrame:
-    """One object a line. What is no text is taken as its JSON: a result may stand there as it is."""
-    rejects: list[Reject] = []
-    with path.open("rb") as file:
-        rows = [
-            {k: v if v is None or isinstance(v, str) else dump_json(v) for k, v in row.items()}
-            for _, row in json_lines(file, path.name, rejects)
+def _read(path: Path, rejects: list[Reject]) -> list[_Row]:
+    """The rows of a file. A line that is none is rejected, and the others are read."""
+    suffix, data = unpack(path)
+    records: Sequence[tuple[str, Any]]
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        read = read_json if suffix == ".json" else read_json_lines
+        found = read(data, path, rejects)
+        records = found.found if found else []
+        names = {name for _, one in records if isinstance(one, dict) for name in one}
+    else:
+        table, torn = read_table(path)
+        rejects.extend(torn)
+        columns = [name for name in table.rows.columns if name != "row"]
+        titles = [table.names[int(name)] for name in columns]
+        names = set(titles)
+        records = [
+            (f"{path}:{line}", dict(zip(titles, cells, strict=True)))
+            for line, *cells in table.rows.select("row", *columns).iter_rows()
         ]
-    if rejects:
-        raise ValueError(f"{rejects[0].where}: {rejects[0].why}")
-    return pl.DataFrame(rows, schema=dict.fromkeys((k for row in rows for k in row), pl.String))
+    if "task" not in names and not (rejects and not records):
+        raise UsageError(f"{path} has no column task", f"its columns may be {', '.join(COLUMNS)}")
+    rows = []
+    for where, record in records:
+        try:
+            rows.append(_Row(where, **_cells(record)))
+        except BadRecord as error:
+            rejects.append(Reject(where, error.what))
+    return rows
+
+
+def _cells(record: object) -> dict[str, str | None]:
+    """What is no text is taken as its JSON: a result may stand there as it is."""
+    if not isinstance(record, dict):
+        raise BadRecord("it is not a JSON object")
+    cells: dict[str, str | None] = {}
+    for name in COLUMNS:
+        value = record.get(name)
+        cells[name] = value if value is None or isinstance(value, str) else dump_json(value)
+        if not is_unicode(cells[name] or ""):
+            raise BadRecord(f"its {name} is no Unicode text")
+    return cells
 
 
 def _take_rows(
-    found: Proposed,
-    task: Task,
-    rows: Sequence[Mapping[str, str | None]],
-    own: bool,
-    ontology: Ontology,
-    path: Path,
+    found: Proposed, task: Task, rows: Sequence[_Row], own: bool, ontology: Ontology, path: Path
 ) -> None:
     known = {str(a.id): a for a in task.annotations}
     people = [id for id, a in known.items() if not (a.ground_truth or a.cancelled)]
-    groups: dict[str | None, list[Mapping[str, str | None]]] = {}
+    groups: dict[str | None, list[_Row]] = {}
+    rejects: list[Reject] = []
     for row in rows:
-        named = row["annotation"]
-        if named is not None and named not in known:
-            found.rejects.append(Reject(f"{path}: task {task.id}", f"the task has no annotation {named}"))
+        if row.annotation is not None and row.annotation not in known:
+            rejects.append(Reject(row.where, f"task {row.task} has no annotation {row.annotation}"))
             continue
-        for one in [named] if named or not own else people:
+        about = [row.annotation] if row.annotation or not own else people
+        if not about:
+            rejects.append(Reject(row.where, f"task {row.task} has no annotation that can be corrected"))
+        for one in about:
             groups.setdefault(one, []).append(row)
     for one, said in groups.items():
         annotation = known[one] if one else None
-        why = next((row["why"] for row in said if row["why"]), None) or f"{path.name} says so"
-        try:
-            result, changes = _told_by_rows(annotation, said, ontology)
-        except BadRecord as error:
-            found.rejects.append(Reject(f"{path}: task {task.id}", error.what))
-            continue
-        _propose(found, Proposal(task, why, annotation, result, None, changes), ontology)
+        why = next((row.why for row in said if row.why), None) or f"{path.name} says so"
+        wrong: list[Reject] = []
+        result, changes = _told_by_rows(annotation, said, ontology, wrong)
+        if wrong:
+            bad = {reject.where for reject in wrong}
+            with_it = f"it belongs to one correction with {wrong[0].where}, which is rejected"
+            wrong += [Reject(row.where, with_it) for row in said if row.where not in bad]
+            rejects += wrong
+        else:
+            where = ", ".join(row.where for row in said)
+            _propose(found, Proposal(task, why, annotation, result, None, changes), ontology, where)
+    found.rejects.extend(dict.fromkeys(rejects))  # a row may be about several annotations
 
 
 def _told_by_rows(
-    annotation: Annotation | None, rows: Sequence[Mapping[str, str | None]], ontology: Ontology
+    annotation: Annotation | None, rows: Sequence[_Row], ontology: Ontology, rejects: list[Reject]
 ) -> tuple[Result | None, list[dict[str, Any]]]:
-    """The whole result, and what changes; no result where the rows name only what is wrong."""
-    given = next((row["result"] for row in rows if row["result"]), None)
-    if given:
-        return _json(given), []
+    """The whole result, and what changes; no result where the rows name only what is wrong.
+
+    Args:
+        rejects: every row that cannot be used is added.
+    """
+    if whole := next((row for row in rows if row.result), None):
+        more = (row for row in rows if row is not whole and (row.result or row.label is not None))
+        rejects.extend(Reject(row.where, f"{whole.where} gives the whole result") for row in more)
+        try:
+            return _json(str(whole.result)), []
+        except BadRecord as error:
+            rejects.append(Reject(whole.where, error.what))
+            return None, []
     held: list[Mapping[str, Any]] = json.loads(annotation.result) if annotation else []
-    labels: dict[str, list[str]] = {}
+    answers: dict[str, list[str]] = {}
     for row in rows:
-        if row["label"] is not None:
-            labels.setdefault(_control(row["control"], ontology).name, []).append(row["label"])
-    if not labels:
+        if row.label is None:
+            continue
+        try:
+            control = _control(row.control, ontology)
+            check_result([_answer(control, [row.label], _answered(control, held))], ontology)
+        except BadRecord as error:
+            rejects.append(Reject(row.where, error.what))
+        else:
+            answers.setdefault(control.name, []).append(row.label)
+    if rejects or not answers:
         return None, []
     result, changes = list(held), []
-    for name, said in labels.items():
-        before = [raw for raw in held if raw.get("from_name") == name]
-        if len(before) > 1 or _control(name, ontology).per_region:
-            raise BadRecord(
-                f"{name} is answered for each region or item; a label does not say for which: "
-                "give the whole `result`"
-            )
+    for name, said in answers.items():
+        control = _control(name, ontology)
+        before = _answered(control, held)
         now = ", ".join(str(label) for raw in before for label in _labels_of(raw)) or ABSENT
         result = [raw for raw in result if raw.get("from_name") != name]
-        result.append(_answer(_control(name, ontology), said, before))
+        result.append(_answer(control, said, before))
         changes.append({"control": name, "unit": "whole", "now": now, "then": ", ".join(said)})
     return result, changes
+
+
+def _answered(control: Control, held: Result) -> Result:
+    """What answers a question about the whole object now."""
+    before = [raw for raw in held if raw.get("from_name") == control.name]
+    if len(before) > 1 or control.per_region:
+        raise BadRecord(
+            f"{control.name} is answered for each region or item; a label does not say for which: "
+            "give the whole `result`"
+        )
+    return before
 
 
 def _json(text: str) -> Result:
@@ -519,12 +579,16 @@ def _function(name: str) -> Correcting:
     return found
 
 
-def _propose(found: Proposed, one: Proposal, ontology: Ontology) -> None:
-    """Take a proposal if the ontology allows it."""
+def _propose(found: Proposed, one: Proposal, ontology: Ontology, where: str = "") -> None:
+    """Take a proposal if the ontology allows it.
+
+    Args:
+        where: what a reject names; by default the annotation or the task.
+    """
     try:
         check_result(json.loads(dump_json(one.result or [])), ontology, lambda: one.task.data)
     except (BadRecord, TypeError) as error:
-        where = f"annotation {one.annotation.id}" if one.annotation else f"task {one.task.id}"
+        where = where or (f"annotation {one.annotation.id}" if one.annotation else f"task {one.task.id}")
         found.rejects.append(Reject(where, error.what if isinstance(error, BadRecord) else str(error)))
         return
     found.proposals.append(one)

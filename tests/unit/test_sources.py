@@ -187,11 +187,54 @@ def test_rows_of_a_file_say_what_is_right(line: Line, tmp_path: Path) -> None:
     one, two = made(found, "replace")
     assert (one.why, sorted(labels(one.then))) == ("so", ["dog", "head"])
     assert (two.task, two.why, labels(two.then)) == (b.id, "right.jsonl says so", ["tail"])
-    assert sorted(reject.why for reject in found.rejects) == [
-        "a label does not say what is drawn for parts; give the whole `result`",
-        "no task of the store has this id or key",
-        "the task has no annotation 99",
+    assert {reject.where: reject.why for reject in found.rejects} == {
+        f"{path}:3": "no task of the store has the id or key z",
+        f"{path}:4": f"task {a.id} has no annotation 99",
+        f"{path}:5": "a label does not say what is drawn for parts; give the whole `result`",
+    }
+
+
+def test_every_bad_row_is_reported_with_its_line_and_the_good_ones_make_a_plan(
+    line: Line, tmp_path: Path
+) -> None:
+    line.task("a", says("cat"))
+    line.task("b", says("cat"))
+    path = tmp_path / "fixes.csv"
+    rows = [
+        "task,control,label,result",
+        "a,animal,dog,",
+        "b,animal,dgo,",  # unknown label
+        "b,anmal,dog,",  # unknown control
+        "b,animal,dog,",  # good, but the correction of b is not whole
+        "b",  # a torn line
+        ",animal,dog,",  # no task
+        "z,animal,dog,",  # unknown task
+        "y,animal,dog,",  # another
+        "b,,,[",  # a result that is not JSON, beside labels
     ]
+    path.write_text("\n".join(rows) + "\n")
+    found = sources.from_file(path, line.tasks(), False, line.ontology)
+    [one] = made(found, "predict")
+    assert (one.key, labels(one.then)) == ("a", ["dog"])
+    assert sorted({reject.where for reject in found.rejects}) == sorted(f"{path}:{n}" for n in range(3, 11))
+
+    path.write_text("\n".join(rows[:5]) + "\n")
+    found = sources.from_file(path, line.tasks(), False, line.ontology)
+    assert [reject.where for reject in found.rejects] == [f"{path}:{n}" for n in (3, 4, 5)]
+    unknown, control, beside = (reject.why for reject in found.rejects)
+    assert "'dgo'" in unknown
+    assert "'anmal'" in control
+    assert beside == f"it belongs to one correction with {path}:3, which is rejected"
+
+
+def test_labels_that_only_together_are_too_many_are_rejected_with_their_lines(
+    line: Line, tmp_path: Path
+) -> None:
+    line.task("a", says("cat"))
+    path = tmp_path / "fixes.tsv"
+    path.write_text("task\tcontrol\tlabel\na\tanimal\tdog\na\tanimal\tcat\n")
+    [reject] = sources.from_file(path, line.tasks(), False, line.ontology).rejects
+    assert reject.where == f"{path}:2, {path}:3"
 
 
 def test_a_row_without_an_annotation_is_about_the_task_or_all_on_it(line: Line, tmp_path: Path) -> None:
@@ -220,10 +263,11 @@ def test_rows_that_name_only_what_is_wrong_delete_and_return(line: Line, tmp_pat
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("a.txt", "", "no kind of file"),
+        ("a.xyz", "", "not a kind of file"),
         ("a.csv", "id\n1\n", "no column task"),
-        ("none.csv", None, "cannot be read"),
-        ("a.jsonl", "{", "cannot be read"),
+        ("a.jsonl", '{"id": 1}', "no column task"),
+        ("none.csv", None, "there is no file"),
+        ("a.json", "{", "is not JSON"),
     ],
 )
 def test_a_file_that_says_nothing_is_named(
@@ -398,10 +442,11 @@ def test_a_result_may_stand_in_a_file_as_it_is(line: Line, tmp_path: Path) -> No
     (tmp_path / "fixes.jsonl").write_text(json.dumps({"task": "a", "result": says("dog")}) + "\n")
     [one] = sources.from_file(tmp_path / "fixes.jsonl", line.tasks(), False, line.ontology).proposals
     assert labels(one.result) == ["dog"]
-    for broken in ("[1]\n", '{"task": \n'):
-        (tmp_path / "fixes.jsonl").write_text(broken)
-        with pytest.raises(UsageError, match="cannot be read"):
-            sources.from_file(tmp_path / "fixes.jsonl", line.tasks(), False, line.ontology)
+    path = tmp_path / "fixes.jsonl"
+    path.write_text('[1]\n{"task": \n\n' + json.dumps({"task": "a", "result": says("dog")}) + "\n")
+    found = sources.from_file(path, line.tasks(), False, line.ontology)
+    assert len(found.proposals) == 1
+    assert [reject.where for reject in found.rejects] == [f"{path}:1", f"{path}:2"]
 
 
 def test_a_function_that_answers_with_other_numbers_than_json_has_is_told(
