@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from connector.commands.session import Session, rows_path
+from connector.commands.session import Session
 from connector.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,16 +150,6 @@ def gold_option(function: F) -> F:
         "gold_file",
         type=click.Path(path_type=Path),
         help="Known answers, in the same forms; by default what is marked as ground truth.",
-    )(function)
-
-
-def out_option(function: F) -> F:
-    """--out."""
-    return click.option(
-        "--out",
-        type=click.Path(path_type=Path),
-        callback=rows_path,
-        help="Write the rows to a .csv, .parquet, .jsonl or .xlsx file.",
     )(function)
 
 

@@ -18,12 +18,11 @@ from connector.commands.inputs import (
     like_option,
     load,
     merge,
-    out_option,
     seed_of,
     short,
     truth_option,
 )
-from connector.commands.session import Group, Session, pass_session
+from connector.commands.session import Group, Session, pass_session, rows_option
 from connector.errors import EXIT_GATE, UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def quality() -> None:
 @like_option
 @fail_under_option
 @chance_options
-@out_option
+@rows_option
 @pass_session
 def consensus_command(
     session: Session,
@@ -145,7 +144,7 @@ def consensus_command(
 @like_option
 @fail_under_option
 @chance_options
-@out_option
+@rows_option
 @pass_session
 def golden_command(
     session: Session,
@@ -199,7 +198,7 @@ def golden_command(
 @quality.command("annotators")
 @labels_option
 @chance_options
-@out_option
+@rows_option
 @pass_session
 def annotators_command(
     session: Session, labels_file: Path | None, confidence: float, seed: int | None, out: Path | None

@@ -12,10 +12,9 @@ from connector.commands.inputs import (
     labels_option,
     load,
     merge,
-    out_option,
     seed_of,
 )
-from connector.commands.session import Group, Session, pass_session
+from connector.commands.session import Group, Session, pass_session, rows_option
 
 _FILE = click.Path(path_type=Path)
 
@@ -39,7 +38,7 @@ def review() -> None:
     help="How to draw.",
 )
 @click.option("--seed", type=click.IntRange(0), help="Of chance; by default the configuration's.")
-@out_option
+@rows_option
 @pass_session
 def draw(
     session: Session,
@@ -117,7 +116,7 @@ def queue(session: Session, sample: Path, name: str, dry_run: bool) -> None:
 @review.command()
 @labels_option
 @click.option("--sample", required=True, type=_FILE, help="What `review draw` wrote.")
-@out_option
+@rows_option
 @pass_session
 def collect(session: Session, labels_file: Path | None, sample: Path, out: Path | None) -> int | None:
     """Compare the reviewers' answers to a sample with the consensus.

@@ -14,7 +14,7 @@ from functools import cached_property
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from connector.config import Config
     from connector.line import Line
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 COMMON: list[click.Parameter] = [
     click.Option(
@@ -168,10 +170,23 @@ class Session:
             for name, kind in frame.schema.items()
             if isinstance(kind, pl.List)
         )
+        if path.suffix in _SPREADSHEETS and click.get_current_context().meta.get(_SAFE):
+            frame = frame.with_columns(_without_formulas(pl.col(pl.String)))
         out = BytesIO()
         _WRITERS[path.suffix](frame, out)
         write_atomic(path, out.getvalue())
         self.say(f"{len(frame)} rows in {path}")
+
+
+def _without_formulas(text: pl.Expr) -> pl.Expr:
+    """Cells that a spreadsheet would run as a formula, with an apostrophe before them; numbers as they are.
+
+    The characters are those that OWASP names under "CSV Injection".
+    """
+    import polars as pl
+
+    risky = text.str.contains(r"^[=+\-@\t\r]") & ~text.str.contains(r"^[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?$")
+    return pl.when(risky).then("'" + text).otherwise(text).name.keep()
 
 
 def _write_excel(frame: pl.DataFrame, out: BytesIO) -> None:
@@ -195,6 +210,35 @@ _WRITERS: Mapping[str, Callable[[pl.DataFrame, BytesIO], object]] = {
     ".xlsx": _write_excel,
 }
 """How rows are written, by the ending of the file's name."""
+
+
+_SPREADSHEETS = (".csv", ".xlsx")
+
+_SAFE = "connector.spreadsheet-safe"
+
+
+def out_option(help: str) -> Callable[[F], F]:
+    """--out, and --spreadsheet-safe, which `Session.write_rows` finds in the context."""
+
+    def decorated(function: F) -> F:
+        function = click.option(
+            "--spreadsheet-safe",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember_safe,
+            help="In .csv and .xlsx, put ' before text that a spreadsheet would run as a formula.",
+        )(function)
+        return click.option("--out", type=click.Path(path_type=Path), callback=rows_path, help=help)(function)
+
+    return decorated
+
+
+rows_option = out_option("Write the rows to a .csv, .parquet, .jsonl or .xlsx file.")
+"""--out, of most commands."""
+
+
+def _remember_safe(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta[_SAFE] = value
 
 
 def rows_path(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from connector.commands.inputs import as_version, out_option
-from connector.commands.session import Group, Session, pass_session
+from connector.commands.inputs import as_version
+from connector.commands.session import Group, Session, pass_session, rows_option
 from connector.errors import BadRecord, UsageError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def show(session: Session, number: int | None, name: str | None) -> None:
 @store.command()
 @click.argument("old", callback=as_version)
 @click.argument("new", callback=as_version, required=False)
-@out_option
+@rows_option
 @pass_session
 def diff(session: Session, old: Version, new: Version | None, out: Path | None) -> None:
     """Show what changed from one version to another: tasks, annotations and predictions, before and after.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from connector.commands.session import Command, Session, pass_session, rows_path
+from connector.commands.session import Command, Session, out_option, pass_session
 from connector.errors import EXIT_GATE, ConnectorError, Reject
 
 if TYPE_CHECKING:
@@ -202,12 +202,7 @@ def _watch(session: Session, given: Mapping[str, Any], interval: float) -> int:
 
 @click.command(cls=Command)
 @manifest_option
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    callback=rows_path,
-    help="Write the differences: .csv, .parquet, .jsonl or .xlsx.",
-)
+@out_option("Write the differences: .csv, .parquet, .jsonl or .xlsx.")
 @pass_session
 def reconcile(session: Session, manifest: str | None, out: Path | None) -> int | None:
     """Prove that bucket, tool and store agree, item by item.

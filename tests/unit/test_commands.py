@@ -574,6 +574,43 @@ def test_rows_are_written_to_excel_as_they_are(folder: Path, name: str) -> None:
     assert told[first].cast(pl.String).to_list() == whole[first].to_list()  # 007 stays 007
 
 
+RISKY = ["=1+1", "+A1", "-A1", "@SUM(1)", "\tx", "\rx"]
+HARMLESS = ["-1", "+2.5", "-1e-3", "a=b", "'x", "007"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "xlsx", "jsonl", "parquet"])
+@pytest.mark.parametrize("safe", [True, False])
+def test_formulas_are_made_harmless_on_request_and_in_spreadsheets_only(
+    folder: Path, ending: str, safe: bool
+) -> None:
+    labels = [*RISKY, *HARMLESS]
+    with (folder / "odd.csv").open("w", newline="") as file:
+        rows = [(f"{n:02}", who, label) for n, label in enumerate(labels) for who in ("ann", "bob")]
+        csv.writer(file).writerows([("task", "annotator", "label"), *rows])
+    flags = ["--spreadsheet-safe"] if safe else []
+    code, _, err = run(
+        folder, "quality consensus --labels odd.csv", "--multi-label", "", "--out", f"o.{ending}", *flags
+    )
+    assert code == 0, err
+    if ending == "csv":
+        with (folder / "o.csv").open(newline="") as file:
+            told = [row["label"] for row in csv.DictReader(file)]
+    elif ending == "xlsx":
+        told = pl.read_excel(folder / "o.xlsx")["label"].to_list()
+    else:
+        read = pl.read_ndjson if ending == "jsonl" else pl.read_parquet
+        told = read(folder / f"o.{ending}")["label"].to_list()
+    changed = safe and ending in ("csv", "xlsx")
+    expected = [f"'{label}" for label in RISKY] + HARMLESS if changed else labels
+    if ending == "xlsx":  # XML reads a lone carriage return as a line feed
+        told, expected = (
+            [text.replace("_x000D_", "\r").replace("\n", "\r") for text in t] for t in (told, expected)
+        )
+    assert told == expected
+    scores = pl.read_csv(folder / "o.csv")["confidence"] if ending == "csv" else None
+    assert scores is None or scores.dtype == pl.Float64
+
+
 @pytest.mark.parametrize("words", [USES["quality golden"], "reconcile"])
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(folder: Path, words: str) -> None:
     (folder / "labels.csv").unlink()
