@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,10 @@ from connector.commands.inputs import (
     seed_of,
 )
 from connector.commands.session import Group, Session, pass_session, rows_option
+
+if TYPE_CHECKING:
+    from connector.labels import Loaded
+    from connector.review import Sample
 
 _FILE = click.Path(path_type=Path)
 
@@ -61,7 +66,9 @@ def draw(
 
     labels = load(session, labels_file)
     loaded, merged = labels.loaded, merge(session, labels.units)
-    drawn = draw_sample(loaded.labels, merged.units, size, fraction, by, seed_of(session, seed))
+    drawn = _strata_as_written(
+        draw_sample(loaded.labels, merged.units, size, fraction, by, seed_of(session, seed)), loaded
+    )
     population = sum(drawn.strata.values())
     session.say(f"{len(drawn.tasks)} of {population} tasks drawn ({by}, seed {seed_of(session, seed)})")
     session.write_rows(drawn.tasks, out)
@@ -80,6 +87,29 @@ def draw(
         }
     )
     return session.rejected(loaded.rejects)
+
+
+def _strata_as_written(sample: Sample, loaded: Loaded) -> Sample:
+    """A sample whose strata are called as the labels were written where they were read.
+
+    All strata are named together, drawn or not, and two of them never get one name.
+    """
+    import polars as pl
+
+    from connector.quality.kinds import CHOICE
+    from connector.quality.sampling import ALL
+    from connector.review import Sample
+
+    names = pl.DataFrame({"stratum": [*{**sample.strata, **dict.fromkeys(sample.tasks["stratum"])}]})
+    labels = names.filter(pl.col("stratum") != ALL).with_columns(written="stratum", control=pl.lit(CHOICE))
+    restored = loaded.written.restore(labels, {CHOICE: CHOICE}, "written").cast(pl.String)
+    written = dict(restored.select("stratum", "written").iter_rows())
+    if len(set(written.values())) < len(written):
+        return sample
+    return Sample(
+        sample.tasks.with_columns(pl.col("stratum").replace(written)),
+        {written.get(name, name): n for name, n in sample.strata.items()},
+    )
 
 
 @review.command()

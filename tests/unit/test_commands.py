@@ -21,6 +21,7 @@ from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 from statsmodels.stats.proportion import proportion_confint
 
 from connector.commands import COMMANDS
+from connector.review import read_sample
 from tests.conftest import run_command
 
 ROOT = Path(__file__).parents[2]
@@ -572,6 +573,36 @@ def test_rows_are_written_to_excel_as_they_are(folder: Path, name: str) -> None:
     assert told.columns == whole.columns
     first = whole.columns[0]
     assert told[first].cast(pl.String).to_list() == whole[first].to_list()  # 007 stays 007
+
+
+STRATA: dict[str, tuple[list[str], list[str]]] = {
+    "plain": (
+        ["rain + snow", '"no"', "a, b", "x\ny", "NA", " pad", "7"],
+        ["--multi-label", "", "--keep-missing"],
+    ),
+    "several": (["a|b", "b", "a", "c + d|a"], ["--multi-label", "|"]),
+}
+
+
+@pytest.mark.parametrize("name", sorted(STRATA))
+@pytest.mark.parametrize("ending", ["csv", "xlsx", "jsonl", "parquet"])
+def test_strata_are_written_as_labels_are_and_estimated_so(folder: Path, name: str, ending: str) -> None:
+    labels, flags = STRATA[name]
+    said = [(f"{n:03}", who, labels[n % len(labels)]) for n in range(60) for who in ("ann", "bob")]
+    with (folder / "odd.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("task", "annotator", "label"), *said])
+    draw = f"review draw --labels odd.csv --by stratified --size 30 --seed 1 --out s.{ending}"
+    drawn = ask(folder, draw, *flags)
+    assert {one["stratum"] for one in drawn["strata"]} == set(labels)
+    assert sum(one["drawn"] for one in drawn["strata"]) == 30
+    sample = read_sample(folder / f"s.{ending}")
+    assert set(sample["stratum"]) == set(labels)
+    (folder / "v.csv").write_text("task,correct\n" + "".join(f"{task},1\n" for task in sample["task"]))
+    found = ask(folder, f"review estimate --sample s.{ending} --verdicts v.csv")
+    assert {one["stratum"]: one["population"] for one in found["strata"]} == {
+        one["stratum"]: one["population"] for one in drawn["strata"]
+    }
+    assert (found["population"], found["uncovered"]) == (60, 0)
 
 
 RISKY = ["=1+1", "+A1", "-A1", "@SUM(1)", "\tx", "\rx"]
