@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -249,6 +250,30 @@ class Control(_Record):
     dynamic: str = ""
     limits: dict[str, str] = {}
     repeats: str = ""
+
+    def path_to(self, steps: Sequence[str]) -> tuple[str, ...] | None:
+        """The path of an option in a tree, each step given by its alias or its value; None if there is none.
+
+        A tool may write either. Where a step is the alias of one option and the value of another, it is the
+        alias.
+        """
+        found: tuple[str, ...] = ()
+        for step in steps:
+            if (found, step) not in self.tree:
+                return None
+            found = self.tree[found, step]
+        return found
+
+    @cached_property
+    def tree(self) -> dict[tuple[tuple[str, ...], str], tuple[str, ...]]:
+        """The path of each option, from the path above it and its name there."""
+        values: dict[tuple[tuple[str, ...], str], set[tuple[str, ...]]] = {}
+        for option in self.options:
+            if value := option.attributes.get("value"):
+                values.setdefault((option.path[:-1], value), set()).add(option.path)
+        # Of two options with the same value only their aliases say which one is meant.
+        by_value = {name: next(iter(paths)) for name, paths in values.items() if len(paths) == 1}
+        return by_value | {(option.path[:-1], option.path[-1]): option.path for option in self.options}
 
     def repeated(self, name: str) -> Control | None:
         """This control as it is called in a result, if `name` is one of its repetitions."""

@@ -21,6 +21,7 @@ from connector.quality.answers import ABSENT
 from connector.quality.kinds import ANSWERED, DRAWN, RELATION
 from connector.quality.units import SHAPE, UNIT
 from connector.regions import Drawn, check_result, parse_region
+from connector.regions.answers import SEPARATOR
 from connector.tables import is_unicode, read_json, read_json_lines, read_table, unpack
 
 CONFIDENT = 0.6
@@ -532,6 +533,7 @@ def _answer(control: Control, labels: Sequence[str], before: Result) -> Mapping[
         "rating": lambda: int(labels[0]),
         "number": lambda: float(labels[0]),
         "textarea": lambda: list(labels),
+        "taxonomy": lambda: [label.split(SEPARATOR) for label in labels],
     }
     if control.kind not in answers:
         raise BadRecord(f"a label does not say what is drawn for {control.name}; give the whole `result`")

@@ -80,6 +80,15 @@ class Taxonomy(Answer):
     def answer(self, control: Control | None = None) -> list[list[str]]:  # noqa: ARG002
         return self.value.taxonomy or self.value.choices or []
 
+    def by_alias(self, control: Control) -> Taxonomy:
+        """The same answer in the labels of its control, whether it was given by values or by aliases."""
+        known = (tuple(control.path_to(path) or path) for path in self.answer())
+        paths = [list(path) for path in dict.fromkeys(known)]
+        if paths == self.answer():
+            return self
+        name = "taxonomy" if self.value.taxonomy else "choices"
+        return self.model_copy(update={"value": self.value.model_copy(update={name: paths})})
+
 
 class _RatingValue(Part):
     rating: Size

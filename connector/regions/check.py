@@ -67,8 +67,7 @@ def _check_labels(region: Region, control: Control, ontology: Ontology) -> None:
     if any(asker.dynamic or asker.limits.get("legacy") == "true" for asker in askers):
         return
     if isinstance(region, Taxonomy):
-        paths = {option.path for option in control.options}
-        unknown = [SEPARATOR.join(path) for path in region.answer() if tuple(path) not in paths]
+        unknown = [SEPARATOR.join(path) for path in region.answer() if control.path_to(path) is None]
     else:
         known = {label for asker in askers for label in asker.labels}
         unknown = [label for label in given if label not in known]

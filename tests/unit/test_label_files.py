@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connector.adapters.label_studio_config import parse_config
 from connector.commands import run
 from connector.errors import Unsupported, UsageError
 from connector.label_files import read_file
@@ -422,3 +423,24 @@ def test_verdicts_may_come_from_a_spreadsheet(tmp_path: Path) -> None:
     pl.DataFrame({"task": ["007", "8"], "correct": [1, 0]}).write_excel(tmp_path / "v.xlsx")
     for name in ("v.csv", "v.xlsx"):
         assert read_verdicts(tmp_path / name).select("task", "correct").rows() == [("007", 1), ("8", 0)]
+
+
+def test_answers_in_a_tree_by_value_and_by_alias_agree(tmp_path: Path) -> None:
+    ontology = parse_config(
+        """<View><Text name="text" value="$text"/><Taxonomy name="animal" toName="text">
+        <Choice value="Tier" alias="pet"><Choice value="Katze" alias="cat"/></Choice></Taxonomy></View>"""
+    )
+    head = {"id": "r", "from_name": "animal", "to_name": "text", "type": "taxonomy"}
+    annotations = [
+        {
+            "id": n,
+            "completed_by": {"email": f"{n}@x.example"},
+            "result": [{**head, "value": {"taxonomy": [p]}}],
+        }
+        for n, p in enumerate([["pet", "cat"], ["Tier", "Katze"]], 1)
+    ]
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps([{"id": 1, "data": {"text": "x"}, "annotations": annotations}]))
+    loaded = read_file(path, ontology=ontology)
+    assert loaded.rejects == []
+    assert set(loaded.labels.regions["label"]) == {"pet / cat"}

@@ -15,7 +15,7 @@ from label_studio_sdk.converter.brush import encode_rle
 from connector.adapters.label_studio_config import parse_config
 from connector.errors import BadRecord
 from connector.model import Ontology
-from connector.regions import check, parse_region
+from connector.regions import check, check_result, parse_region
 from tests.configs import CONFIGS, MORE
 from tests.results import DATA, PARAGRAPHS, TEXT
 
@@ -303,3 +303,32 @@ def test_a_repeated_control_checks_each_of_its_repetitions() -> None:
     assert said(ontology, span, dict(DATA)) == ""
     assert "is about t3, and the region about t4" in said(ontology, {**span, "to_name": "t4"})
     assert "no such control" in said(ontology, {**span, "from_name": "answer"})
+
+
+ALIASED = parse_config(
+    """<View><Text name="t" value="$text"/><Taxonomy name="answer" toName="t">
+    <Choice value="Tier" alias="animal">
+    <Choice value="Katze" alias="cat"/><Choice value="Hund" alias="dog"/><Choice value="cat" alias="lion"/>
+    <Choice value="twin" alias="a"/><Choice value="twin" alias="b"/></Choice></Taxonomy></View>"""
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (["animal", "cat"], ["animal", "cat"]),  # an alias comes before another option's value
+        (["Tier", "Katze"], ["animal", "cat"]),
+        (["Tier", "dog"], ["animal", "dog"]),
+        (["Tier"], ["animal"]),
+    ],
+)
+def test_an_answer_in_a_tree_may_be_given_by_value_or_by_alias(given: list[str], read: list[str]) -> None:
+    region = asked(ALIASED, {"taxonomy": [given]})
+    [found] = check_result([region], ALIASED).answers
+    assert found.answer() == [read]
+    assert found.labels == (" / ".join(read),)
+
+
+@pytest.mark.parametrize("given", [["Katze"], ["Tier", "Wolf"], ["animal", "twin"], ["Tier", "animal"]])
+def test_a_path_that_is_neither_by_value_nor_by_alias_is_refused(given: list[str]) -> None:
+    assert "has no label" in said(ALIASED, asked(ALIASED, {"taxonomy": [given]}))

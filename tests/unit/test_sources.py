@@ -458,3 +458,22 @@ def test_a_function_that_answers_with_other_numbers_than_json_has_is_told(
     found = sources.from_function("team:fix", line.tasks(), line.ontology)
     assert [reject.where for reject in found.rejects] == [f"task {task.id}"]
     assert "float32" in found.rejects[0].why
+
+
+def test_a_tree_with_aliases_is_corrected_by_value_and_by_alias(line: Line, tmp_path: Path) -> None:
+    line.ontology = line.tool.write_ontology(
+        line.tool.parse_ontology(
+            """<View><Text name="text" value="$weather"/><Taxonomy name="animal" toName="text">
+            <Choice value="Tier" alias="pet"><Choice value="Katze" alias="cat"/></Choice></Taxonomy></View>"""
+        )
+    )
+    for key in "abc":
+        line.task(key)
+    path = tmp_path / "fixes.csv"
+    path.write_text("task,control,label\na,animal,pet / cat\nb,animal,Tier / Katze\nc,animal,Tier / Hund\n")
+    found = sources.from_file(path, line.tasks(), False, line.ontology)
+    assert [(one.task.key, (one.result or [])[0]["value"]) for one in found.proposals] == [
+        ("a", {"taxonomy": [["pet", "cat"]]}),
+        ("b", {"taxonomy": [["Tier", "Katze"]]}),
+    ]
+    assert [reject.where for reject in found.rejects] == [f"{path}:4"]
