@@ -19,7 +19,7 @@ from connector.model import Ontology, Role
 from connector.quality.answers import ABSENT, SEVERAL
 from connector.quality.kinds import CHOICE
 from connector.quality.table import ANSWERS, REGIONS, Labels
-from connector.reading import Read, Reading, Written, merged_spelling, similar_notices
+from connector.reading import NUMERIC, Read, Reading, Written, merged_spelling, similar_notices
 from connector.tables import (
     KINDS,
     Records,
@@ -630,4 +630,4 @@ def _numeric(rows: pl.DataFrame, written: Written) -> list[str]:
     labels = rows["labels"].unique()
     if written.type == "boolean" or len(labels) < 3 or not labels.str.contains(_NUMERIC).all():
         return []
-    return ["the labels look like numbers: give --level ordinal or interval if their order has a meaning"]
+    return [NUMERIC]

@@ -23,6 +23,9 @@ REGION_ROLES = (
 )
 """What a column of a table of regions can be besides."""
 
+NUMERIC = "the labels look like numbers: give --level ordinal or interval if their order has a meaning"
+"""The hint of a file whose labels are numbers."""
+
 REPEATS = ("last", "all", "labels")
 
 _ENCODED = {CHOICE, TAXONOMY, RELATION, *DRAWN}

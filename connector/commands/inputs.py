@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -251,6 +252,8 @@ def load(
 
 def _report(session: Session, labels: Read | None, gold: Read | None) -> None:
     """Report what was found in files: a line for each, and below it what a person should know or decide."""
+    if click.get_current_context().params.get("level"):
+        labels, gold = _without_level_hint(labels), _without_level_hint(gold)
     for read in (labels, gold):
         if read is not None and not session.as_json:
             session.note(str(read))
@@ -259,6 +262,13 @@ def _report(session: Session, labels: Read | None, gold: Read | None) -> None:
     if labels or gold:
         whole = labels.to_json() if labels else {}
         session.read = {**whole, "gold": gold.to_json()} if gold else whole
+
+
+def _without_level_hint(read: Read | None) -> Read | None:
+    """What was found, without a hint at the option that was given."""
+    from connector.reading import NUMERIC
+
+    return read and replace(read, notices=[notice for notice in read.notices if notice != NUMERIC])
 
 
 def as_written(rows: pl.DataFrame, loaded: Loaded, *columns: str) -> pl.DataFrame:

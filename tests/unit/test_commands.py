@@ -605,6 +605,17 @@ def test_strata_are_written_as_labels_are_and_estimated_so(folder: Path, name: s
     assert (found["population"], found["uncovered"]) == (60, 0)
 
 
+def test_a_hint_at_the_level_is_not_given_with_the_level(folder: Path) -> None:
+    rows = [(f"{n}", who, n % 5) for n in range(30) for who in ("ann", "bob")]
+    with (folder / "odd.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("task", "annotator", "label"), *rows])
+    for level, hinted in ([], True), (["--level", "ordinal"], False):
+        _, _, err = run(folder, "quality consensus --labels odd.csv", *level)
+        assert ("look like numbers" in err) is hinted
+        read = ask(folder, "quality consensus --labels odd.csv", *level)["read"]
+        assert ("look like numbers" in " ".join(read["notices"])) is hinted
+
+
 RISKY = ["=1+1", "+A1", "-A1", "@SUM(1)", "\tx", "\rx"]
 HARMLESS = ["-1", "+2.5", "-1e-3", "a=b", "'x", "007"]
 
