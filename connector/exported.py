@@ -186,7 +186,7 @@ def _questions(
         raise UsageError(
             f"{path} is a short export of Label Studio that does not say which of its columns "
             f"{', '.join(others)} are answers",
-            "name them with --columns label=COLUMN, or give the labeling configuration with --ontology",
+            "name them with --columns label=COLUMN, or use the full JSON export",
         )
     return asked, [name for name in others if name not in asked]
 

@@ -149,15 +149,19 @@ def read_answers(
     return tables.done({}, pl.DataFrame(schema=TASKS))
 
 
+class EmptyStore(UsageError):
+    """Nothing was pulled yet."""
+
+
 def newest(store: Store) -> int:
     """The store's version.
 
     Raises:
-        UsageError: if nothing was pulled yet.
+        EmptyStore: if nothing was pulled yet.
     """
     version = store.version
     if version is None:
-        raise UsageError(f"the label store {store.url} is empty", "run `connector pull`, or give --labels")
+        raise EmptyStore(f"the label store {store.url} is empty", "run `connector pull`")
     return version
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from connector.commands.inputs import engine_option, gold_option, load, merge, reading_options, truth_option
+from connector.commands.inputs import (
+    engine_option,
+    gold_option,
+    load,
+    merge,
+    reading_given,
+    reading_options,
+    truth_option,
+)
 from connector.commands.session import Group, Session, pass_session
 from connector.errors import Conflict, Reject, UsageError
 
@@ -160,7 +168,8 @@ def _proposed(
         merged = merge(session, units, truth).units
         return sources.from_consensus(loaded, units, merged, tasks, own, confident)
     if Path(decides).suffix.lower() in (*SUFFIXES, ".gz", ".zip"):
-        return sources.from_file(Path(decides), tasks, own, _ontology(session, version))
+        encoding = reading_given().encoding
+        return sources.from_file(Path(decides), tasks, own, _ontology(session, version), encoding)
     if ":" in decides:
         sys.path.insert(0, str(session.config.folder))  # where a team keeps its own code
         return sources.from_function(decides, tasks, _ontology(session, version))

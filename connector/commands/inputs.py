@@ -101,7 +101,8 @@ def reading_options(function: F) -> F:
     return function
 
 
-def _reading() -> Reading:
+def reading_given() -> Reading:
+    """What the command line says of how files are read."""
     from connector.reading import Reading, columns_of
 
     given = dict(click.get_current_context().meta.get(_READING, {}))
@@ -227,13 +228,13 @@ def load(
         keep_regions: whether what was drawn is wanted besides the units.
     """
     from connector.label_files import read_file
-    from connector.labels import with_gold
+    from connector.labels import EmptyStore, with_gold
     from connector.parts import align
 
     thresholds = _thresholds(session)
     ontology, meta = _ontology(labels_file), click.get_current_context().meta
     version = meta.get(_VERSION)
-    reading = _reading()
+    reading = reading_given()
     gold = read_file(gold_file, True, ontology, reading) if gold_file else None
     if labels_file and version is not None:
         raise UsageError("--store-version is of the label store, and --labels is given", "say one of them")
@@ -243,8 +244,13 @@ def load(
         found = align(with_gold(people, gold) if gold else people, thresholds)
     else:
         _report(session, None, gold.read if gold else None)
-        with session.progress("align") as progress:
-            found = session.line.aligned(version, gold, meta.get(_ENGINE), keep_regions, progress)
+        try:
+            with session.progress("align") as progress:
+                found = session.line.aligned(version, gold, meta.get(_ENGINE), keep_regions, progress)
+        except EmptyStore as error:
+            options = {option.name for option in click.get_current_context().command.params}
+            hint = f"{error.hint}, or give --labels" if "labels_file" in options else error.hint
+            raise EmptyStore(error.what, hint) from error
     for control, kind in found.loaded.unmeasured.items():
         session.detail(f"control {control} is of kind {kind}, which is not measured yet")
     return found

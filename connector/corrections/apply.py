@@ -87,7 +87,9 @@ def apply(
         )
     for action in {c.action for c in plan.corrections}:
         if not KINDS[action].able(tool.capabilities):
-            raise Unsupported(f"{tool.capabilities.name} cannot do {action}", "plan with another policy")
+            raise Unsupported(
+                f"{tool.capabilities.name} cannot do {action}", "plan again with another --policy"
+            )
     known = journal.entries(plan.run)
     by = Sender(tool.whoami().name, plan.run)
     todo = [(n, c) for n, c in enumerate(plan.corrections) if _state(known, n) is not State.WRITTEN]

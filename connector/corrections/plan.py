@@ -249,7 +249,7 @@ def plan(
     if action not in OWN and (limits.annotators or limits.per_annotator is not None):
         raise UsageError(
             f"{action} is about tasks, and not about one annotator's answers",
-            f"leave the limits by annotator out, or use one of {', '.join(sorted(OWN))}",
+            f"leave --annotator and --per-annotator out, or use --policy {', '.join(sorted(OWN))}",
         )
     open_ones = [one for one in proposed.proposals if one.result is None and one.annotation is None]
     proposals = [*proposed.undecided, *open_ones] if action is Action.ASK else proposed.proposals
@@ -263,12 +263,12 @@ def _refuse_unfit(one: Proposal, action: Action) -> None:
     if action in WRITING and one.result is None:
         raise UsageError(
             f"to {action}, somebody must say what is right of task {one.task.id}: {one.why}",
-            f"give the right answer, or use {Action.DELETE}, {Action.RETURN} or {Action.ASK}",
+            f"give the right answer, or use --policy {Action.DELETE}, {Action.RETURN} or {Action.ASK}",
         )
     if action in OWN and one.annotation is None:
         raise UsageError(
             f"to {action}, an annotation of task {one.task.id} must be named: {one.why}",
-            "name it, or use another policy",
+            f"name it, or use --policy {Action.ADD}, {Action.PREDICT} or {Action.ASK}",
         )
 
 

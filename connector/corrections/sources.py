@@ -347,7 +347,9 @@ class _Row:
     why: str | None
 
 
-def from_file(path: Path, tasks: Iterable[Task], own: bool, ontology: Ontology) -> Proposed:
+def from_file(
+    path: Path, tasks: Iterable[Task], own: bool, ontology: Ontology, encoding: str | None = None
+) -> Proposed:
     """Rows of a table: what is right of a task, or of an annotation.
 
     Columns: `task` (its id, or its item's key), and `label` with `control` (which may be missing where there
@@ -358,13 +360,14 @@ def from_file(path: Path, tasks: Iterable[Task], own: bool, ontology: Ontology) 
     Args:
         own: a row without `annotation` is about every annotation of its task that is neither ground truth
             nor skipped.
+        encoding: of a text file; by default detected.
 
     Raises:
         UsageError: if the file is no table with a column `task`.
     """
     found = Proposed([])
     by_task: dict[str, list[_Row]] = {}
-    for row in _read(path, found.rejects):
+    for row in _read(path, encoding, found.rejects):
         if row.task is None:
             found.rejects.append(Reject(row.where, "it names no task"))
         else:
@@ -380,7 +383,7 @@ def from_file(path: Path, tasks: Iterable[Task], own: bool, ontology: Ontology) 
     return found
 
 
-def _read(path: Path, rejects: list[Reject]) -> list[_Row]:
+def _read(path: Path, encoding: str | None, rejects: list[Reject]) -> list[_Row]:
     """The rows of a file. A line that is none is rejected, and the others are read."""
     suffix, data = unpack(path)
     records: Sequence[tuple[str, Any]]
@@ -390,7 +393,7 @@ def _read(path: Path, rejects: list[Reject]) -> list[_Row]:
         records = found.found if found else []
         names = {name for _, one in records if isinstance(one, dict) for name in one}
     else:
-        table, torn = read_table(path)
+        table, torn = read_table(path, encoding)
         rejects.extend(torn)
         columns = [name for name in table.rows.columns if name != "row"]
         titles = [table.names[int(name)] for name in columns]

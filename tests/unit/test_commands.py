@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -298,6 +299,7 @@ def test_gold_of_nothing_we_have_is_told_one_by_one(folder: Path) -> None:
 WRONG = [
     ("quality consensus --labels none.csv", "there is no file none.csv"),
     ("quality consensus", "is empty\n  next: run `connector pull`, or give --labels"),
+    ("correct plan", "is empty\n  next: run `connector pull`\n"),  # it has no --labels
     (f"quality consensus {LABELS} --truth best", "'best' is not one of 'majority', 'dawid-skene'"),
     (f"quality consensus {LABELS} --confidence 1", "0<x<1"),
     (f"quality consensus {LABELS} --seed -1", "x>=0"),
@@ -712,3 +714,26 @@ def test_gold_that_contradicts_the_majority_is_reported(folder: Path, name: str)
     assert len(control["gold_check"]["differ"]) > 10
     run(folder, "report --labels labels.csv --gold gold.csv")
     assert "check the gold first" in (folder / "report.html").read_text()
+
+
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("correct plan", "run `connector pull`"),
+        ("correct plan --gold short.json", "or use the full JSON export"),
+        ("correct plan --gold sample.csv", "--columns label="),
+    ],
+)
+def test_a_hint_names_only_options_that_the_command_has(folder: Path, words: str, hint: str) -> None:
+    head = {"id": 1, "annotator": 1, "annotation_id": 1, "created_at": "2026-03-01T00:00:00Z", "lead_time": 1}
+    short = [{**head, "text": "a", "mood": "b"}]
+    (folder / "short.json").write_text(json.dumps(short))
+    code, _, err = run(folder, words)
+    _, _, next_step = err.partition("\n  next: ")
+    assert code == 2
+    assert hint in next_step
+    options = set(OPTION.findall(run(folder, "correct plan --help")[1]))
+    assert set(OPTION.findall(next_step)) <= options
