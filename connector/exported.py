@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from connector.errors import Reject, UsageError
 from connector.labels import GOLD, TASKS, Loaded, Tables
 from connector.model import Ontology, Role
 from connector.quality.answers import ABSENT
+from connector.quality.kinds import BOX
 from connector.reading import Read, Reading, merged_spelling, similar_notices
 from connector.tables import Records, is_unicode
 
@@ -88,13 +90,21 @@ def read_export(
             key = (name, json.dumps(annotation if own is None else own, sort_keys=True))
             copies += key in kept
             kept[key] = (name, f"{number}/{at}", place, annotation, task.get("data"))
+    moved = 0
     for name, id, place, annotation, data in kept.values():
+        spans, annotation = _counted_as_browsers(annotation, data)
+        moved += spans
         _add(tables, name, id, annotation, place, gold, data)
     notices = [
         *records.notices,
         *([f"{len(again)} tasks occur several times; counted once: {_some(again)}"] if again else []),
         *([f"{drafts} drafts not read"] if drafts else []),
         *([f"{cancelled} cancelled annotations are not answers"] if cancelled else []),
+        *(
+            [f"{moved} spans were counted another way than browsers do, and moved to their text"]
+            if moved
+            else []
+        ),
     ]
     return _read(tables, path, source, reading, rows, copies, notices)
 
@@ -273,6 +283,66 @@ def _add(
     tables.add(head, where, annotation.get("result"), lambda: data if isinstance(data, dict) else {})
 
 
+def _counted_as_browsers(annotation: Mapping[str, Any], data: object) -> tuple[int, dict[str, Any]]:
+    """An annotation whose text spans are counted in UTF-16 units, and how many were counted otherwise.
+
+    Scripts count characters, or line ends of two characters as one; a span's own `text` tells.
+    """
+    result, texts = annotation.get("result"), data.values() if isinstance(data, dict) else ()
+    shown = [text for text in texts if isinstance(text, str)]
+    if not isinstance(result, list) or all(text.isascii() and "\r" not in text for text in shown):
+        return 0, dict(annotation)
+    coded = [_utf16(text) for text in shown]
+    moved, regions = 0, []
+    for region in result:
+        value = region.get("value") if isinstance(region, dict) else None
+        if isinstance(value, dict) and type(value.get("start")) is int and type(value.get("end")) is int:
+            here, said = (value["start"], value["end"]), value.get("text")
+            right = isinstance(said, str) and any(
+                code[2 * here[0] : 2 * here[1]] == _utf16(said) for code in coded
+            )
+            found = [] if right else [place for text in shown if (place := _place(text, here, said))]
+            if found:
+                moved += 1
+                region = {**region, "value": {**value, "start": found[0][0], "end": found[0][1]}}
+        regions.append(region)
+    return moved, {**annotation, "result": regions}
+
+
+def _utf16(text: str) -> bytes:
+    return text.encode("utf-16-le", "surrogatepass")
+
+
+def _place(text: str, here: tuple[int, int], said: object) -> tuple[int, int] | None:
+    """Where a span is in a text, in UTF-16 units, if one way of counting finds what it says."""
+    start, end = here
+    if not isinstance(said, str) or not 0 <= start < end:
+        return None
+    # The characters of the text as they may have been counted, each with where it is.
+    places = list(accumulate((1 + (character > "\uffff") for character in text), initial=0))
+    whole = list(range(len(text)))
+    joined = [n for n in whole if text[n : n + 2] != "\r\n"]
+    for kept in (whole, joined):
+        for wide in (True, False):
+            units = [n for n in kept for _ in range(1 + (wide and text[n] > "\uffff"))]
+            if end <= len(units) and "".join(text[n] for n in dict.fromkeys(units[start:end])) == said:
+                return places[units[start]], places[units[end - 1] + 1]
+    return None
+
+
+def _within_pictures(regions: pl.DataFrame, controls: Mapping[str, str]) -> tuple[pl.DataFrame, int]:
+    """Regions whose upright boxes end where their picture does, and how many boxes were clipped."""
+    boxes = [name for name, kind in controls.items() if kind == BOX]
+    x, y, width, height, turn = (pl.col("shape").list.get(n, null_on_oob=True) for n in range(5))
+    slack = 1e-6  # of percent: what rounding leaves
+    outside = (pl.min_horizontal(x, y) < -slack) | (pl.max_horizontal(x + width, y + height) > 100 + slack)
+    clip = (pl.col("control").is_in(boxes) & (turn == 0) & outside).fill_null(value=False)
+    left, top = x.clip(0, 100), y.clip(0, 100)
+    sides = [left, top, (x + width).clip(0, 100) - left, (y + height).clip(0, 100) - top, turn]
+    count = int(regions.select(clip.sum()).item())
+    return regions.with_columns(shape=pl.when(clip).then(pl.concat_list(sides)).otherwise("shape")), count
+
+
 def name_of(value: object) -> str | None:
     """An id as text; None if it names nothing."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
@@ -315,7 +385,13 @@ def _read(
     silent = len(found.labels.answers.join(found.labels.regions, on="annotation", how="anti"))
     if silent:
         notices.append(f"{silent} submitted annotations are empty: each is an answer that nothing is there")
-    regions, similar = merged_spelling(found.labels.regions, found.labels.controls, reading.merge_similar)
+    regions, clipped = _within_pictures(found.labels.regions, found.labels.controls)
+    if clipped:
+        notices.append(f"{clipped} boxes reach beyond their picture: clipped to it")
+    bare = len(regions.filter(pl.col("shape").is_not_null() & (pl.col("label") == "")))
+    if bare:
+        notices.append(f"{bare} drawn regions have no label: each counts as drawn without one")
+    regions, similar = merged_spelling(regions, found.labels.controls, reading.merge_similar)
     labels = regions.filter(pl.col("label") != ABSENT)["label"]
     read = Read(
         file=str(path),

@@ -188,6 +188,11 @@ def _refused(raw: Mapping[str, Any], error: ValidationError) -> BadRecord:
     where = f"region {raw.get('id')!r}"
     if isinstance(raw.get("from_name"), str):
         where += f" of control {raw['from_name']!r}"
+    value = raw.get("value")
+    if first["type"] == "missing" and isinstance(value, dict) and "rle" in value:
+        return BadRecord(
+            f"{where}: it is called {raw.get('type')} and holds a mask (rle), which is a brush's"
+        )
     if first["type"] == "missing":
         return BadRecord(f"{where}: {field} is missing")
     if first["type"] == "value_error":
