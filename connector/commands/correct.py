@@ -349,6 +349,10 @@ _AFTER_CONFLICTS = (
     "next: where there is an unsaved draft, let its author submit or discard it; then run `connector pull` "
     "and plan again"
 )
+_AFTER_CONFLICTS_WHEN_UNDONE = (
+    "next: to apply what was undone again, run `connector pull`, make a new plan with "
+    "`connector correct plan`, and apply that"
+)
 _AFTER_CONFLICTS_OF_UNDO = (
     "next: what was edited since stays as it is, and can be changed in the tool; where there is an unsaved "
     "draft, let its author submit or discard it, then run the same undo again"
@@ -361,10 +365,13 @@ def _now() -> datetime:
 
 def _tell(session: Session, done: Applied, verb: str, dry_run: bool, plan: str | None) -> int | None:
     would = "would be " if dry_run else ""
+    why = "they were undone or edited" if done.undone else "somebody edited"
     session.say(
         f"run {done.run}: {done.written} {would}{verb}, {done.already} were already, "
-        f"{len(done.conflicts)} left out because somebody edited meanwhile, {len(done.failed)} failed"
+        f"{len(done.conflicts)} left out because {why} meanwhile, {len(done.failed)} failed"
     )
+    if done.undone:
+        session.say(f"{done.undone} of the corrections of run {done.run} had been undone before")
     for reject in (*done.conflicts, *done.notes):
         session.note(f"  {reject.where}: {reject.why}")
     session.answer(
@@ -375,6 +382,7 @@ def _tell(session: Session, done: Applied, verb: str, dry_run: bool, plan: str |
             "conflicts": _rows(done.conflicts),
             "failed": _rows(done.failed),
             "notes": _rows(done.notes),
+            "undone_before": done.undone,
             "stopped": done.stopped and done.stopped.what,
             "dry_run": dry_run,
             "source": session.source(plan=plan, tool=session.line.project),
@@ -386,7 +394,8 @@ def _tell(session: Session, done: Applied, verb: str, dry_run: bool, plan: str |
     if done.stopped and not isinstance(done.stopped, Conflict):
         return done.stopped.exit_code
     if done.conflicts:
-        session.note(_AFTER_CONFLICTS if plan else _AFTER_CONFLICTS_OF_UNDO)
+        hint = _AFTER_CONFLICTS_WHEN_UNDONE if done.undone else _AFTER_CONFLICTS
+        session.note(hint if plan else _AFTER_CONFLICTS_OF_UNDO)
         return Conflict.exit_code
     return failed
 

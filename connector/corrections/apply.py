@@ -42,6 +42,7 @@ class Applied:
         conflicts: what was left out, since the tool holds something else than expected.
         failed: what the tool refused.
         notes: what is not quite as one would think.
+        undone: how many of the plan's corrections had been undone before this call.
         stopped: why it ended before its end; None if it did not.
     """
 
@@ -51,6 +52,7 @@ class Applied:
     conflicts: list[Reject] = field(default_factory=list)
     failed: list[Reject] = field(default_factory=list)
     notes: list[Reject] = field(default_factory=list)
+    undone: int = 0
     stopped: ConnectorError | None = None
 
 
@@ -68,7 +70,8 @@ def apply(
 
     Somebody's edit since is a conflict: that correction is left out and reported. What the tool refuses is
     reported too, and the others go on. Whatever stops it, the same call goes on from there and writes nothing
-    twice: it looks first what had arrived.
+    twice: it looks first what had arrived. What was undone is written again where the tool holds what the
+    plan expects; where the undo left a newer revision, it is a conflict; `undone` counts both.
 
     Args:
         project: which one `tool` works on.
@@ -95,6 +98,7 @@ def apply(
     todo = [(n, c) for n, c in enumerate(plan.corrections) if _state(known, n) is not State.WRITTEN]
     work = _Apply(tool, journal, now, by, known, rate, max_conflicts, progress)
     work.done.already = len(plan.corrections) - len(todo)
+    work.done.undone = sum(_state(known, n) is State.UNDONE for n, _ in todo)
     progress(work.done.already)
     if todo:
         work.pending.append(
@@ -170,6 +174,8 @@ class _Apply:
             self.done.already += 1
             return None
         if found := kind.unexpected(task, correction):
+            if entry and entry.state is State.UNDONE:
+                found = f"it was undone; {found}"
             self._left_out(State.CONFLICT, number, correction, found, False)
             return None
         if correction.then is not None and (wrong := self._not_allowed(correction.then, task)):
@@ -228,7 +234,9 @@ class _Apply:
             Conflict: if there are too many conflicts.
         """
         told = None if sent or number in self.known else correction
-        self.pending.append(self._outcome(number, state, correction=told, why=why))
+        # What was undone stays undone in the journal if nothing was sent since.
+        if sent or _state(self.known, number) is not State.UNDONE:
+            self.pending.append(self._outcome(number, state, correction=told, why=why))
         rejects = self.done.conflicts if state is State.CONFLICT else self.done.failed
         rejects.append(Reject(f"task {correction.task}", why))
         limit = self.max_conflicts

@@ -19,6 +19,7 @@ from connector.adapters.base import LabelingTool
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.dry_run import DryRun
 from connector.adapters.memory import CAPABILITIES, MemoryTool, Project
+from connector.commands.session import Session
 from connector.corrections.apply import Applied, apply
 from connector.corrections.journal import Begun, Journal, State, journal_of
 from connector.corrections.plan import OWN, Action, Correction, Limits, Plan, Proposed, plan
@@ -30,6 +31,7 @@ from connector.model import Annotation, Role, Task
 from connector.quality.consensus import consensus
 from connector.quality.units import units
 from connector.store import Store
+from tests.conftest import run_command
 
 contract = LabelingToolContract()
 PEOPLE = [f"{name}@example.com" for name in ("ann", "ben", "cleo", "rita")]
@@ -685,3 +687,62 @@ def test_a_plan_that_was_edited_and_applied_again_predicts_nothing_twice(desk: D
     done = desk.apply(edited)
     assert (done.written, len(done.conflicts)) == (0, 3)
     assert [len(desk.tool.read_task(str(n)).predictions) for n in (1, 2, 3)] == [1, 1, 1]
+
+
+def test_a_plan_that_is_applied_after_its_undo_says_so_and_how_to_apply_it_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = three_to_correct(desk, "replace")
+    planned.save(desk.folder / "plan.jsonl")
+    desk.apply(planned)
+    desk.undo(planned.run)
+    given_to_commands(desk, monkeypatch)
+    for _ in range(2):  # it is not forgotten after the first try
+        code, out, err = run_command(["correct", "apply", "plan.jsonl"], desk.folder, {})
+        assert code == Conflict.exit_code
+        assert f"3 of the corrections of run {planned.run} had been undone before" in out
+        assert "it was undone; annotation" in err
+        assert "make a new plan" in err
+    code, out, _ = run_command(["correct", "apply", "plan.jsonl", "--json"], desk.folder, {})
+    answer = json.loads(out)
+    assert (code, answer["undone_before"]) == (Conflict.exit_code, 3)
+    assert {one["why"].split(";")[0] for one in answer["conflicts"]} == {"it was undone"}
+    assert desk.journal().runs()[0].states == {"undone": 3}
+    again = desk.plan("replace")
+    assert again.run != planned.run
+    assert desk.apply(again).written == 3
+
+
+def test_what_was_undone_and_is_as_planned_is_written_again_and_counted(desk: Desk) -> None:
+    planned = three_to_correct(desk, "ask")
+    assert desk.apply(planned).undone == 0
+    desk.undo(planned.run)
+    done = desk.apply(planned)
+    assert (done.written, done.undone, done.conflicts) == (3, 3, [])
+
+
+def test_a_conflict_of_undo_does_not_advise_to_pull(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = three_to_correct(desk, "replace")
+    desk.apply(planned)
+    ours = desk.tool.read_task(planned.corrections[0].task).annotations[-1]
+    contract.edit(desk.tool, ours, contract.choice("dog", meta={"text": ["mine"]}))
+    given_to_commands(desk, monkeypatch)
+    code, _, err = run_command(["correct", "undo", planned.run], desk.folder, {})
+    assert code == Conflict.exit_code
+    assert "next: what was edited since stays as it is" in err
+    assert "pull" not in err.partition("next:")[2]
+
+
+def given_to_commands(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands work on this tool and this journal."""
+
+    class Line:
+        project = PROJECT
+
+        def tool(self, dry_run: bool = False) -> LabelingTool:
+            return desk.tool
+
+        def journal(self, dry_run: bool = False) -> Journal:
+            return desk.journal(dry_run)
+
+    monkeypatch.setattr(Session, "line", Line())
