@@ -208,7 +208,7 @@ def _show(session: Session, made: Plan) -> None:
         changes = [(one.control, one.now, one.then) for one in c.changes]
         rows += [(c.task, c.action, whose, *told, c.why, c.confidence) for told in changes or whole]
     columns = ("task", "action", "annotation", "control", "now", "then", "why", "confidence")
-    session.table(f"Plan {made.run}", columns, rows[:SHOWN])
+    session.table(f"Plan {made.run}", columns, rows[:SHOWN], "There is nothing to correct.")
 
 
 _rate = click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many a second.")
@@ -285,6 +285,7 @@ def log(session: Session, task: str | None) -> None:
         "Runs of corrections",
         ("run", "project", "by", "begun", "corrections"),
         [(r.run, r.project, r.by, r.at, ", ".join(f"{n} {s}" for s, n in r.states.items())) for r in runs],
+        "No corrections have been applied yet; `connector correct plan` makes a plan.",
     )
     session.answer(
         {

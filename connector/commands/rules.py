@@ -34,7 +34,7 @@ def test_command(session: Session) -> None:
     check(session.config.rules, line.tool().capabilities)
     store = line.store()
     found = rehearse(store, session.config, line.project)
-    _show(session, "What would have been done", found)
+    _show(session, "What would have been done", found, "No rule would have done anything.")
     session.say(f"{len(found)} deliveries by {len(session.config.rules)} rules; nothing was done")
     source = session.source(store=store.url, version=store.version)
     session.answer({"would": [_as_json(one) for one in found], "source": source})
@@ -58,7 +58,7 @@ def log_command(session: Session, failed: bool, most: int) -> None:
 
     with closing(event_log(session.line)) as log:
         found = log.deliveries(DEAD if failed else None, most)
-    _show(session, "Deliveries", found)
+    _show(session, "Deliveries", found, "There are no deliveries.")
     session.answer({"deliveries": [_as_json(one) for one in found], "source": session.source()})
 
 
@@ -82,13 +82,13 @@ def resend_command(session: Session, numbers: Sequence[int]) -> None:
     session.answer({"again": again, "source": session.source()})
 
 
-def _show(session: Session, title: str, found: Sequence[Delivery]) -> None:
+def _show(session: Session, title: str, found: Sequence[Delivery], empty: str) -> None:
     columns = ("number", "rule", "does", "when", "about", "state", "tries", "error")
     rows = [
         (d.number, d.rule, d.action["do"], d.event.type, d.event.subject, d.state, d.attempts, d.error)
         for d in found
     ]
-    session.table(title, columns, rows)
+    session.table(title, columns, rows, empty)
 
 
 def _as_json(one: Delivery) -> dict[str, Any]:

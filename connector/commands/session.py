@@ -96,9 +96,18 @@ class Session:
         if self.verbose or self.debug:
             click.echo(text, err=True)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table for people."""
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str = ""
+    ) -> None:
+        """A table for people.
+
+        Args:
+            empty: the sentence that is printed where there are no rows; by default one made of the title.
+        """
         if self.as_json or self.quiet:
+            return
+        if not rows:
+            click.echo(empty or f"{title}: none")
             return
         from rich.console import Console
         from rich.table import Table

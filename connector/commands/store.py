@@ -52,7 +52,8 @@ def log(session: Session, everything: bool, last: int | None) -> None:
         )
         for one in found
     ]
-    session.table("Versions of the label store; new, changed, deleted", columns, rows)
+    title = "Versions of the label store; new, changed, deleted"
+    session.table(title, columns, rows, "The label store has no versions yet; run `connector pull`.")
     holder = kept.holder()
     if holder:
         session.say(f"{holder} is writing now")
@@ -154,7 +155,7 @@ def diff(session: Session, old: Version, new: Version | None, out: Path | None) 
     first = found.filter(record="annotation").head(SHOWN)
     columns = ("change", "task", "annotator", "before", "after")
     shown = [(*row, _said(a), _said(b)) for *row, a, b in first.select("change", "key", *columns[2:]).rows()]
-    session.table("The first changes", columns, shown)
+    session.table("The first changes", columns, shown, "No annotation changed.")
     session.write_rows(found, out)
     session.answer(
         {
@@ -215,7 +216,7 @@ def snapshot(session: Session, name: str | None, number: int | None, remove: boo
     named = kept.snapshots()
     if name is None:
         rows = [(one.name, one.version, one.at) for one in named]
-        session.table("Snapshots", ("name", "version", "named"), rows)
+        session.table("Snapshots", ("name", "version", "named"), rows, "There are no snapshots.")
     session.answer(
         {
             "snapshots": [{"name": one.name, "version": one.version, "at": one.at} for one in named],

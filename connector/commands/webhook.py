@@ -99,7 +99,8 @@ def list_command(session: Session) -> None:
     """
     found = session.line.tool().webhooks()
     rows = [(hook.id, hook.url, "yes" if hook.active else "no", len(hook.actions)) for hook in found]
-    session.table("Webhooks", ("id", "address", "active", "actions"), rows)
+    empty = "No webhook is registered; `connector webhook add` registers one."
+    session.table("Webhooks", ("id", "address", "active", "actions"), rows, empty)
     silent = [hook.url for hook in found if not hook.active or not hook.actions]
     for address in silent:
         session.note(f"{address} is sent nothing; run `connector webhook add` to register it again")

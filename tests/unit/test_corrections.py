@@ -746,3 +746,13 @@ def given_to_commands(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
             return desk.journal(dry_run)
 
     monkeypatch.setattr(Session, "line", Line())
+
+
+def test_a_log_without_runs_is_one_sentence_and_an_empty_list(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_to_commands(desk, monkeypatch)
+    code, out, _ = run_command(["correct", "log"], desk.folder, {})
+    sentence = "No corrections have been applied yet; `connector correct plan` makes a plan.\n"
+    assert (code, out) == (0, sentence)
+    assert json.loads(run_command(["correct", "log", "--json"], desk.folder, {})[1])["runs"] == []

@@ -168,4 +168,5 @@ def test_of_an_empty_store_there_is_nothing_to_tell(folder: Path, words: str) ->
     )
     assert "is empty" in ask(folder, *words.split(), code=2)["error"]
     assert ask(folder, "log")["commits"] == []
+    assert say(folder, "log") == "The label store has no versions yet; run `connector pull`.\n"
     assert not (folder / "none").exists()
