@@ -26,7 +26,7 @@ from connector.model import PLAN_MODEL, Control, Ontology, Role, dump_json
 from connector.quality.answers import ABSENT, days, together
 from connector.quality.interval import Ints
 from connector.quality.similarity import decode_brush, from_pixels
-from connector.quality.table import ANSWERS, REGIONS, Labels
+from connector.quality.table import ANSWERS, REGIONS, UNDIRECTED, Labels
 from connector.reading import Read, Written
 from connector.regions import (
     Answer,
@@ -267,7 +267,8 @@ class Tables:
             start, end = relation.ends
             controls[RELATIONS] = Kind.RELATION
             label = together(map(_label, relation.labels))
-            yield RELATIONS, end, start, None, label or RELATED, None, None, None
+            place = UNDIRECTED if relation.direction == "bi" else None
+            yield RELATIONS, end, start, place, label or RELATED, None, None, None
         for other in result.others:
             self.unmeasured[other.control or other.type] = other.type
 

@@ -116,16 +116,18 @@ def consensus_command(
             c.tasks,
             c.units,
             c.annotators,
-            short(c.agreement.observed),
+            short(c.agreement.headline[1]),
+            c.agreement.headline[0],
             short(c.agreement.krippendorff_alpha),
         )
         for c in merged.controls
     ]
     session.table(
         f"Consensus ({truth})",
-        ("control", "tasks", "units", "annotators", "observed agreement", "Krippendorff's alpha"),
+        ("control", "tasks", "units", "annotators", "agreement", "measure", "Krippendorff's alpha"),
         rows,
     )
+    _explain_alpha(session, merged)
     if not rows and len(found.units):
         session.note(ALL_DECIDED)
     session.write_rows(_in_order(as_written(merged.units, loaded, "label"), CONSENSUS_ROWS), out)
@@ -255,11 +257,12 @@ def summary_command(
     agreed = {c.control: c.agreement for c in merged.controls}
     session.table(
         "Quality",
-        ("control", "observed agreement", "Krippendorff's alpha", "golden score"),
+        ("control", "agreement", "measure", "Krippendorff's alpha", "golden score"),
         [
             (
                 control,
-                short(agreed[control].observed) if control in agreed else None,
+                short(agreed[control].headline[1]) if control in agreed else None,
+                agreed[control].headline[0] if control in agreed else None,
                 short(agreed[control].krippendorff_alpha) if control in agreed else None,
                 short(found.controls[control]) if control in found.controls else NO_GOLD,
             )
@@ -308,6 +311,14 @@ def summary_command(
         }
     )
     return session.rejected(loaded.rejects)
+
+
+def _explain_alpha(session: Session, merged: Consensus) -> None:
+    from connector.quality.agreement import MISSES
+    from connector.quality.kinds import DETECTED
+
+    if any(c.kind in DETECTED and (c.agreement.krippendorff_alpha.value or 0) < 0 for c in merged.controls):
+        session.note(f"Krippendorff's alpha of drawn answers: {MISSES}. Detection F1 does not need them.")
 
 
 def _in_order(rows: pl.DataFrame, first: Sequence[str]) -> pl.DataFrame:

@@ -14,8 +14,9 @@ from connector.labels import RELATED, area_id, place_of
 from connector.model import Annotation, Task, dump_json
 from connector.quality.answers import ABSENT, STEP, parted
 from connector.quality.kinds import BOX, CHOICE, DRAWN, KEYPOINT, NUMBER, RANKING, RATING, RELATION, TAXONOMY
+from connector.quality.table import UNDIRECTED
 from connector.quality.units import ABOUT, UNIT
-from connector.regions import Region, gather, parse_result
+from connector.regions import Region, Relation, gather, parse_result
 
 ENDS = ("id", "parentID", "from_id", "to_id")
 """Where a region names itself, or another."""
@@ -140,7 +141,7 @@ def corrected_result(
             continue
         if row["kind"] == RELATION:
             end = (row["end_control"], row["end_unit"])
-            links = [r for r in held.relations if end in ids and r.ends == (ids[about], ids[end])]
+            links = [r for r in held.relations if end in ids and _joins(r, row, ids[about], ids[end])]
             put(links, [*_links([row], ids)] if row["then"] != ABSENT else [])
             continue
         area = drawn.get(about)
@@ -170,6 +171,14 @@ def _about(right: pl.DataFrame, units: pl.DataFrame) -> pl.DataFrame:
     """What shall stand there, with what each unit is about."""
     about = units.select(*UNIT, *ABOUT).unique(UNIT)
     return right.join(about, on=UNIT, how="left", maintain_order="left")
+
+
+def _joins(relation: Relation, row: Mapping[str, Any], start: str, end: str) -> bool:
+    """Whether a relation of a result is the one of a row, between these two."""
+    undirected = relation.direction == UNDIRECTED
+    if undirected != (row["place"] == UNDIRECTED):
+        return False
+    return relation.ends == (start, end) or (undirected and relation.ends == (end, start))
 
 
 def _thing(row: Mapping[str, Any]) -> Unit:
@@ -309,4 +318,5 @@ def _links(rows: Iterable[Mapping[str, Any]], ids: Mapping[Unit, str]) -> Iterat
             each = [] if row["then"] == RELATED else parted(row["then"])
             labels = [label for one in each for label in parted(one)]
             ends = {"from_id": ids[start], "to_id": ids[end]}
-            yield {"type": "relation", "direction": "right", **ends, "labels": labels}
+            direction = UNDIRECTED if row["place"] == UNDIRECTED else "right"
+            yield {"type": "relation", "direction": direction, **ends, "labels": labels}

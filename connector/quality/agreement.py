@@ -6,7 +6,7 @@ Everything is computed from one table of counts: how often each label was given 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import NormalDist
 
@@ -16,10 +16,10 @@ import polars as pl
 from connector.quality.answers import ABSENT, parted
 from connector.quality.counts import Counts, by_group, counts
 from connector.quality.graded import DISTINCT, graded, graded_imagined, graded_sums, scale_of
-from connector.quality.interval import CONFIDENCE, Estimate, Floats, Ints, unknown
-from connector.quality.kinds import ANSWERED, CHOICE, kind_of
+from connector.quality.interval import CONFIDENCE, Estimate, Floats, Ints, clustered, unknown
+from connector.quality.kinds import ANSWERED, CHOICE, DETECTED, RELATION, kind_of
 from connector.quality.resampling import FEW, FEWEST, ONE_LABEL, TWO, groups, jackknife
-from connector.quality.units import UNIT
+from connector.quality.units import UNIT, comparable
 
 LEVELS = ("nominal", "ordinal", "interval", "ratio", "similarity")
 """What differences mean: nothing but another answer, an order, a distance, a quotient, or how alike answers
@@ -28,6 +28,11 @@ are."""
 SAME_OR_OTHER = "answers are the same or others, and AC1 says all"
 NOTHING_VARIES = "no task differs from another, so linearization gives no interval"
 MORE_OR_LESS = "answers of this kind are more or less alike, and not only the same or others"
+NOT_DRAWN = "answers of this kind are not drawn, so none can be missed"
+NOT_RELATED = "answers of this kind are no relations"
+NOTHING_DRAWN = "no annotator of two or more drew anything"
+MISSES = "negative values are possible: objects that no annotator drew cannot be counted"
+"""What is to be known of alpha where objects are drawn."""
 TOO_MANY = f"more than {DISTINCT} different answers"
 
 
@@ -37,8 +42,12 @@ class Agreement:
 
     Attributes:
         level: of `LEVELS`, by which `observed`, `krippendorff_alpha` and `gwet_ac2` are computed.
-        observed: the share of pairs of answers that are the same; or how alike they are.
+        observed: the share of pairs of answers that are the same; or how alike they are. Pairs neither of
+            which drew the object are left out.
         gwet_ac2: AC1 weighted by how alike answers are; unknown where they are the same or not.
+        detection_f1: of what is drawn, the pairwise F1: of all objects of two annotators, the share that both
+            drew, whatever the labels. The headline of drawn kinds.
+        relations_f1: the same of relations.
     """
 
     level: str
@@ -47,6 +56,20 @@ class Agreement:
     fleiss_kappa: Estimate
     gwet_ac1: Estimate
     gwet_ac2: Estimate
+    detection_f1: Estimate
+    relations_f1: Estimate
+
+    @property
+    def headline(self) -> tuple[str, Estimate]:
+        """The one number to show as the agreement, and its name: of what is drawn or related, the F1.
+
+        Objects that no annotator drew cannot be counted, so there is no rate of all decisions that agree, and
+        none by chance; of kappa the F1 is the limit (Hripcsak & Rothschild 2005).
+        """
+        for name, one in (("detection F1", self.detection_f1), ("relations F1", self.relations_f1)):
+            if one.why not in (NOT_DRAWN, NOT_RELATED):
+                return name, one
+        return "observed", self.observed
 
 
 def level_of(kind: str, labels: Sequence[str]) -> str:
@@ -67,7 +90,10 @@ def agreement(
 
     Observed is the mean over units of the share of pairs that agree. Units with one answer say nothing
     about agreement; kappa, AC1 and AC2 count them when they judge what chance would do, as Gwet (2014) does.
-    `ABSENT` is a label like any other.
+    `ABSENT` is a label like any other, but two annotators who both say it of what a third drew do not agree
+    on anything: such pairs are left out of observed, kappa and AC1, unless no annotator drew anything in the
+    task. Alpha knows no pairs that are left out. It is negative where all disagreements are misses, since
+    objects that no annotator drew cannot be counted; `detection_f1` does not need them.
 
     Args:
         table: columns of `UNITS`, of one control; `consensus` takes several.
@@ -87,7 +113,8 @@ def agreement(
         Psychological Bulletin 76, 378-382; for missing answers Gwet, K. L. (2014). Handbook of Inter-Rater
         Reliability, 4th ed., chapter 2. AC1: Gwet (2008). Br J Math Stat Psychol 61, 29-48; AC2: Gwet (2014),
         chapter 3. Alpha: Krippendorff, K. (2011). Computing Krippendorff's Alpha-Reliability. Analytic
-        intervals: Gwet (2014), chapters 5 and 6.
+        intervals: Gwet (2014), chapters 5 and 6. Detection: Hripcsak, G. & Rothschild, A. S. (2005).
+        Agreement, the F-measure, and reliability in information retrieval. JAMIA 12, 296-298.
     """
     return agreement_of(counts(table), kind_of(table), seed, confidence, level, analytic)
 
@@ -108,6 +135,7 @@ def agreement_of(
     level = level or level_of(kind, found.labels)
     if level not in LEVELS:
         raise ValueError(f"unknown level {level!r}; one of {', '.join(LEVELS)}")
+    detected = _detected(found, kind, confidence)
     if level in ("ordinal", "interval", "ratio"):
         found = found.without(ABSENT)  # nobody's number
     paired = found.paired()
@@ -123,19 +151,37 @@ def agreement_of(
         if n and scale.weight is None:
             made[2] = unknown(n, names[2], TOO_MANY)
         fleiss, ac1 = (unknown(n, name, MORE_OR_LESS) for name in _OTHERS)
-        return Agreement(level, made[0], made[1], fleiss, ac1, made[2])
+        return Agreement(level, made[0], made[1], fleiss, ac1, made[2], *detected)
     if analytic:
         made = _linearized(found, paired, confidence)
     else:
         group = groups(found.task, 4 + 2 * len(found.labels), seed)
         sums = _nominal_sums(found, paired, group)
-        statistic = partial(_nominal, labels=len(found.labels))
+        statistic = partial(_nominal, labels=len(found.labels), absent=_absent(found))
         imagined = _nominal_imagined(paired)
         made = jackknife(
             sums, imagined, statistic, _NOMINAL, n, paired.tasks, confidence, (0.0, -1.0, -1.0, -1.0)
         )
     observed, alpha, fleiss, ac1 = made
-    return Agreement(level, observed, alpha, fleiss, ac1, unknown(n, "gwet ac2", SAME_OR_OTHER))
+    return Agreement(level, observed, alpha, fleiss, ac1, unknown(n, "gwet ac2", SAME_OR_OTHER), *detected)
+
+
+def _detected(found: Counts, kind: str, confidence: float) -> tuple[Estimate, Estimate]:
+    """The pairwise F1 of what is drawn, and of relations.
+
+    Of annotators a and b it is 2 * both / (n_a + n_b). Summed over all pairs of a task, with m of its N
+    annotators at an object, that is the sum of m (m - 1) over the sum of m (N - 1).
+    """
+    method = "pairwise F1; wilson, tasks as clusters (Rao and Scott 1992)"
+    drawn, related = unknown(0, method, NOT_DRAWN), unknown(0, method, NOT_RELATED)
+    if kind not in DETECTED:
+        return drawn, related
+    at, tasks = found.answers - found.given(ABSENT), int(found.task.max(initial=-1)) + 1
+    both: Floats = np.bincount(found.task, at * (at - 1), tasks).astype(np.float64)
+    either: Floats = np.bincount(found.task, at * (found.answers - 1.0), tasks).astype(np.float64)
+    f1 = clustered(both, either, confidence)
+    f1 = replace(f1, method=method) if f1.n else unknown(0, method, NOTHING_DRAWN)
+    return (f1, related) if kind != RELATION else (drawn, f1)
 
 
 _OTHERS = ("fleiss", "gwet ac1")
@@ -153,7 +199,7 @@ def _nominal_sums(found: Counts, paired: Counts, group: Ints) -> Floats:
     same, others = paired.per_unit(paired.n * (paired.n - 1.0)), paired.answers - 1.0
     sums = [
         np.bincount(mine, minlength=size),
-        np.bincount(mine, same / (paired.answers * others), size),
+        np.bincount(mine, _share_that_agrees(paired), size),
         np.bincount(mine, same / others, size),
         np.bincount(group, minlength=size),
     ]
@@ -172,7 +218,20 @@ def _nominal_imagined(paired: Counts) -> Floats:
     return np.array([[1.0, 1.0, answers, *rest], [1.0, 0.0, 0.0, *rest]])
 
 
-def _nominal(sums: Floats, labels: int) -> Floats:
+def _share_that_agrees(paired: Counts) -> Floats:
+    """(U,) of the pairs of answers to each unit."""
+    shared = paired.both_absent()
+    same = paired.per_unit(paired.n * (paired.n - 1.0)) - shared
+    share: Floats = same / (paired.answers * (paired.answers - 1.0) - shared)
+    return share
+
+
+def _absent(found: Counts) -> int | None:
+    """The number of `ABSENT`, if it was given."""
+    return list(found.labels).index(ABSENT) if ABSENT in found.labels else None
+
+
+def _nominal(sums: Floats, labels: int, absent: int | None = None) -> Floats:
     """(R, 4) observed, alpha, kappa, AC1 from (R, S) sums."""
     units, agreed, coincide = sums[:, 0], sums[:, 1], sums[:, 2]
     given, shares = sums[:, 4 : 4 + labels], sums[:, 4 + labels :] / sums[:, 3, None]
@@ -180,7 +239,9 @@ def _nominal(sums: Floats, labels: int) -> Floats:
     n = given.sum(axis=1)
     alpha = 1 - (n - 1) * (n - coincide) / (n**2 - (given**2).sum(axis=1))
     by_chance = (shares**2).sum(axis=1)
-    kappa = (observed - by_chance) / (1 - by_chance)
+    # Chance is that of pairs which are not both absent, as observed is.
+    left_out = 0 if absent is None else shares[:, absent] ** 2
+    kappa = (observed * (1 - left_out) - by_chance + left_out) / (1 - by_chance)
     gwet = (shares * (1 - shares)).sum(axis=1) / (labels - 1) if labels > 1 else np.full(len(sums), np.nan)
     ac1 = (observed - gwet) / (1 - gwet)
     # A sample of one label only has nothing to disagree on; rounding must not make a number of it.
@@ -198,7 +259,7 @@ def _linearized(found: Counts, paired: Counts, confidence: float) -> list[Estima
     labels = len(found.labels)
     sums = _nominal_sums(found, paired, np.zeros(len(found.task), dtype=np.int64))
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = _nominal(sums, labels)[0]
+        value = _nominal(sums, labels, _absent(found))[0]
         moved = _influence(found, paired, sums[0], value)
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     made = []
@@ -236,20 +297,25 @@ def _influence(found: Counts, paired: Counts, sums: Floats, value: Floats) -> li
         whole[two] = of_paired
         return whole
 
-    own = spread((same / (paired.answers * others) - observed) / units)
+    own = spread((_share_that_agrees(paired) - observed) / units)
     n = given.sum()
     chance = n**2 - (given**2).sum()
     per_label = -(2 * n - 1 - coincide) + (1 - alpha) * 2 * (n - given)
     for_alpha = ((n - 1) * same / others + paired.per_unit(per_label[paired.label] * paired.n)) / chance
     share = found.n / found.answers[found.unit]
     by_chance, gwet = (shares**2).sum(), (shares * (1 - shares)).sum() / (labels - 1)
+    # With the chance of two that are both absent left out of kappa, by the quotient rule.
+    missing = 0.0 if (absent := _absent(found)) is None else float(shares[absent])
+    left_out = np.zeros(len(two))
+    if missing:
+        left_out = 2 * missing * (found.given(ABSENT) / found.answers - missing) / everything
     for_kappa = 2 * found.per_unit(share * (shares[found.label] - by_chance)) / everything
     slope = (1 - 2 * shares - (1 - 2 * shares) @ shares) / (labels - 1)
     for_ac1 = found.per_unit(share * slope[found.label]) / everything
     return [
         own,
         spread(for_alpha),
-        (own - (1 - kappa) * for_kappa) / (1 - by_chance),
+        ((1 - missing**2) * own + (1 - observed) * left_out - (1 - kappa) * for_kappa) / (1 - by_chance),
         (own - (1 - ac1) * for_ac1) / (1 - gwet),
     ]
 
@@ -306,21 +372,35 @@ def _each_label(sums: Floats) -> Floats:
 def pairs(table: pl.DataFrame) -> pl.DataFrame:
     """Agreement of every two annotators in each control, over the units both answered.
 
+    Objects that neither drew are left out; a task that both left empty counts as one unit, and agreed.
+
     Args:
         table: columns of `UNITS`; of several controls each is judged by itself.
 
     Returns:
         control, annotator_a < annotator_b, units, agreement, kappa (Cohen, J. (1960). Educational and
-        Psychological Measurement 20, 37-46; null where chance agreement is certain), sorted.
+        Psychological Measurement 20, 37-46; null where chance agreement is certain), detection_f1 (of what is
+        drawn or related: the share of the objects of both that both drew; else null), sorted.
     """
-    said = table.select(*UNIT, "annotator", "label")
-    both = said.join(said, on=UNIT, suffix="_b").filter(pl.col("annotator") < pl.col("annotator_b"))
+    said = table.select(*UNIT, "kind", "annotator", "label")
+    both = said.join(said.drop("kind"), on=UNIT, suffix="_b").filter(
+        pl.col("annotator") < pl.col("annotator_b")
+    )
     both = both.rename({"annotator": "annotator_a"})
     two = ["control", "annotator_a", "annotator_b"]
-    seen = both.group_by(two).agg(units=pl.len(), agreement=(pl.col("label") == pl.col("label_b")).mean())
+    both = comparable(both, "label_b", ["task", *two])
+    drew = [(pl.col(name) != ABSENT).sum() for name in ("label", "label_b")]
+    found = ((pl.col("label") != ABSENT) & (pl.col("label_b") != ABSENT)).sum()
+    any_drawn = pl.col("kind").is_in(list(DETECTED)).any() & (drew[0] + drew[1] > 0)
+    seen = both.group_by(two).agg(
+        units=pl.len(),
+        agreement=(pl.col("label") == pl.col("label_b")).mean(),
+        detection_f1=pl.when(any_drawn).then(2 * found / (drew[0] + drew[1])),
+    )
     a = both.group_by(*two, "label").agg(a=pl.len())
     b = both.group_by(*two, pl.col("label_b").alias("label")).agg(b=pl.len())
     chance = a.join(b, on=[*two, "label"]).group_by(two).agg(both=(pl.col("a") * pl.col("b")).sum())
     by_chance = pl.col("both").fill_null(0) / pl.col("units").cast(pl.Float64) ** 2
     kappa = pl.when(by_chance < 1).then((pl.col("agreement") - by_chance) / (1 - by_chance))
-    return seen.join(chance, on=two, how="left").with_columns(kappa=kappa).drop("both").sort(two)
+    columns = [*two, "units", "agreement", "kappa", "detection_f1"]
+    return seen.join(chance, on=two, how="left").with_columns(kappa=kappa).select(columns).sort(two)

@@ -6,8 +6,10 @@ import re
 
 import polars as pl
 
+from connector.quality.answers import ABSENT
 from connector.quality.interval import CONFIDENCE, clustered
-from connector.quality.units import UNIT, keep_roles
+from connector.quality.kinds import DETECTED
+from connector.quality.units import UNIT, comparable, keep_roles
 
 METHOD = "leave-one-out majority; wilson, tasks as clusters (Rao and Scott 1992)"
 
@@ -40,7 +42,8 @@ _MAJORITY = tuple(name for name in SCHEMA if name.startswith("agreement_with_maj
 def annotators(table: pl.DataFrame, answers: pl.DataFrame, confidence: float = CONFIDENCE) -> pl.DataFrame:
     """One row for everyone who answered.
 
-    `agreement` is the share of the others' answers to the same units that are the same.
+    `agreement` is the share of the others' answers to the same units that are the same; of what is drawn,
+    the share of the objects of both that both drew (detection F1). Objects that neither drew do not count.
     `agreement_with_majority` is the share of units in which the annotator gave the answer that most of the
     *others* gave. It is no accuracy: where most are wrong, the one who is right agrees with nobody. Units
     with fewer than three annotators, and those where the others are tied, do not count; where none is left
@@ -70,9 +73,7 @@ def annotators(table: pl.DataFrame, answers: pl.DataFrame, confidence: float = C
         [_majority(str(name), part, confidence) for (name,), part in _judged(others).group_by("annotator")],
         schema={name: SCHEMA[name] for name in ("annotator", *_MAJORITY)},
     ).with_columns(role=pl.lit("person"))
-    agreed = others.group_by("annotator").agg(
-        agreement=(pl.col("label") == pl.col("theirs")).mean(), role=pl.lit("person")
-    )
+    agreed = _agreement(others).with_columns(role=pl.lit("person"))
     enough = others.filter(_enough()).select("annotator", role=pl.lit("person")).unique()
     found = (
         worked.join(agreed, on=["annotator", "role"], how="left")
@@ -121,10 +122,23 @@ def natural(name: str) -> tuple[tuple[int, int, str], ...]:
 
 def _others(people: pl.DataFrame) -> pl.DataFrame:
     """Each answer with the answers of others to its unit, counted by label."""
-    one = people.select(*UNIT, "annotator", "annotation", "label")
+    one = people.select(*UNIT, "kind", "annotator", "annotation", "label")
     return one.join(one.select(*UNIT, other="annotator", theirs="label"), on=UNIT).filter(
         pl.col("annotator") != pl.col("other")
     )
+
+
+def _agreement(others: pl.DataFrame) -> pl.DataFrame:
+    """The share of the others' answers that are the same; of what is drawn, the F1 of detection.
+
+    An object that both drew counts for both of them in the F1, which is 2 * both / (mine + theirs).
+    """
+    beside = comparable(others, "theirs", ["task", "control", "annotator", "annotation", "other"])
+    drawn = pl.col("kind").is_in(list(DETECTED))
+    both = (pl.col("label") != ABSENT) & (pl.col("theirs") != ABSENT)
+    weight = pl.when(drawn & both).then(2).otherwise(1)
+    same = (pl.col("label") == pl.col("theirs")) | (drawn & both)
+    return beside.group_by("annotator").agg(agreement=(weight * same).sum() / weight.sum())
 
 
 def _enough() -> pl.Expr:
@@ -138,6 +152,7 @@ def _judged(others: pl.DataFrame) -> pl.DataFrame:
     counted = others.filter(_enough()).group_by(*mine, "theirs").agg(n=pl.len())
     most = counted.filter(pl.col("n") == pl.col("n").max().over(mine))
     clear = most.filter(pl.len().over(mine) == 1)
+    clear = comparable(clear, "theirs", ["task", "control", "annotator", "annotation"])
     return clear.with_columns(right=pl.col("label") == pl.col("theirs")).sort(mine)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from connector.quality.answers import parted
+from connector.quality.answers import ABSENT, parted
 from connector.quality.interval import Floats, Ints
 from connector.quality.kinds import kind_of
 
@@ -48,6 +48,22 @@ class Counts:
     def paired(self) -> Counts:
         """Only units with two answers or more."""
         return self._only(self.answers[self.unit] >= 2)
+
+    def both_absent(self) -> Floats:
+        """(U,) how many pairs of answers to each unit, in both orders, are both `ABSENT`.
+
+        0 where all answers are: no annotator drew anything, and that is agreement. Elsewhere such a pair is
+        no answer to anything: the unit exists only because another annotator drew there.
+        """
+        if ABSENT not in self.labels:
+            return np.zeros(len(self.answers))
+        absent = self.given(ABSENT)
+        return np.where(absent < self.answers, absent * (absent - 1.0), 0.0)
+
+    def given(self, label: str) -> Floats:
+        """(U,) how often a label was given in each unit."""
+        number = list(self.labels).index(label) if label in self.labels else -1
+        return self.per_unit(self.n * (self.label == number).astype(np.float64))
 
     def without(self, label: str) -> Counts:
         """Without the answers that give this label."""

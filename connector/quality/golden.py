@@ -21,13 +21,13 @@ from connector.quality.interval import (
     unknown,
     wilson,
 )
-from connector.quality.kinds import DRAWN, comparer
+from connector.quality.kinds import DETECTED, DRAWN, comparer
 from connector.quality.units import UNIT, keep_roles, shapes_of
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """What was drawn, beside what was to be drawn.
+    """What was drawn or related, beside what should have been.
 
     Attributes:
         precision: of the things drawn, those that are there, whatever their labels.
@@ -94,7 +94,8 @@ class Golden:
         overall: the score of everybody on all controls together.
         controls: of each control, the score of everybody together.
         checks: of each control, how the gold answers compare with those of most people.
-        detection: of each control that draws, the same in parts: of an annotator, and with "" of everybody.
+        detection: of each control that draws or relates, the same in parts: of an
+            annotator, and with "" of everybody.
         confusion: control, gold, label, count: what was given where something else was right.
     """
 
@@ -160,7 +161,7 @@ def golden(table: pl.DataFrame, limit: float, confidence: float = CONFIDENCE, le
         name = str(control)
         controls[name] = _score(whole, confidence)
         checks[name] = check_gold(table.filter(pl.col("control") == name), whole)
-        if whole["kind"][0] in DRAWN:
+        if whole["kind"][0] in DETECTED:
             detection[EVERYBODY, name] = _detection(whole, confidence)
         for (annotator,), part in whole.sort("annotator").group_by("annotator", maintain_order=True):
             score, found_to = _score(part, confidence), _decide(part, limit, least)
@@ -176,7 +177,7 @@ def golden(table: pl.DataFrame, limit: float, confidence: float = CONFIDENCE, le
                 "more": found_to.more,
                 "why": found_to.why,
             }
-            if whole["kind"][0] in DRAWN:
+            if whole["kind"][0] in DETECTED:
                 found = detection[str(annotator), name] = _detection(part, confidence)
                 row |= {one: getattr(found, one).value for one in _PARTS}
             rows.append(row)
@@ -353,7 +354,7 @@ def _score(part: pl.DataFrame, confidence: float) -> Estimate:
     if not len(right):
         return unknown(0, "wilson", "no gold task was answered")
     whole = bool(part["right"].is_in([0.0, 1.0]).all())
-    if whole and not part["kind"].is_in(list(DRAWN)).any() and len(right) == len(part):
+    if whole and not part["kind"].is_in(list(DETECTED)).any() and len(right) == len(part):
         return wilson(int(right["k"].sum()), int(right["n"].sum()), confidence)
     interval = clustered if whole else mean_of
     return interval(right["k"].to_numpy(), right["n"].cast(pl.Float64).to_numpy(), confidence)

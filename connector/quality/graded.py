@@ -145,9 +145,13 @@ def graded_imagined(paired: Counts, scale: Scale) -> Floats:
 
 
 def pair_similarity(found: Counts, similar: Similar) -> Floats:
-    """(U,) how alike every two answers to each unit are, on average; NaN where there is only one."""
-    pairs = found.answers * (found.answers - 1.0)
-    alike = _over_pairs(found, similar) + found.per_unit(found.n * (found.n - 1.0))
+    """(U,) how alike every two answers to each unit are, on average; NaN where there is only one.
+
+    Pairs that are both `ABSENT` are left out, unless all are.
+    """
+    shared = found.both_absent()
+    pairs = found.answers * (found.answers - 1.0) - shared
+    alike = _over_pairs(found, similar) + found.per_unit(found.n * (found.n - 1.0)) - shared
     mean: Floats = np.divide(alike, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
     return mean
 

@@ -268,6 +268,9 @@ def comparer(kind: str, said: Sequence[str]) -> Similar:
     return similar
 
 
+DETECTED = frozenset({*DRAWN, RELATION})
+"""Kinds of which any number may be there, so that one can be missed or invented."""
+
 MEASURED = frozenset({*DRAWN, *ANSWERED, RELATION})
 
 

@@ -1,8 +1,8 @@
 """One shape from many that were drawn for the same thing.
 
-Of three or more the majority decides, point by point; of two neither is one, so that of the two is taken
-which
-stands first: the order is by what was drawn, and not by who drew.
+Of three or more the majority decides, point by point. Of two boxes, ellipses, points, segments and tracks
+it is the middle; of two of another kind the one that stands first: the order is by what was drawn, and not by
+who drew.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _KEY = 7
 def merged_shapes(drawn: pl.DataFrame) -> pl.DataFrame:
     """One shape for each unit.
 
-    Boxes, ellipses and points: the median of each number; where one is turned, the most typical. Polygons,
-        masks,
-    spans and segments: what a majority covers. Tracks: the median box of each keyframe of anybody, where a
-    majority sees the thing. Lines, and what has no majority: the most typical, which is the one most like the
-    others.
+    Boxes: the median of each edge; ellipses and points: of each number; of turned ones: of centre, size and
+    angle. Of an even number the median is the mean of the middle two, so two boxes give their midpoint.
+    Polygons, masks, spans and segments: what a majority covers. Tracks: the median box of each keyframe of
+    any annotator, where a majority sees the thing. Lines, and what has no majority: the most typical, which
+    is the one most like the others.
 
     Args:
         drawn: schema `UNITS`, only rows with a shape; of one control.
@@ -73,7 +73,7 @@ def merged_shapes(drawn: pl.DataFrame) -> pl.DataFrame:
     values, offsets = take((shapes.values, shapes.offsets), typical)
     merge = MERGES.get(kind)
     if merge is not None:
-        many = np.flatnonzero(np.bincount(unit)[unit] > 2)
+        many = np.flatnonzero(np.bincount(unit)[unit] > (1 if kind in _OF_TWO else 2))
         number = np.unique(unit[many], return_inverse=True)[1].astype(np.int64)
         found = merge(shapes.of(many), number)
         at = np.unique(unit[many])
@@ -114,20 +114,81 @@ def _majority(unit: Ints) -> Ints:
     return np.bincount(unit) // 2 + 1
 
 
-def _median(shapes: Shapes, unit: Ints) -> Ragged:
-    width = int(shapes.offsets[1]) if len(shapes.offsets) > 1 else 1
-    names = [str(n) for n in range(width)]
-    rows = pl.DataFrame(shapes.rows(width), schema=names).with_columns(unit=pl.Series(unit))
-    values = rows.group_by("unit", maintain_order=True).median().select(names).to_numpy()
-    return values.ravel(), offsets_of(np.full(len(values), width))
+def _medians(rows: Floats, unit: Ints) -> Floats:
+    """(u, k) of each number of (n, k) rows; of an even number of rows the mean of the middle two."""
+    names = [str(n) for n in range(rows.shape[1])]
+    frame = pl.DataFrame(rows, schema=names).with_columns(unit=pl.Series(unit))
+    found = frame.group_by("unit", maintain_order=True).median().select(names)
+    return found.to_numpy(writable=True)
 
 
-def _upright_median(shapes: Shapes, unit: Ints) -> Ragged:
-    """The median of each side; nothing where one is turned, since angles have no median."""
-    values, offsets = _median(shapes, unit)
-    upright = np.ones(len(offsets) - 1, dtype=bool)
-    upright[unit[shapes.rows(5)[:, 4] % 360 != 0]] = False
-    return values.reshape(-1, 5)[upright].ravel(), offsets_of(np.where(upright, 5, 0))
+def _point(shapes: Shapes, unit: Ints) -> Ragged:
+    found = _medians(shapes.rows(2), unit)
+    return found.ravel(), offsets_of(np.full(len(found), 2))
+
+
+def _box(shapes: Shapes, unit: Ints) -> Ragged:
+    """The median of each edge; where one is turned, of centre, size and angle."""
+    edges = shapes.rows(5).copy()
+    edges[:, 2:4] += edges[:, :2]
+    found = _medians(edges, unit)
+    found[:, 2:4] -= found[:, :2]
+    return _with_turned(found, shapes, unit, corner=True)
+
+
+def _ellipse(shapes: Shapes, unit: Ints) -> Ragged:
+    return _with_turned(_medians(shapes.rows(5), unit), shapes, unit, corner=False)
+
+
+def _with_turned(found: Floats, shapes: Shapes, unit: Ints, corner: bool) -> Ragged:
+    """Boxes or ellipses (u, 5) whose units with a turned one are replaced by their median as turned ones."""
+    turned = np.zeros(len(found), dtype=bool)
+    turned[unit[shapes.rows(5)[:, 4] % 360 != 0]] = True
+    if turned.any():
+        at = np.flatnonzero(turned[unit])
+        number = np.unique(unit[at], return_inverse=True)[1].astype(np.int64)
+        found[turned] = _turned_median(shapes.of(at), number, corner)
+    return found.ravel(), offsets_of(np.full(len(found), 5))
+
+
+def _turned_median(shapes: Shapes, unit: Ints, corner: bool) -> Floats:
+    """(u, 5) the median of centre, size and angle, in pixels.
+
+    A box that is turned by a quarter is the same box with its sides exchanged. So angles are compared within
+    a quarter turn, around their circular mean there.
+
+    Args:
+        corner: whether x, y is the corner that the shape is turned about, and not its centre.
+    """
+    scale = np.tile(shapes.pictures / 100, 2)
+    rows = shapes.rows(5)
+    sizes, angle = rows[:, :4] * scale, rows[:, 4]
+    if corner:
+        sizes[:, :2] += _rotated(sizes[:, 2:4] / 2, angle)
+    around = np.exp(4j * np.radians(angle))
+    mean = np.degrees(np.angle(np.bincount(unit, around.real) + 1j * np.bincount(unit, around.imag))) / 4
+    first = np.searchsorted(unit, np.arange(len(mean)))
+    base = angle[first] + _within_quarter(mean - angle[first])
+    off = _within_quarter(angle - base[unit])
+    exchanged = np.rint((angle - base[unit] - off) / 90) % 2 == 1
+    sizes[exchanged, 2:4] = sizes[exchanged, 3:1:-1]
+    found = _medians(np.column_stack([sizes, off]), unit)
+    found[:, 4] = (found[:, 4] + base) % 360
+    if corner:
+        found[:, :2] -= _rotated(found[:, 2:4] / 2, found[:, 4])
+    found[:, :4] /= scale[first]
+    return found
+
+
+def _within_quarter(angle: Floats) -> Floats:
+    return (angle + 45) % 90 - 45
+
+
+def _rotated(vectors: Floats, degrees: Floats) -> Floats:
+    """(n, 2) turned clockwise, y pointing down."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    x, y = vectors.T
+    return np.column_stack([x * cos - y * sin, x * sin + y * cos])
 
 
 # What a majority covers.
@@ -177,6 +238,22 @@ def _longest(found: Ragged) -> Ragged:
     order = np.lexsort((stretches[:, 0], stretches[:, 0] - stretches[:, 1], row))
     first = order[np.unique(row[order], return_index=True)[1]]
     return stretches[first], offsets_of(np.minimum(np.diff(offsets), 1))
+
+
+def _segment(shapes: Shapes, unit: Ints) -> Ragged:
+    """What a majority covers; of two with as many stretches each, these with the middle of their ends."""
+    sizes, lengths = np.bincount(unit), np.diff(shapes.offsets)
+    first = np.searchsorted(unit, np.arange(len(sizes)))
+    two = np.flatnonzero(sizes == 2)
+    alike = two[lengths[first[two]] == lengths[first[two] + 1]]
+    rows = (shapes.values, shapes.offsets)
+    (one, offsets), (other, _) = (take(rows, first[alike] + n) for n in (0, 1))
+    values, bounds = _cover(shapes, unit)
+    # What only one of two marked is as likely right as wrong: their overlap would always be too short.
+    index = np.where(sizes == 2, len(sizes) + len(alike), np.arange(len(sizes)))
+    index[alike] = len(sizes) + np.arange(len(alike))
+    ends = np.concatenate([bounds, bounds[-1] + offsets[1:], [bounds[-1] + offsets[-1]]])
+    return take((np.concatenate([values, (one + other) / 2]), ends), index)
 
 
 def _span(shapes: Shapes, unit: Ints) -> Ragged:
@@ -280,18 +357,22 @@ def _at(
 
 
 MERGES: Mapping[str, Merge] = {
-    BOX: _upright_median,
-    ELLIPSE: _upright_median,
-    KEYPOINT: _median,
+    BOX: _box,
+    ELLIPSE: _ellipse,
+    KEYPOINT: _point,
     POLYGON: _polygon,
     MASK: _cover,
-    SEGMENT: _cover,
+    SEGMENT: _segment,
     SPAN: _span,
     HTML_SPAN: _span,
     PARAGRAPH_SPAN: _paragraph_span,
     TRACK: _track,
 }
-"""How three or more shapes of a kind are merged; of all others the most typical is taken."""
+"""How several shapes of a kind are merged; of all others the most typical is taken."""
+
+_OF_TWO = frozenset({BOX, ELLIPSE, KEYPOINT, SEGMENT, TRACK})
+"""Kinds of which two have a middle. What two spans or areas both cover is always too small, so one of the two
+is taken there; a span in the middle of two would also cut words."""
 
 
 def _lists(values: Floats, offsets: Ints) -> pl.Series:

@@ -28,12 +28,17 @@ _regions: _Columns = {
     "control": pl.String,
     "region": pl.String,  # unique within its annotation and control; of a relation, where it leads to
     "parent": pl.String,  # what an answer is about, or where a relation comes from: a drawn region; or null
-    "place": pl.String,  # what it was drawn on, where a task shows several things; may be null
+    # What it was drawn on, where a task shows several things; of a relation, `UNDIRECTED` if it has no
+    # direction; else null.
+    "place": pl.String,
     "label": pl.String,  # what was answered, as text; of a thing drawn without a label, the empty text
     "shape": pl.List(pl.Float64),  # as `kinds` tells; null for an answer
     "picture_width": pl.Float64,  # in pixels; null where there is none or it is unknown
     "picture_height": pl.Float64,
 }
+
+UNDIRECTED = "bi"
+"""The `place` of a relation without a direction: which of its ends is the first means nothing."""
 
 ANSWERS = pl.Schema(_answers)
 REGIONS = pl.Schema(_regions)

@@ -2,7 +2,8 @@
 
 An answer is one unit for each task and control. Drawn regions are aligned into units: one region per
 annotation at most, drawn for the same thing; an annotation without one there says `ABSENT`. An answer about a
-drawn region is a unit under that region's. A relation is a unit between two units. Everyone is aligned
+drawn region is a unit under that region's. A relation is a unit between two units;
+an annotation without it says `ABSENT`. Everyone is aligned
 together, whatever the role; statistics choose roles afterwards.
 """
 
@@ -18,10 +19,13 @@ from connector.quality.answers import ABSENT, joined
 from connector.quality.interval import Floats, Ints
 from connector.quality.kinds import CHOICE, DRAWN, MEASURED, RELATION, TAXONOMY, Shapes
 from connector.quality.similarity.rows import offsets_of, place_in_row
-from connector.quality.table import Labels
+from connector.quality.table import UNDIRECTED, Labels
 
 WHOLE = "whole"
 """The unit of an answer about the whole task."""
+
+ONE_WAY, BOTH_WAYS = " → ", " ↔ "
+"""Between the ends in the name of a relation's unit."""
 
 UNIT = ["task", "control", "unit"]
 
@@ -42,7 +46,9 @@ _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "shape": pl.List(pl.Float64),  # as `kinds` tells; null for an answer, and where nothing was drawn
     "picture_width": pl.Float64,
     "picture_height": pl.Float64,
-    "place": pl.String,  # of several that a page shows the one that an answer is about; else null
+    # Of several things that a page shows the one that an answer is about; of a relation, `UNDIRECTED` if it has
+    # no direction; else null.
+    "place": pl.String,
     "parent_control": pl.String,  # the drawn unit that an answer is about, or a relation starts at
     "parent_unit": pl.String,
     "end_control": pl.String,  # the drawn unit that a relation ends at
@@ -118,7 +124,7 @@ def _units(
             continue
         given = regions.filter(pl.col("control") == control)
         if kind == RELATION:
-            made = _relations(given, things)
+            made = _relations(given, things, people)
         else:
             said = _said(kind)
             made = pl.concat([_whole(given, said), _under(given, things, said)], how="diagonal")
@@ -154,6 +160,22 @@ def keep_roles(table: pl.DataFrame, roles: Sequence[str]) -> pl.DataFrame:
     )
     empty = ~pl.col("any_drawn") & (pl.col("unit") == pl.col("first"))
     return whole.filter(pl.col("drawn") | empty).drop("drawn", "any_drawn", "first")
+
+
+def comparable(both: pl.DataFrame, theirs: str, within: Sequence[str]) -> pl.DataFrame:
+    """Of answers that stand beside others, those to which at least one of the two is not `ABSENT`.
+
+    Two annotators who both did not draw what a third drew do not agree on anything by that. Where nothing of
+    a task is left, both left it empty, and one row remains that says so.
+
+    Args:
+        both: with `UNIT`, label, and the column `theirs`.
+        theirs: the other answer.
+        within: the columns that name a task, a control and the two who are compared.
+    """
+    either = (pl.col("label") != ABSENT) | (pl.col(theirs) != ABSENT)
+    empty = ~either.any().over(within) & (pl.col("unit") == pl.col("unit").min().over(within))
+    return both.filter(either | empty)
 
 
 def shapes_of(table: pl.DataFrame) -> Shapes:
@@ -275,8 +297,13 @@ def _under(regions: pl.DataFrame, things: pl.DataFrame, said: pl.Expr) -> pl.Dat
     )
 
 
-def _relations(regions: pl.DataFrame, things: pl.DataFrame) -> pl.DataFrame:
-    """Relations between units. Who drew both ends and related them not says `ABSENT`."""
+def _relations(regions: pl.DataFrame, things: pl.DataFrame, people: pl.DataFrame) -> pl.DataFrame:
+    """Relations between units. Every annotation of the task that has not the relation says `ABSENT`.
+
+    So a relation is missed, or invented, whatever the reason: an end that was not drawn, or a link that was
+    not made. The ends of a relation without a direction are put in order, so it does not matter from which
+    end it was drawn.
+    """
     drawn = things.filter(pl.col("region").is_not_null()).select(
         "task", "annotation", "region", "control", thing="unit", unit=pl.format("{}/{}", "control", "unit")
     )
@@ -284,25 +311,29 @@ def _relations(regions: pl.DataFrame, things: pl.DataFrame) -> pl.DataFrame:
     start = names.rename({"unit": "start", "control": "parent_control", "thing": "parent_unit"})
     end = names.rename({"unit": "end", "control": "end_control", "thing": "end_unit"})
     key = ["task", "annotation"]
+    undirected = pl.col("place").eq_missing(UNDIRECTED)
+    first, second = pl.min_horizontal("start", "end"), pl.max_horizontal("start", "end")
     given = (
         regions.join(seen.rename({"region": "parent", "unit": "start"}), on=[*key, "parent"])
         .join(seen.rename({"unit": "end"}), on=[*key, "region"])
-        .group_by(*key, "start", "end")
+        .with_columns(
+            start=pl.when(undirected).then(first).otherwise("start"),
+            end=pl.when(undirected).then(second).otherwise("end"),
+            between=pl.when(undirected).then(pl.lit(BOTH_WAYS)).otherwise(pl.lit(ONE_WAY)),
+        )
+        .group_by(*key, "place", "start", "between", "end")
         .agg(label=joined(pl.col("label")))
     )
-    pairs = given.select("task", "start", "end").unique()
-    both = pairs.join(seen.select(*key, start="unit"), on=["task", "start"]).join(
-        seen.select(*key, end="unit"), on=[*key, "end"]
-    )
+    relation = ["task", "place", "start", "between", "end"]
+    asked = given.select(relation).unique().join(people.select(*key), on="task")
     return (
-        both.unique()
-        .join(given, on=[*key, "start", "end"], how="left")
+        asked.join(given, on=[*relation, "annotation"], how="left", nulls_equal=True)
         .join(start, on=["task", "start"])
         .join(end, on=["task", "end"])
         .select(
             *key,
-            *ABOUT[1:],
-            unit=pl.format("{} → {}", "start", "end"),
+            *ABOUT,
+            unit=pl.concat_str("start", "between", "end"),
             label=pl.col("label").fill_null(ABSENT),
         )
     )

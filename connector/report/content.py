@@ -14,13 +14,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from connector.corrections.history import in_short
 from connector.corrections.plan import WRITING, Action, Correction
 from connector.errors import BadRecord
-from connector.quality.agreement import pairs
+from connector.quality.agreement import MISSES, pairs
 from connector.quality.annotators import METHOD, annotators, natural
 from connector.quality.answers import ABSENT
 from connector.quality.consensus import Consensus
 from connector.quality.golden import LEAST, Golden, golden
 from connector.quality.interval import Estimate, unknown
-from connector.quality.kinds import BOX
+from connector.quality.kinds import BOX, DETECTED
 from connector.quality.table import Labels
 from connector.quality.units import UNIT, keep_roles
 from connector.regions import Box as RectangleRegion
@@ -157,16 +157,20 @@ def _figures(
     ] or [Figure("Golden score", unknown(0, "wilson", no_gold), limit=limit)]
     for one in merged.controls:
         n = f"n counts {counted(one.control)} with two answers or more"
+        detected = one.kind in DETECTED
         figures += [
             Figure(
-                f"Agreement, {one.control}",
-                one.agreement.observed,
-                f"pairs of answers that are the same; {n}",
+                f"Detection agreement, {one.control}" if detected else f"Agreement, {one.control}",
+                one.agreement.headline[1],
+                "pairwise F1: the share of two annotators' objects that both drew; n counts each object once "
+                "for every other annotator of its task"
+                if detected
+                else f"pairs of answers that are the same; {n}",
             ),
             Figure(
                 f"Krippendorff's alpha, {one.control}",
                 one.agreement.krippendorff_alpha,
-                f"agreement beyond chance: 1 is perfect, 0 is chance; {n}",
+                f"agreement beyond chance: 1 is perfect, 0 is chance; {MISSES + '; ' if detected else ''}{n}",
                 percent=False,
             ),
         ]
@@ -254,10 +258,11 @@ def _matrix(control: str, people: pl.DataFrame, both: pl.DataFrame) -> Agreement
         row = found.get((min(a, b), max(a, b)))
         return row[name] if row else None
 
+    shown = "detection_f1" if people["kind"][0] in DETECTED else "agreement"
     return AgreementMatrix(
         control,
         names,
-        [[of(a, b, "agreement") for b in names] for a in names],
+        [[of(a, b, shown) for b in names] for a in names],
         [[int(of(a, b, "units") or 0) for b in names] for a in names],
         len(busy),
     )

@@ -385,7 +385,8 @@ def test_the_figures_are_those_of_the_statistics() -> None:
     for control, score in golden(table, 0.8).controls.items():
         assert found.pop(f"Golden score, {control}") == score
     for one in consensus(table, seed=0).controls:
-        assert found.pop(f"Agreement, {one.control}") == one.agreement.observed
+        name = "Detection agreement" if one.kind == BOX else "Agreement"
+        assert found.pop(f"{name}, {one.control}") == one.agreement.headline[1]
         assert found.pop(f"Krippendorff's alpha, {one.control}") == one.agreement.krippendorff_alpha
     assert [(name, one.value) for name, one in found.items()] == [("Error rate", None)]
 

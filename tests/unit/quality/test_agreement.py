@@ -16,7 +16,8 @@ from connector.quality.agreement import Agreement, agreement, agreement_of, by_l
 from connector.quality.counts import counts, counts_of_codes
 from connector.quality.interval import Floats
 from connector.quality.kinds import CHOICE, NUMBER, RATING, TEXT
-from tests.unit.quality.tables import choices, of_kind, ratings
+from connector.quality.units import units
+from tests.unit.quality.tables import Drawn, boxes, choices, of_kind, ratings
 
 FOUR_OBSERVERS = {
     "A": "123321412...",
@@ -348,3 +349,103 @@ def test_a_label_against_the_rest_is_the_krippendorff_packages(units: list[list[
             table = np.array(mine, dtype=float).T
             expected = krippendorff.alpha(reliability_data=table, level_of_measurement="nominal")
             assert alpha.value == pytest.approx(expected)
+
+
+# what is drawn
+
+CAR: Drawn = ("car", 10, 10, 20, 20)
+TREE: Drawn = ("tree", 60, 10, 10, 30)
+
+
+def own(n: int) -> Drawn:
+    """A box where no other annotator draws one."""
+    return ("car", 10 * n, 0, 8, 8)
+
+
+def test_annotators_who_each_draw_a_box_of_their_own_agree_on_nothing() -> None:
+    table = units(boxes({(f"{t}", f"a{n}"): [own(n)] for t in range(20) for n in range(10)}))
+    found = agreement(table, seed=0)
+    assert (found.observed.value, found.detection_f1.value) == (0, 0)
+    for one in (found.gwet_ac1, found.fleiss_kappa):
+        assert one.value is not None
+        assert -1 <= one.value < 0
+    both = pairs(table)
+    assert set(both["agreement"]) == set(both["detection_f1"]) == {0}
+    assert set(both["units"]) == {40}, "the box of either in each of 20 tasks"
+
+
+def test_a_task_that_two_left_empty_is_one_agreement_of_theirs() -> None:
+    drawn = {
+        ("t", "a"): [],
+        ("t", "b"): [],
+        ("t", "c"): [CAR, TREE],
+        ("u", "a"): [],
+        ("u", "b"): [],
+        ("u", "c"): [],
+    }
+    rows = pairs(units(boxes(drawn))).select(
+        "annotator_a", "annotator_b", "units", "agreement", "detection_f1"
+    )
+    assert rows.rows() == [("a", "b", 2, 1, None), ("a", "c", 3, 1 / 3, 0), ("b", "c", 3, 1 / 3, 0)]
+
+
+drawings = st.lists(
+    st.lists(
+        st.lists(st.sampled_from([CAR, TREE, own(0), own(4), own(9)]), max_size=4, unique=True),
+        min_size=3,
+        max_size=3,
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(drawings)
+@settings(deadline=None, max_examples=60)
+def test_detection_agreement_is_the_f1_of_the_objects_of_every_two_annotators(
+    tasks: list[list[list[Drawn]]],
+) -> None:
+    table = units(
+        boxes({(f"{t}", f"{a}"): mine for t, said in enumerate(tasks) for a, mine in enumerate(said)})
+    )
+    both = either = same = of_pairs = 0
+    for said in tasks:
+        for a, b in ((0, 1), (0, 2), (1, 2)):
+            both += 2 * len({*said[a]} & {*said[b]})
+            either += len(said[a]) + len(said[b])
+        for thing in {thing for mine in said for thing in mine}:
+            n = sum(thing in mine for mine in said)
+            same += {1: 0, 2: 1 / 3, 3: 1}[n]
+            of_pairs += 1
+        if not any(said):
+            same, of_pairs = same + 1, of_pairs + 1
+    found = agreement(table, seed=0, resamples=5)
+    assert found.detection_f1.value == (pytest.approx(both / either) if either else None)
+    if not either:
+        assert "drew anything" in str(found.detection_f1.why)
+    # The boxes lie apart, so labels never differ: observed is the share of pairs that saw what either saw.
+    assert found.observed.value == pytest.approx(same / of_pairs)
+    assert found.headline == ("detection F1", found.detection_f1)
+
+
+def test_labels_of_objects_that_both_drew_do_not_lower_detection() -> None:
+    said = [({"car": "van"}.get(label, label), *place) for label, *place in (CAR, TREE)]
+    found = agreement(units(boxes({("t", "a"): [CAR, TREE], ("t", "b"): said})), seed=0)
+    assert (found.detection_f1.value, found.observed.value) == (1, 0.5)
+    choice = agreement(ratings({"a": "xy", "b": "xy"}), seed=0)
+    assert choice.headline[0] == "observed"
+    assert "not drawn" in str(choice.detection_f1.why)
+
+
+def test_analytic_intervals_of_what_is_drawn_are_those_of_drawing_tasks_anew() -> None:
+    rng = np.random.default_rng(2)
+    things = [CAR, TREE, own(0), own(4)]
+    drawn = {
+        (f"{t}", f"{a}"): [one for one in things if rng.random() < 0.7] for t in range(1500) for a in range(4)
+    }
+    table = units(boxes(drawn))
+    resampled, analytic = agreement(table, seed=0), agreement(table, seed=0, analytic=True)
+    for name in ("observed", "krippendorff_alpha", "fleiss_kappa"):
+        a, b = getattr(resampled, name), getattr(analytic, name)
+        assert a.value == pytest.approx(b.value)
+        assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=0.005)

@@ -17,7 +17,7 @@ from connector.model import Annotation, Role, Task
 from connector.quality.answers import ABSENT
 from connector.quality.consensus import consensus
 from connector.quality.golden import EVERYBODY, golden
-from connector.quality.kinds import ANSWERED, DRAWN, MEASURED
+from connector.quality.kinds import ANSWERED, DRAWN, MEASURED, RELATION
 from connector.quality.units import UNIT, keep_roles, units
 from connector.regions import kind_of
 from connector.store import Store
@@ -87,9 +87,10 @@ def test_who_says_the_same_agrees_wholly_and_is_right(tmp_path: Path, name: str)
     for score in found.controls.values():
         assert score.value == pytest.approx(1)
     for parts in found.detection.values():
-        for part in (parts.precision, parts.recall, parts.f1, parts.label_accuracy, parts.similarity):
+        for part in (parts.precision, parts.recall, parts.f1, parts.label_accuracy):
             assert part.value == pytest.approx(1)
-        assert parts.boundary.value in (None, pytest.approx(1))
+        for part in (parts.similarity, parts.boundary):  # of relations there is neither
+            assert part.value in (None, pytest.approx(1))
 
 
 @pytest.mark.parametrize("name", MEASURED_CONFIGS)
@@ -105,7 +106,8 @@ def test_who_errs_agrees_less_and_the_consensus_is_nearer_to_the_truth_than_most
     assert min(score.value or 0 for score in scores.controls.values()) < 1
     gold = table.filter(role="gold").select(*UNIT, gold="label")
     for one in merged.controls:
-        if one.truth == "majority":
+        # Most annotators miss most relations here, since their ends are wrong; so does their majority.
+        if one.truth == "majority" and one.kind != RELATION:
             units_of_all = merged.units.filter(control=one.control, annotators=3)
             people = keep_roles(table, ["person"]).join(units_of_all, on=UNIT, how="semi")
             both = (
@@ -211,7 +213,9 @@ def test_a_relation_is_a_unit_between_two_units(tmp_path: Path) -> None:
         "eve": both[:1],
     }
     table = units(load(tmp_path, CONFIGS["Relations"], [({"text": "x" * 20}, people)]).labels)
-    assert told(table, "relations") == [{"ann": "likes", "ben": "likes", "cleo": "fears", "dan": ABSENT}]
+    assert told(table, "relations") == [
+        {"ann": "likes", "ben": "likes", "cleo": "fears", "dan": ABSENT, "eve": ABSENT}
+    ]
 
 
 def test_what_stands_on_different_pages_is_never_the_same_thing(tmp_path: Path) -> None:

@@ -229,6 +229,15 @@ def test_annotators_stand_in_the_order_of_their_work_and_names_in_natural_order(
     assert annotators(*answered(said))["annotator"].to_list() == ["W2", "w9", "w10", "a-once"]
 
 
+def test_what_others_drew_and_this_one_and_most_did_not_is_no_agreement() -> None:
+    labels = boxes({("t", f"a{n}"): [("car", 10 * n, 0, 8, 8)] for n in range(10)})
+    found = annotators(units(labels), labels.answers)
+    assert found["agreement"].to_list() == [0] * 10
+    both = boxes({("t", "a"): [CAR, TREE], ("t", "b"): [CAR], ("t", "c"): [CAR]})
+    agreed = dict(annotators(units(both), both.answers).select("annotator", "agreement").iter_rows())
+    assert agreed == {"a": pytest.approx(4 / 6), "b": pytest.approx(4 / 5), "c": pytest.approx(4 / 5)}
+
+
 tasks = st.lists(
     st.tuples(st.integers(0, 999), st.sampled_from(["x", "y", "z"])),
     min_size=3,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from connector.quality import kinds
 from connector.quality.interval import Floats
 from connector.quality.merge import merged_shapes
-from connector.quality.similarity import from_pixels, ragged, to_pixels, track_frames
+from connector.quality.similarity import from_pixels, ragged, to_pixels, track_frames, upright_box_iou
 from connector.quality.units import UNITS
 
 Shape = list[float]
@@ -45,25 +45,68 @@ def merged(kind: str, *units: list[Shape]) -> list[Shape]:
     return merged_shapes(drawn(kind, *units))["shape"].to_list()
 
 
-def test_boxes_and_points_take_the_median_of_each_number() -> None:
+def test_boxes_take_the_median_of_each_edge_and_points_of_each_number() -> None:
     three = [[0, 0, 10, 10, 0], [2, 0, 10, 10, 0], [1, 0, 16, 10, 0]]
-    assert merged(kinds.BOX, three) == [[1, 0, 10, 10, 0]]
+    assert merged(kinds.BOX, three) == [[1, 0, 11, 10, 0]]
     assert merged(kinds.KEYPOINT, [[0, 1], [2, 1], [50, 9]]) == [[2, 1]]
 
 
-def test_where_a_box_is_turned_the_most_typical_one_is_taken() -> None:
-    three = [[0, 0, 10, 10, 5], [1, 0, 10, 10, 6], [40, 0, 10, 10, 0]]
-    assert merged(kinds.BOX, three, [[0, 0, 4, 4, 0]] * 3) == [three[0], [0, 0, 4, 4, 0]]
+def test_two_give_their_middle_and_an_even_number_the_middle_of_the_middle_two() -> None:
+    assert merged(kinds.BOX, [[0, 0, 10, 10, 0], [2, 4, 10, 4, 0]]) == [[1, 2, 10, 7, 0]]
+    assert merged(kinds.BOX, [[n, 0, 10 - n, 5, 0] for n in (0, 1, 3, 9)]) == [[2, 0, 8, 5, 0]], (
+        "edge by edge"
+    )
+    assert merged(kinds.KEYPOINT, [[0, 1], [2, 3]]) == [[1, 2]]
+    assert merged(kinds.ELLIPSE, [[5, 5, 2, 3, 0], [6, 5, 4, 3, 0]]) == [[5.5, 5, 3, 3, 0]]
+    assert merged(kinds.SEGMENT, [[1, 3, 7, 9], [2, 4, 8, 9]]) == [[1.5, 3.5, 7.5, 9]]
+    assert merged(kinds.SEGMENT, [[1, 3, 7, 9], [1, 9]], [[1, 2], [3, 4]], [[5, 6]] * 3) == [
+        [1, 3, 7, 9],
+        [2, 3],
+        [5, 6],
+    ]
+    assert merged(kinds.TRACK, [[0, 1, 5, 5, 9, 9, 0], [0, 1, 5, 7, 9, 8, 0]]) == [[0, 1, 5, 6, 9, 8.5, 0]]
 
 
-@pytest.mark.parametrize("kind", [kinds.POLYGON, kinds.SPAN, kinds.MASK, kinds.TRACK, kinds.BOX])
+def test_turned_boxes_give_the_middle_of_centre_size_and_angle() -> None:
+    square = pl.lit(100.0)
+
+    def middle(kind: str, *shapes: Shape) -> Shape:
+        table = drawn(kind, list(shapes)).with_columns(picture_width=square, picture_height=square)
+        return merged_shapes(table)["shape"].to_list()[0]
+
+    assert middle(kinds.ELLIPSE, [50, 50, 9, 5, 10], [52, 50, 9, 7, 20]) == pytest.approx([51, 50, 9, 6, 15])
+    assert middle(kinds.ELLIPSE, [50, 50, 9, 5, 350], [50, 50, 9, 5, 20]) == pytest.approx([50, 50, 9, 5, 5])
+    # The same box, told with its sides exchanged and a quarter turn more: its corner is the next one.
+    tall: Shape = [40, 30, 20, 10, 0]
+    turned = middle(kinds.BOX, tall, [60, 30, 10, 20, 90])
+    assert turned == pytest.approx(tall)
+    boxes = [middle(kinds.BOX, [40, 30, 20, 10, angle], [42, 30, 20, 10, angle]) for angle in (5, 95, 185)]
+    assert boxes == [pytest.approx([41, 30, 20, 10, angle]) for angle in (5, 95, 185)]
+
+
+@pytest.mark.parametrize(("noise", "first", "middle"), [(0.06, 0.83, 0.875)])
+def test_the_middle_of_two_boxes_is_nearer_to_the_true_box_than_one_of_them(
+    noise: float, first: float, middle: float
+) -> None:
+    rng = np.random.default_rng(0)
+    true = np.column_stack([rng.uniform(10, 60, (800, 2)), rng.uniform(10, 30, (800, 2))])
+    sizes = np.tile(true[:, 2:], 2)
+    edges = np.column_stack([true[:, :2], true[:, :2] + true[:, 2:]])
+    said = edges + rng.normal(0, noise, (2, 800, 4)) * sizes
+    said[:, :, 2:] -= said[:, :, :2]
+    shapes = [[[*one, 0.0], [*other, 0.0]] for one, other in zip(*said.tolist(), strict=True)]
+    found = np.array(merged(kinds.BOX, *shapes))[:, :4]
+    assert upright_box_iou(said[0], true).mean() == pytest.approx(first, abs=0.01)
+    assert upright_box_iou(found, true).mean() == pytest.approx(middle, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", [kinds.POLYGON, kinds.SPAN, kinds.MASK, kinds.LINE])
 def test_of_one_or_two_one_is_taken_as_it_is(kind: str) -> None:
     shapes: dict[str, list[Shape]] = {
         kinds.POLYGON: [[0, 0, 9, 0, 9, 9], [0, 0, 9, 0, 9, 8]],
         kinds.SPAN: [[3, 9], [4, 9]],
         kinds.MASK: [[0, 5, 12, 17], [0, 5]],
-        kinds.TRACK: [[0, 1, 5, 5, 9, 9, 0], [0, 1, 5, 5, 9, 8, 0]],
-        kinds.BOX: [[0, 0, 4, 4, 0], [1, 0, 4, 4, 0]],
+        kinds.LINE: [[0, 0, 9, 9], [0, 1, 9, 9]],
     }
     for many in (shapes[kind][:1], shapes[kind]):
         (found,) = merged(kind, many)
@@ -181,7 +224,7 @@ def test_a_track_is_seen_at_keyframes_where_a_majority_sees_it_with_the_median_b
         assert any(np.array_equal(rows, one) for one in keys)
 
 
-def test_lines_and_ellipses_that_are_turned_are_somebodys() -> None:
+def test_a_line_is_somebodys_and_upright_ellipses_take_the_median_of_each_number() -> None:
     lines = [[0, 0, 50, 50], [0, 1, 50, 51], [0, 40, 50, 9]]
     assert merged(kinds.LINE, lines)[0] in [[float(one) for one in line] for line in lines[:2]]
     assert merged(kinds.ELLIPSE, [[50, 50, 9, 5, 0], [52, 50, 9, 5, 0], [51, 50, 9, 7, 0]]) == [
