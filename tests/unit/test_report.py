@@ -398,7 +398,7 @@ def test_a_person_is_judged_on_all_questions_together_also_on_what_is_rightly_em
     # Right: 1 of 2 scenes, 3 of 3 objects, 2 times no face.
     assert (ann.golden.value, ann.golden.n) == (pytest.approx(6 / 7), 7)
     assert (ben.golden.value, ben.golden.n) == (1, 7)
-    # Of the others' answers: 2 of 6 scenes, 6 of 6 times no face; of 15 boxes of theirs and ann's beside theirs
+    # Of the answers of others: 2 of 6 scenes, 6 of 6 times no face; of 15 boxes beside each other
     # 14 have a partner.
     assert (ann.agreement.value, ann.agreement.n) == (pytest.approx((2 + 6 + 14) / (6 + 6 + 15)), 20)
     assert (gold.golden.value, gold.golden.why) == (None, "only persons are judged")
