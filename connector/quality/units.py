@@ -46,8 +46,8 @@ _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "shape": pl.List(pl.Float64),  # as `kinds` tells; null for an answer, and where nothing was drawn
     "picture_width": pl.Float64,
     "picture_height": pl.Float64,
-    # Of several things that a page shows the one that an answer is about; of a relation, `UNDIRECTED` if it has
-    # no direction; else null.
+    # Of several things that a page shows, the one that an answer is about; of a relation, `UNDIRECTED` if it
+    # has no direction; else null.
     "place": pl.String,
     "parent_control": pl.String,  # the drawn unit that an answer is about, or a relation starts at
     "parent_unit": pl.String,
