@@ -419,7 +419,7 @@ def test_detection_agreement_is_the_f1_of_the_objects_of_every_two_annotators(
             of_pairs += 1
         if not any(said):
             same, of_pairs = same + 1, of_pairs + 1
-    found = agreement(table, seed=0, resamples=5)
+    found = agreement(table, seed=0)
     assert found.detection_f1.value == (pytest.approx(both / either) if either else None)
     if not either:
         assert "drew anything" in str(found.detection_f1.why)

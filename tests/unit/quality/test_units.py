@@ -199,7 +199,7 @@ def figures(labels: Labels) -> list[float | None]:
     what is one annotator's loss is another's gain, and only names could decide between them.
     """
     table = units(labels)
-    found = agreement(table, seed=0, resamples=2)
+    found = agreement(table, seed=0)
     made = [getattr(found, name).value for name in ("observed", "krippendorff_alpha", "gwet_ac1")]
     if table["annotator"].n_unique() == 2:
         role = pl.when(pl.col("annotator") == "a").then(pl.lit("gold")).otherwise(pl.lit("person"))
