@@ -101,18 +101,14 @@ USES = {
 """Each command as somebody would type it."""
 
 ESTIMATE = dict.fromkeys(("value", "low", "high", "n"), "number") | {"method": "text"}
+UNKNOWN = dict.fromkeys(("value", "low", "high")) | {"n": "number", "method": "text", "why": "text"}
 CONTROL = {
     **dict.fromkeys(("control", "kind"), "text"),
     **dict.fromkeys(("tasks", "units", "annotations", "annotators"), "number"),
     "agreement": {
         "level": "text",
         **dict.fromkeys(("observed", "krippendorff_alpha", "fleiss_kappa", "gwet_ac1"), ESTIMATE),
-        "gwet_ac2": {
-            **dict.fromkeys(("value", "low", "high")),
-            "n": "number",
-            "method": "text",
-            "why": "text",
-        },
+        **dict.fromkeys(("gwet_ac2", "detection_f1", "relations_f1"), UNKNOWN),
     },
     "truth": {"method": "text", "ties": "number"},
     "labels": [
@@ -368,14 +364,7 @@ def test_the_same_input_and_seed_give_the_same_bytes(folder: Path, name: str) ->
     assert run(folder, USES[name], "--json", *out)[1] == first
 
 
-def test_another_seed_gives_other_intervals_of_the_same_numbers_and_another_sample(folder: Path) -> None:
-    one, two = (
-        ask(folder, f"{USES['quality consensus']} --seed {seed}")["controls"][0]["agreement"]
-        for seed in (1, 2)
-    )
-    for name in ("observed", "krippendorff_alpha", "fleiss_kappa", "gwet_ac1"):
-        assert one[name]["value"] == two[name]["value"]
-        assert (one[name]["low"], one[name]["high"]) != (two[name]["low"], two[name]["high"])
+def test_another_seed_gives_another_sample(folder: Path) -> None:
     drawn = []
     for seed in (1, 2):
         run(folder, f"{USES['review draw']} --seed {seed} --out drawn{seed}.csv")
@@ -676,7 +665,6 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(folder
         (USES["quality consensus"], -0.5, 0, True),
         (USES["quality consensus"], 0.99, 3, False),
         ("quality consensus --labels lonely.csv", 0.1, 3, None),
-        ("quality consensus --labels nothing.csv", 0.1, 3, None),
     ],
 )
 def test_fail_under_compares_the_lower_limit_and_ends_with_3(
