@@ -744,5 +744,5 @@ def annotation_of(row: Mapping[str, object]) -> Annotation:
         }
     )
     # The name of a deleted account is ours; the tool's own revision is without it.
-    lost = row["hash"] is not None and found.revision != row["hash"]
-    return found.model_copy(update={"account": UNKNOWN}) if lost else found
+    lost = found.model_copy(update={"account": UNKNOWN})
+    return lost if row["hash"] == lost.revision != found.revision else found

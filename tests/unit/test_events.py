@@ -7,16 +7,20 @@ import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from connector.config import parse
+from connector.corrections.apply import apply
+from connector.corrections.journal import Journal, journal_of
+from connector.corrections.plan import Action, Correction, Plan
 from connector.errors import UsageError
 from connector.eventlog import Event, EventLog
 from connector.events import NAMES, gold_answers, note_events
-from connector.model import Prediction
+from connector.model import Prediction, dump_json
 from connector.store import Store
 from tests.unit.memory_line import PEOPLE, MemoryLine, contract, told
 
@@ -88,8 +92,14 @@ def test_what_a_plan_wrote_completes_no_task(tmp_path: Path) -> None:
     line = MemoryLine(tmp_path)
     [task] = line.add("a")
     line.say(task, "ann", "cat")
-    written = line.say(task, "gil", "cat", ground_truth=True)
-    line.store.plans = lambda: lambda task, id, revision: "plan" if id == written.id else None
+    held = line.tool.read_task(task)
+    result = dump_json([contract.choice("cat")])
+    correction = Correction(
+        task=task, key="a", action=Action.ADD, expect=held.revision, then=result, why="it is a cat"
+    )
+    made = Plan(project="memory", source={}, corrections=(correction,))
+    journal = Journal(journal_of(line.store.url))
+    assert apply(line.tool, made, "memory", journal, lambda: datetime.now(UTC)).written == 1
     assert line.follow() == []
     line.say(task, "ben", "cat")
     completed, *_ = line.follow()
