@@ -58,9 +58,17 @@ class Unsupported(UsageError):
 
 
 class BadRecord(ConnectorError):
-    """One record cannot be used. The others can."""
+    """One record cannot be used. The others can.
+
+    Args:
+        why: what is wrong, without where; the same for all records with the same fault.
+    """
 
     exit_code = EXIT_REJECTS
+
+    def __init__(self, what: str, hint: str = "", why: str = "") -> None:
+        super().__init__(what, hint)
+        self.why = why or what
 
 
 class AuthError(ConnectorError):

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -26,7 +27,7 @@ from connector.model import PLAN_MODEL, Control, Ontology, Role, dump_json
 from connector.quality.answers import ABSENT, days, together
 from connector.quality.interval import Ints
 from connector.quality.similarity import decode_brush, from_pixels
-from connector.quality.table import ANSWERS, REGIONS, UNDIRECTED, Labels
+from connector.quality.table import ANSWERS, REGIONS, UNCOUNTED, UNDIRECTED, Labels
 from connector.reading import Read, Written
 from connector.regions import (
     Answer,
@@ -38,8 +39,12 @@ from connector.regions import (
     Gathered,
     Kind,
     Mask,
+    Region,
+    Relation,
     Taxonomy,
-    check_result,
+    check,
+    gather,
+    parse_result,
 )
 from connector.store import PREDICTION, TASK, Store, Version
 from connector.tables import is_unicode
@@ -55,6 +60,19 @@ RELATED = "related"
 
 
 @dataclass(frozen=True, slots=True)
+class NotCounted:
+    """Answers to a control that no number counts: `count` of `of`, and why."""
+
+    control: str
+    count: int
+    of: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.control}: {self.count} of {self.of} answers not counted: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """Labels, where they came from, and what could not be read of them.
 
@@ -62,6 +80,7 @@ class Loaded:
         source: what was read: the file and its SHA-256, or the store and its version.
         tasks: task, key, data (JSON), overlap; empty for a file.
         unmeasured: the controls whose kind is not measured yet, with that kind.
+        answered: of each control, how many annotations answer it, those that cannot be counted too.
         corrected: of each annotation that a plan has changed since, the result that its annotator gave.
         read: what was found in the file, if it was one.
         written: how labels were written there.
@@ -75,6 +94,15 @@ class Loaded:
     corrected: Mapping[str, str] = field(default_factory=dict)
     read: Read | None = None
     written: Written = field(default_factory=Written)
+    answered: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def not_counted(self) -> list[NotCounted]:
+        """The answers that no number counts, by control and reason."""
+        rows = self.labels.uncounted.group_by("control", "why").len().sort("control", "why")
+        return [
+            NotCounted(control, n, self.answered.get(control, n), why) for control, why, n in rows.iter_rows()
+        ]
 
 
 TASKS = pl.Schema({"task": pl.String, "key": pl.String, "data": pl.String, "overlap": pl.Int64})
@@ -198,8 +226,10 @@ def named(gold: Loaded, tasks: pl.DataFrame) -> Loaded:
         )
         for frame in (gold.labels.answers, gold.labels.regions)
     )
+    uncounted = gold.labels.uncounted.with_columns(annotation=pl.format("gold/{}", "annotation"))
+    labels = Labels(answers, regions, gold.labels.controls, uncounted)
     rejects = [*gold.rejects, *(Reject(f"gold task {task}", why) for task in strangers)]
-    return replace(gold, labels=Labels(answers, regions, gold.labels.controls), rejects=rejects)
+    return replace(gold, labels=labels, rejects=rejects)
 
 
 def add_gold(people: Loaded, gold: Loaded) -> Loaded:
@@ -209,6 +239,7 @@ def add_gold(people: Loaded, gold: Loaded) -> Loaded:
         pl.concat([others, gold.labels.answers]),
         pl.concat([people.labels.regions.join(others, on="annotation", how="semi"), gold.labels.regions]),
         {**gold.labels.controls, **people.labels.controls},
+        pl.concat([people.labels.uncounted, gold.labels.uncounted]),
     )
     return replace(
         people,
@@ -232,9 +263,13 @@ class Tables:
         self.controls: dict[str, str] = {}
         self.unmeasured: dict[str, str] = {}
         self.rejects: list[Reject] = []
+        self.uncounted: list[tuple[str, str, str]] = []
+        self.answered: Counter[str] = Counter()
 
     def add(self, head: _Head, where: str, result: object, data: Callable[[], Mapping[str, Any]]) -> None:
-        """Take in one annotation, or reject all of it.
+        """Take in one annotation. What the ontology does not allow is rejected control by control.
+
+        An annotation that cannot be read is rejected whole.
 
         Args:
             data: gives the task's.
@@ -242,7 +277,9 @@ class Tables:
         task, annotation, annotator, role, seconds, created_at = head
         controls = dict(self.controls)
         try:
-            gathered = check_result(result, self.ontology, data)
+            given = parse_result(result)
+            refused = self._refused(given, data)
+            gathered = gather(one for one in given if _control(one) not in refused)
             rows = [(task, annotation, *row) for row in self._rows(gathered, controls)]
         except BadRecord as error:
             self.rejects.append(Reject(where, error.what))
@@ -250,6 +287,47 @@ class Tables:
         self.controls = controls
         self.answers.append((task, annotation, annotator, role, seconds, created_at))
         self.regions += rows
+        self.answered.update({_control(one) for one in given})
+        for control, fault in refused.items():
+            self.rejects.append(Reject(where, fault.what))
+            self.uncounted.append((annotation, control, fault.why))
+
+    def _refused(
+        self, given: Sequence[Region], data: Callable[[], Mapping[str, Any]]
+    ) -> dict[str, BadRecord]:
+        """The controls whose answers cannot be counted, and why.
+
+        What the ontology does not allow, and whatever is about a region that is not counted for that reason.
+        """
+        if self.ontology is None:
+            return {}
+        of_task = data() if any(isinstance(one, Drawn) for one in given) else None
+        refused: dict[str, BadRecord] = {}
+        for one in given:
+            try:
+                check(one, self.ontology, of_task)
+            except BadRecord as error:
+                refused.setdefault(_control(one), error)
+        while refused:
+            drawn = [one for one in given if isinstance(one, Drawn)]
+            kept = {str(one.id) for one in drawn if _control(one) not in refused}
+            gone = {str(one.id): one for one in drawn if _control(one) in refused and one.id is not None}
+            ends = (
+                (one, end)
+                for one in given
+                for end in (one.ends if isinstance(one, Relation) else (str(one.id),))
+            )
+            more = {
+                _control(one): one.refuse(
+                    f"it is about a region of control {gone[end].control!r}, which is not counted"
+                )
+                for one, end in ends
+                if end in gone and end not in kept and _control(one) not in refused
+            }
+            if not more:
+                break
+            refused |= more
+        return refused
 
     def _rows(self, result: Gathered, controls: dict[str, str]) -> Iterator[tuple[Any, ...]]:
         """The rows of one result, in the columns of `REGIONS` after the annotation."""
@@ -284,8 +362,13 @@ class Tables:
     def done(self, source: Mapping[str, Any], tasks: pl.DataFrame) -> Loaded:
         answers = pl.DataFrame(self.answers, schema=ANSWERS, orient="row")
         regions = pl.DataFrame(self.regions, schema=REGIONS, orient="row")
-        labels = Labels(answers, regions, self.controls)
-        return Loaded(labels, source, self.rejects, tasks, self.unmeasured)
+        uncounted = pl.DataFrame(self.uncounted, schema=UNCOUNTED, orient="row")
+        labels = Labels(answers, regions, self.controls, uncounted)
+        return Loaded(labels, source, self.rejects, tasks, self.unmeasured, answered=dict(self.answered))
+
+
+def _control(region: Region) -> str:
+    return RELATIONS if isinstance(region, Relation) else region.control
 
 
 def area_id(area: Area, number: int) -> str:

@@ -7,6 +7,7 @@ from afterwards, the unit table, is small beside the annotations that it was mad
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -158,7 +159,9 @@ def _gold_of(gold: Loaded, between: tuple[str, str] | None) -> Loaded:
     here, labels = pl.col("task").is_between(first, last), gold.labels
     return replace(
         gold,
-        labels=Labels(labels.answers.filter(here), labels.regions.filter(here), labels.controls),
+        labels=Labels(
+            labels.answers.filter(here), labels.regions.filter(here), labels.controls, labels.uncounted
+        ),
         rejects=[],
     )
 
@@ -171,6 +174,7 @@ def _together(found: Sequence[Aligned], gold: Loaded | None) -> Aligned:
         pl.concat([one.labels.answers for one in loaded]).sort("task", "annotator", "annotation"),
         pl.concat([one.labels.regions for one in loaded]),
         dict(sorted(controls.items())),
+        pl.concat([one.labels.uncounted for one in loaded]).unique().sort(pl.all()),
     )
     rejects = sorted((reject for one in loaded for reject in one.rejects), key=lambda r: (r.where, r.why))
     table = pl.concat([one.units for one in found])
@@ -182,6 +186,7 @@ def _together(found: Sequence[Aligned], gold: Loaded | None) -> Aligned:
             pl.concat([one.tasks for one in loaded]).sort("task"),
             {name: kind for one in loaded for name, kind in one.unmeasured.items()},
             {id: result for one in loaded for id, result in one.corrected.items()},
+            answered=dict(sum((Counter(one.answered) for one in loaded), Counter[str]())),
         ),
         # Where nobody at all drew, nobody agreed on drawing nothing.
         table.filter(pl.col("control").is_in(list(controls))).cast(UNITS),

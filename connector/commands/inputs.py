@@ -253,6 +253,8 @@ def load(
             raise EmptyStore(error.what, hint) from error
     for control, kind in found.loaded.unmeasured.items():
         session.detail(f"control {control} is of kind {kind}, which is not measured yet")
+    for left_out in found.loaded.not_counted:
+        session.say(str(left_out))
     return found
 
 

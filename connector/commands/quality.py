@@ -136,7 +136,7 @@ def consensus_command(
     ]
     gate = _gate(measured, fail_under, "no control has answers that could agree")
     answer = {"controls": controls, **like_json(session, loaded, like, False, confidence), **gate}
-    session.answer({**answer, "source": _source(session, loaded, seed)})
+    session.answer({**answer, "not_counted": loaded.not_counted, "source": _source(session, loaded, seed)})
     return _exit_code(session, gate, session.rejected(loaded.rejects))
 
 
@@ -193,7 +193,7 @@ def golden_command(
     _check_first(session, found)
     session.write_rows(_in_order(found.annotators, GOLDEN_ROWS), out)
     answer = {**_golden_json(found, loaded), **like_json(session, loaded, like, True, confidence), **gate}
-    session.answer({**answer, "source": _source(session, loaded, seed)})
+    session.answer({**answer, "not_counted": loaded.not_counted, "source": _source(session, loaded, seed)})
     return _exit_code(session, gate, session.rejected(loaded.rejects))
 
 
@@ -225,7 +225,13 @@ def annotators_command(
         list(found.select(*columns, *bounds).iter_rows()),
     )
     session.write_rows(found, out)
-    session.answer({"annotators": _annotators_json(found), "source": _source(session, loaded, seed)})
+    session.answer(
+        {
+            "annotators": _annotators_json(found),
+            "not_counted": loaded.not_counted,
+            "source": _source(session, loaded, seed),
+        }
+    )
     return session.rejected(loaded.rejects)
 
 
@@ -307,6 +313,7 @@ def summary_command(
             "golden": golden,
             **({} if golden else {"why": NO_GOLD}),
             "annotators": _annotators_json(people),
+            "not_counted": loaded.not_counted,
             "source": _source(session, loaded, seed),
         }
     )

@@ -7,7 +7,7 @@ one row per region, or per label of an answer with several. Everything in this r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -42,6 +42,7 @@ UNDIRECTED = "bi"
 
 ANSWERS = pl.Schema(_answers)
 REGIONS = pl.Schema(_regions)
+UNCOUNTED = pl.Schema({"annotation": pl.String, "control": pl.String, "why": pl.String})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,11 @@ class Labels:
         answers: schema `ANSWERS`.
         regions: schema `REGIONS`; every `annotation` stands in `answers`.
         controls: the kind (see `kinds`) of every control, also of one nobody used.
+        uncounted: schema `UNCOUNTED`: answers to a control that cannot be counted, and why. They are unknown:
+            neither an answer nor `ABSENT`.
     """
 
     answers: pl.DataFrame
     regions: pl.DataFrame
     controls: Mapping[str, str]
+    uncounted: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=UNCOUNTED))

@@ -101,7 +101,8 @@ def units(
         some = people[first:last].with_columns(pl.col("who") - first)
         drawn = labels.regions[rows].with_columns(who=pl.Series(who[rows] - first))
         made.append(_units(some, drawn, labels.controls, least, same_label))
-    return pl.concat(made)
+    unknown = labels.uncounted.select("annotation", "control")
+    return pl.concat(made).join(unknown, on=unknown.columns, how="anti", maintain_order="left")
 
 
 def _units(

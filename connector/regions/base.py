@@ -114,7 +114,7 @@ class Region(Part):
     def refuse(self, why: str) -> BadRecord:
         """The error that says what is wrong with this region."""
         where = f" of control {self.control!r}" if self.control else ""
-        return BadRecord(f"region {self.id!r}{where}: {why}")
+        return BadRecord(f"region {self.id!r}{where}: {why}", why=why)
 
 
 class Other(Region):

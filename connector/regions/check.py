@@ -72,7 +72,7 @@ def _check_labels(region: Region, control: Control, ontology: Ontology) -> None:
         known = {label for asker in askers for label in asker.labels}
         unknown = [label for label in given if label not in known]
     if unknown:
-        raise region.refuse(f"the control has no label {unknown[0]!r}")
+        raise region.refuse(f"label {unknown[0]!r} is not in the ontology")
 
 
 def _check_limits(region: Answer, control: Control) -> None:

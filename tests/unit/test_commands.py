@@ -142,13 +142,14 @@ ANNOTATOR = {
 FILE = {"file": "text", "sha256": "text"}
 SOURCE = {"program": "text", "seed": "number"}
 SHAPES = {
-    "quality consensus": {"controls": [CONTROL], "source": {**FILE, **SOURCE}},
-    "quality golden": {**GOLDEN, "source": {**FILE, **SOURCE, "gold": FILE}},
-    "quality annotators": {"annotators": [ANNOTATOR], "source": {**FILE, **SOURCE}},
+    "quality consensus": {"controls": [CONTROL], "not_counted": [], "source": {**FILE, **SOURCE}},
+    "quality golden": {**GOLDEN, "not_counted": [], "source": {**FILE, **SOURCE, "gold": FILE}},
+    "quality annotators": {"annotators": [ANNOTATOR], "not_counted": [], "source": {**FILE, **SOURCE}},
     "quality summary": {
         "consensus": {"controls": [CONTROL]},
         "golden": GOLDEN,
         "annotators": [ANNOTATOR],
+        "not_counted": [],
         "source": {**FILE, **SOURCE, "gold": FILE},
     },
     "review draw": {

@@ -583,7 +583,7 @@ def test_a_label_that_is_mistyped_in_a_plan_fails_by_itself(desk: Desk) -> None:
     made = Plan.load(path)
     done = desk.apply(made)
     assert (done.written, [reject.where for reject in done.failed]) == (2, ["task 1"])
-    assert "the control has no label 'cot'" in done.failed[0].why
+    assert "label 'cot' is not in the ontology" in done.failed[0].why
     assert desk.apply(made).written == 0
     assert desk.undo(made.run).written == 2
 

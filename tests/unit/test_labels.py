@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connector.adapters.label_studio_config import parse_config
 from connector.errors import UsageError
 from connector.label_files import read_file
 from connector.labels import Loaded, read_store, with_gold
@@ -431,3 +432,59 @@ def outputs(rows: Sequence[Row]) -> Mapping[str, str]:
 def test_the_order_of_the_rows_changes_nothing(both: tuple[list[Row], list[Row]]) -> None:
     here, there = map(outputs, both)
     assert here == there
+
+
+TWO = (
+    '<View><Image name="i" value="$i"/><Choices name="mood" toName="i"><Choice value="pos"/></Choices>'
+    '<RectangleLabels name="box" toName="i"><Label value="car"/></RectangleLabels>'
+    '<Choices name="size" toName="i" perRegion="true"><Choice value="big"/></Choices></View>'
+)
+
+
+def test_a_label_that_is_not_in_the_ontology_costs_one_control_and_is_reported(tmp_path: Path) -> None:
+    """Ann's mood, and ben's box with all that is about it, are unknown: neither answered nor absent."""
+
+    def said(mood: str, label: str) -> str:
+        place = {"x": 1, "y": 1, "width": 5, "height": 5}
+        shown = {"to_name": "i", "original_width": 10, "original_height": 10}
+        regions = [
+            {**shown, "id": "m", "from_name": "mood", "type": "choices", "value": {"choices": [mood]}},
+            {
+                **shown,
+                "id": "b",
+                "from_name": "box",
+                "type": "rectanglelabels",
+                "value": {**place, "rectanglelabels": [label]},
+            },
+            {
+                **shown,
+                "id": "b",
+                "from_name": "size",
+                "type": "choices",
+                "value": {**place, "choices": ["big"]},
+            },
+        ]
+        return json.dumps(regions)
+
+    answers = {"ann": said("neg", "car"), "ben": said("pos", "bus"), "cleo": said("pos", "car")}
+    annotations = tuple(
+        Annotation(id=who, task_id="1", annotator=who, result=result) for who, result in answers.items()
+    )
+    store = Store(str(tmp_path / "s"))
+    store.append([Task(id="1", key="k", annotations=annotations)], "c", AT, ontology=parse_config(TWO))
+    loaded = read_store(store, {})
+    assert [str(one) for one in loaded.not_counted] == [
+        "box: 1 of 3 answers not counted: label 'bus' is not in the ontology",
+        "mood: 1 of 3 answers not counted: label 'neg' is not in the ontology",
+        "size: 1 of 3 answers not counted: it is about a region of control 'box', which is not counted",
+    ]
+    assert len(loaded.rejects) == 3
+    counted = units(loaded.labels).select("control", "annotator", "label").sort("control", "annotator")
+    assert list(counted.iter_rows()) == [
+        ("box", "ann", "car"),
+        ("box", "cleo", "car"),
+        ("mood", "ben", "pos"),
+        ("mood", "cleo", "pos"),
+        ("size", "ann", "big"),
+        ("size", "cleo", "big"),
+    ]

@@ -75,7 +75,7 @@ def test_broken_lines_are_named_and_the_others_shown(shown: Shown) -> None:
         ({**row("a", "cat"), "model_version": ""}, "model_version must be a name"),
         (row("a", "cat", score=1.5), "score must be a number from 0 to 1"),
         (row("a", "cat", score=True), "score must be"),
-        (row("a", "wolf"), "no label 'wolf'"),
+        (row("a", "wolf"), "label 'wolf' is not in the ontology"),
         ({**row("a", "cat"), "result": None}, "must be a list of regions"),
         (row("b", "cat"), ""),
     ]

@@ -46,8 +46,8 @@ def said(ontology: Ontology, region: Raw, data: Raw | None = None) -> str:
     ("name", "value", "more", "why"),
     [
         ("Choices", {"choices": ["yes"]}, {"from_name": "nobody"}, "the ontology has no such control"),
-        ("Choices", {"choices": ["maybe"]}, {}, "the control has no label 'maybe'"),
-        ("Choices", {"choices": ["no"]}, {}, "the control has no label 'no'"),  # its alias is n
+        ("Choices", {"choices": ["maybe"]}, {}, "label 'maybe' is not in the ontology"),
+        ("Choices", {"choices": ["no"]}, {}, "label 'no' is not in the ontology"),  # its alias is n
         ("Choices", {"choices": ["yes", "n"]}, {}, "the control takes one label, found yes, n"),
         ("Choices", {"rating": 1}, {"type": "rating"}, "the control answers with choices, found rating"),
         (
@@ -62,10 +62,15 @@ def said(ontology: Ontology, region: Raw, data: Raw | None = None) -> str:
             {"to_name": "text"},
             "the control is about left, right, and the region about text",
         ),
-        ("several choices", {"choices": ["a", "c"]}, {}, "the control has no label 'c'"),
-        ("Taxonomy", {"taxonomy": [["plant", "cat"]]}, {}, "the control has no label 'plant / cat'"),
-        ("Taxonomy", {"taxonomy": [["plant"], ["tree"]]}, {}, "the control has no label 'tree'"),
-        ("nested choices", {"choices": [["animal", "wolf"]]}, {}, "the control has no label 'animal / wolf'"),
+        ("several choices", {"choices": ["a", "c"]}, {}, "label 'c' is not in the ontology"),
+        ("Taxonomy", {"taxonomy": [["plant", "cat"]]}, {}, "label 'plant / cat' is not in the ontology"),
+        ("Taxonomy", {"taxonomy": [["plant"], ["tree"]]}, {}, "label 'tree' is not in the ontology"),
+        (
+            "nested choices",
+            {"choices": [["animal", "wolf"]]},
+            {},
+            "label 'animal / wolf' is not in the ontology",
+        ),
         (
             "nested choices",
             {"choices": [["animal"], ["plant"]]},
@@ -85,14 +90,19 @@ def said(ontology: Ontology, region: Raw, data: Raw | None = None) -> str:
         ("Ranker", {"ranker": {"best": [], "worst": ["loom"]}}, {}, "there is no bucket 'worst'"),
         ("Ranker", {"ranker": ["loom"]}, {}, "there is no bucket 'answer'"),
         ("plain ranking", {"ranker": {"_": ["loom"]}}, {}, "there is no bucket '_'"),
-        ("RectangleLabels", {**BOX, "rectanglelabels": ["bird"]}, {}, "the control has no label 'bird'"),
+        ("RectangleLabels", {**BOX, "rectanglelabels": ["bird"]}, {}, "label 'bird' is not in the ontology"),
         (
             "RectangleLabels",
             {**BOX, "rectanglelabels": ["cat", "dog"]},
             {},
             "the control takes one label, found cat, dog",
         ),
-        ("VideoRectangle", {"sequence": [{**BOX, "frame": 1}], "labels": ["bird"]}, {}, "no label 'bird'"),
+        (
+            "VideoRectangle",
+            {"sequence": [{**BOX, "frame": 1}], "labels": ["bird"]},
+            {},
+            "label 'bird' is not in the ontology",
+        ),
         ("Labels", {"start": 240, "end": 1000, "labels": ["cat"]}, {}, "it ends at 1000, and the text at"),
         (
             "ParagraphLabels",
@@ -229,7 +239,9 @@ def test_only_the_labels_next_to_what_only_draws_are_its_labels() -> None:
     named = {"from_name": "label", "type": "labels"}
     assert said(ontology, asked(ontology, {**BOX, "labels": ["cat"]}, **named)) == ""
     assert said(ontology, asked(ontology, {**BOX, "labels": ["cat"]})) == ""
-    assert "no label 'bird'" in said(ontology, asked(ontology, {**BOX, "labels": ["bird"]}))
+    assert "label 'bird' is not in the ontology" in said(
+        ontology, asked(ontology, {**BOX, "labels": ["bird"]})
+    )
     # A field that happens to be called as the type holds no labels.
     assert said(ontology, asked(ontology, {**BOX, "rectangle": [["bird"]]})) == ""
 
@@ -331,4 +343,4 @@ def test_an_answer_in_a_tree_may_be_given_by_value_or_by_alias(given: list[str],
 
 @pytest.mark.parametrize("given", [["Katze"], ["Tier", "Wolf"], ["animal", "twin"], ["Tier", "animal"]])
 def test_a_path_that_is_neither_by_value_nor_by_alias_is_refused(given: list[str]) -> None:
-    assert "has no label" in said(ALIASED, asked(ALIASED, {"taxonomy": [given]}))
+    assert "is not in the ontology" in said(ALIASED, asked(ALIASED, {"taxonomy": [given]}))
