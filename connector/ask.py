@@ -137,10 +137,11 @@ class Asks:
 
     Args:
         log: whose file they stand in, and where their answers become events.
+        now: the clock that questions expire by, in seconds since the epoch.
     """
 
-    def __init__(self, log: EventLog) -> None:
-        self._log = log
+    def __init__(self, log: EventLog, now: Callable[[], float] = time.time) -> None:
+        self._log, self._now = log, now
         self._failed = Counter[str]()
         with log.file.read() as db:
             db.executescript(_SCHEMA)
@@ -158,7 +159,7 @@ class Asks:
         """
         source, said = self._log.source, question.model_dump_json()
         id = digest([source, question.key])
-        row = (id, source, said, ASKED, time.time() + question.seconds)
+        row = (id, source, said, ASKED, self._now() + question.seconds)
         with self._log.file.write() as db:
             into = "INSERT OR IGNORE INTO ask (id, source, question, state, expires) VALUES (?, ?, ?, ?, ?)"
             new = db.execute(into, row).rowcount == 1
@@ -196,7 +197,7 @@ class Asks:
     def seconds_left(self) -> float:
         """Until the next question expires; very long where there is none."""
         waiting = self.unanswered(ASKED, OPEN)
-        return max(0.0, min((asked.expires for asked in waiting), default=1e12) - time.time())
+        return max(0.0, min((asked.expires for asked in waiting), default=1e12) - self._now())
 
     # what a round does
 
@@ -212,7 +213,7 @@ class Asks:
         Raises:
             Temporary: at the end, if something failed for now.
         """
-        now = time.time()
+        now = self._now()
         waiting = [asked for asked in self.unanswered(ASKED) if asked.expires > now]
         if not waiting:
             return False

@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, TypeVar
 
 from connector.errors import Temporary, UsageError
-from connector.retry import CONNECT_SECONDS, WORKERS_SECONDS
+from connector.retry import CLUSTER_SECONDS, WORKERS_SECONDS
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -111,7 +111,7 @@ def _client(address: str) -> Client:
         ) from error
     try:
         return Client(  # type: ignore[no-untyped-call]
-            f"tcp://{address}", timeout=CONNECT_SECONDS, set_as_default=False
+            f"tcp://{address}", timeout=CLUSTER_SECONDS, set_as_default=False
         )
     except (OSError, ValueError) as error:
         raise Temporary(f"no Dask scheduler answers at {address}: {error}") from error

@@ -29,6 +29,9 @@ from connector.errors import Conflict, Temporary
 T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
+CLUSTER_SECONDS = 30.0
+"""The scheduler of a busy cluster may take this long to accept a client."""
+
 WORKERS_SECONDS = 60.0
 """A cluster without workers is waited for so long: they may be starting."""
 

@@ -92,7 +92,7 @@ def _make_container(azure: Azure) -> None:
             "x-ms-version": version,
             "Authorization": f"SharedKey {azure.account}:{base64.b64encode(digest).decode()}",
         },
-        timeout=10,
+        timeout=60,
     ).raise_for_status()
 
 

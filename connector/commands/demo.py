@@ -32,6 +32,7 @@ def demo(session: Session, folder: Path, items: int, seed: int, keep: bool) -> N
     Example:
         connector demo --keep
     """
+    from connector import commands
     from connector.demo.line import run
 
     def wait(url: str) -> None:
@@ -43,7 +44,7 @@ def demo(session: Session, folder: Path, items: int, seed: int, keep: bool) -> N
                 err=True,
             )
 
-    shown = run(folder.resolve(), items, seed, session.say, wait)
+    shown = run(folder.resolve(), items, seed, commands.run, session.say, wait)
     session.say("")
     session.table(
         "What the line found out, and what is true",

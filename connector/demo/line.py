@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,9 @@ OVERLAP = 3
 GOLD_SHARE = 0.25
 
 Say = Callable[[str], None]
+
+Call = Callable[[Sequence[str]], int]
+"""Runs a command, given the words after `connector`; returns its exit code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,48 +61,59 @@ class Shown:
 
 @dataclass
 class _Terminal:
-    """Types commands, shows what they say, and stops where one fails."""
+    """Runs commands in a folder of their own, prints their output, and stops at the first that fails."""
 
     folder: Path
     environment: Mapping[str, str]
+    call: Call
     say: Say
 
     def run(self, command: str) -> None:
-        """Run a command as a user would, and show it."""
+        """Run a command as a user would, and print what it prints."""
         self.say(f"\n$ connector {command}")
-        done = self._call(shlex.split(command))
-        self.say((done.stdout + done.stderr).rstrip())
-        if done.returncode:
-            raise ConnectorError(f"`connector {command}` ended with exit code {done.returncode}")
+        code, out, err = self._called(shlex.split(command))
+        self.say((out + err).rstrip())
+        if code:
+            raise ConnectorError(f"`connector {command}` ended with exit code {code}")
 
     def ask(self, command: str) -> dict[str, Any]:
         """The JSON answer of a command."""
-        done = self._call([*shlex.split(command), "--json"])
-        if done.returncode:
-            raise ConnectorError(
-                f"`connector {command}` ended with exit code {done.returncode}:\n{done.stderr}"
-            )
-        answer: dict[str, Any] = json.loads(done.stdout)
+        code, out, err = self._called([*shlex.split(command), "--json"])
+        if code:
+            raise ConnectorError(f"`connector {command}` ended with exit code {code}:\n{err}")
+        answer: dict[str, Any] = json.loads(out)
         return answer
 
-    def _call(self, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "connector", *words],
-            cwd=self.folder,
-            env={**os.environ, **self.environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def _called(self, words: Sequence[str]) -> tuple[int, str, str]:
+        """The exit code, stdout and stderr of a command.
+
+        In this process: to start an interpreter for each takes longer than the commands themselves.
+        """
+        out, err = io.StringIO(), io.StringIO()
+        before = {name: os.environ.get(name) for name in self.environment}
+        os.environ.update(self.environment)
+        try:
+            with chdir(self.folder), redirect_stdout(out), redirect_stderr(err):
+                code = self.call(words)
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+        return code, out.getvalue(), err.getvalue()
 
 
-def run(folder: Path, items: int, seed: int, say: Say, wait: Callable[[str], None] = lambda _: None) -> Shown:
+def run(
+    folder: Path, items: int, seed: int, call: Call, say: Say, wait: Callable[[str], None] = lambda _: None
+) -> Shown:
     """Run the demo.
 
     Args:
         folder: what it leaves: configuration, labels, plan, report. What an earlier demo left there goes.
         items: how many pictures.
-        say: told everything a user would see.
+        call: runs each command.
+        say: called with everything a user would see.
         wait: called with the server's address while it still runs.
     """
     began = time.monotonic()
@@ -117,7 +130,7 @@ def run(folder: Path, items: int, seed: int, say: Say, wait: Callable[[str], Non
         say(f"{server.url} and {s3.endpoint} answer; {items} pictures lie in {bucket.url}.")
         project = create_project(Server(server.url, server.owner.pat), "Demo: scenes", LABEL_CONFIG)
         secrets = {**s3.environment, "LABEL_STUDIO_API_KEY": server.owner.pat}
-        terminal = _Terminal(folder, secrets, say)
+        terminal = _Terminal(folder, secrets, call, say)
         gold = _write_gold(folder / "gold.json", pictures)
         (folder / "ontology.xml").write_text(LABEL_CONFIG)
         turns = assign(list(pictures), gold, OVERLAP, seed)

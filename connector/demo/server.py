@@ -28,7 +28,7 @@ OWNER = "olga"
 ANNOTATORS = ("ann", "ben", "cleo", "dan", "eve")
 EXPERT = "rita"
 
-START_SECONDS = 90
+START_SECONDS = 300
 STOP_SECONDS = 10
 
 REGION = "us-east-1"
@@ -79,7 +79,7 @@ def prepare(server: Path) -> None:
             cwd=made,
             capture_output=True,
             text=True,
-            timeout=10 * START_SECONDS,
+            timeout=4 * START_SECONDS,
             check=False,
         )
         if run.returncode:
@@ -241,7 +241,7 @@ def s3_server(bucket: str = "raw", server: Path | None = None) -> Iterator[S3]:
         requests.put(
             f"{s3.endpoint}/{bucket}",
             headers={"Authorization": f"{scope}, SignedHeaders=host, Signature=0"},
-            timeout=STOP_SECONDS,
+            timeout=START_SECONDS,
         ).raise_for_status()
         yield s3
 

@@ -524,11 +524,11 @@ class TestS3(CloudContract):
     @contextmanager
     def strangers(self) -> Iterator[Objects]:
         look_at_keys = f"{self.s3.endpoint}/moto-api/reset-auth"  # after so many requests
-        requests.post(look_at_keys, data="0", timeout=10).raise_for_status()
+        requests.post(look_at_keys, data="0", timeout=60).raise_for_status()
         try:
             yield replace(self.place(), options={**self.s3.options, "access_key_id": "AKIASTRANGER"})
         finally:
-            requests.post(look_at_keys, data="inf", timeout=10).raise_for_status()
+            requests.post(look_at_keys, data="inf", timeout=60).raise_for_status()
 
     def test_the_environment_opens_it(self, bucket: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in self.s3.environment.items():
@@ -544,7 +544,7 @@ class TestS3(CloudContract):
             requests.put(
                 f"{self.s3.endpoint}/{quote(key)}",
                 headers={"Authorization": f"{scope}, SignedHeaders=host, Signature=0"},
-                timeout=10,
+                timeout=60,
             ).raise_for_status()
         assert [one.path for one in bucket.list()] == ["empty", "folder/a"]
 

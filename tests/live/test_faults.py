@@ -33,7 +33,7 @@ MANY = 6_000
 def kill_when(line: Line, begun: object, *words: str) -> None:
     """Start a command and kill it, as a power failure would, once `begun` says that it is in the middle."""
     process = line.start(*words)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     assert callable(begun)
     while not begun():
         assert process.poll() is None, f"it ended before it could be killed: {process.communicate()}"

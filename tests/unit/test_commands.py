@@ -726,3 +726,23 @@ def test_a_hint_names_only_options_that_the_command_has(folder: Path, words: str
     assert hint in next_step
     options = set(OPTION.findall(run(folder, "correct plan --help")[1]))
     assert set(OPTION.findall(next_step)) <= options
+
+
+def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    code, _, err = run_command(["qualty"], tmp_path, {})
+    assert code == 2
+    assert "Did you mean 'quality'?" in err
+
+
+def test_the_shell_completes_commands(tmp_path: Path) -> None:
+    words = {"COMP_WORDS": "connector qual", "COMP_CWORD": "1", "_CONNECTOR_COMPLETE": "bash_complete"}
+    program = "from connector.commands import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv = ['connector']\n{program}"],
+        cwd=ROOT,
+        env={**words, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "plain,quality\n"

@@ -126,7 +126,7 @@ except Overtaken:
     pass
 """
     both = [subprocess.Popen([sys.executable, "-c", script, store.url]) for _ in range(2)]
-    assert [one.wait(60) for one in both] == [0, 0]
+    assert [one.wait(300) for one in both] == [0, 0]
     assert rows(store).equals(before)
 
 

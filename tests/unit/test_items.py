@@ -176,7 +176,7 @@ def test_what_is_gone_before_it_is_looked_into_is_no_item(tmp_path: Path, conten
 
 def test_many_pictures_are_looked_into_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = bucket(tmp_path, {f"{n}.png": PNG for n in range(8)}, images=("image",))
-    together, head = threading.Barrier(4, timeout=10), Objects.head
+    together, head = threading.Barrier(4, timeout=60), Objects.head
 
     def met(objects: Objects, path: str, length: int) -> bytes:
         together.wait()  # breaks unless three others are asked for meanwhile

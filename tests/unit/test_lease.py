@@ -242,7 +242,7 @@ for n in range(4):
             pass
 """
     writers = [subprocess.Popen([sys.executable, "-c", script, store.url, who]) for who in "abc"]
-    assert [one.wait(120) for one in writers] == [0, 0, 0]
+    assert [one.wait(300) for one in writers] == [0, 0, 0]
     assert tasks(store) == [f"{who}{n}" for who in "abc" for n in range(4)]
 
 

@@ -16,6 +16,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -25,7 +26,7 @@ from connector import engine
 from connector.adapters.label_studio_config import parse_config
 from connector.config import StoreSettings
 from connector.demo.server import free_port
-from connector.engine import _client, run
+from connector.engine import run
 from connector.errors import BadRecord, Temporary, UsageError
 from connector.label_files import read_file
 from connector.labels import Loaded, read_store
@@ -234,7 +235,10 @@ def test_a_process_that_died_is_told_with_the_next_step() -> None:
         ("dask://127.0.0.1:1", Temporary, "no Dask scheduler answers at 127.0.0.1:1"),
     ],
 )
-def test_an_engine_that_cannot_be_used_is_named(name: str, error: type[Exception], said: str) -> None:
+def test_an_engine_that_cannot_be_used_is_named(
+    name: str, error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "CLUSTER_SECONDS", 1.0)
     with pytest.raises(error, match=said):
         run(name, double, [1])
 
@@ -278,7 +282,7 @@ def cluster(size: int, **environment: str) -> Iterator[Cluster]:
             stack.enter_context(started("distributed.cli.dask_worker", f"tcp://{address}", *alone))
             for _ in range(size)
         ]
-        watching: Any = stack.enter_context(_client(address))
+        watching: Any = stack.enter_context(Client(f"tcp://{address}", timeout=300, set_as_default=False))
         while len(watching.nthreads()) < size:
             time.sleep(0.05)
         yield Cluster(address, workers, watching)

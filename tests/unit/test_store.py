@@ -291,7 +291,7 @@ except Conflict as error:
     both = {who: start(script, store.url, json.dumps(store.options), who) for who in ("w0", "w1")}
     assert [process.stdout.readline() for process in both.values() if process.stdout] == ["None\n"] * 2
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda process: process.communicate("go\n", timeout=60), both.values()))
+        list(pool.map(lambda process: process.communicate("go\n", timeout=300), both.values()))
     assert sorted(process.returncode for process in both.values()) == [0, Conflict.exit_code]
     one_wrote_and_nothing_is_lost(store, {who: process.returncode == 0 for who, process in both.items()})
 
@@ -379,14 +379,14 @@ def test_a_bucket_that_lets_nobody_in_or_lost_something_is_named(s3: S3, tmp_pat
     store = Store(f"{s3.url}/{tmp_path.name}", options=s3.options)
     store.append([task(answer("cat"))], "1", NOW)
     stranger = replace(store, options={**s3.options, "access_key_id": "AKIASTRANGER"})
-    requests.post(f"{s3.endpoint}/moto-api/reset-auth", data="0", timeout=10).raise_for_status()
+    requests.post(f"{s3.endpoint}/moto-api/reset-auth", data="0", timeout=60).raise_for_status()
     try:
         for ask in ASKS:
             with pytest.raises(AuthError, match="403 Forbidden") as caught:
                 ask(replace(stranger))
             assert not set("\x1b↳") & set(caught.value.what)
     finally:
-        requests.post(f"{s3.endpoint}/moto-api/reset-auth", data="inf", timeout=10).raise_for_status()
+        requests.post(f"{s3.endpoint}/moto-api/reset-auth", data="inf", timeout=60).raise_for_status()
     with pytest.raises(ConnectorError, match="NoSuchBucket"):
         replace(store, url="s3://nowhere/labels").append([task()], "1", NOW)
     assert labels(store) == ["cat"]
