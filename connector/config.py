@@ -104,6 +104,9 @@ seed = 0
 # [quality.thresholds]   # how alike two regions must be to be the same thing, by kind
 # box = 0.5
 
+# [quality.tolerances]   # the difference at which two numbers (dates: in days) score 0, by control
+# weight = 10
+
 [roles]                # who is not an ordinary annotator: person, gold, reviewer, model, code
 {roles}
 """
@@ -191,6 +194,7 @@ class Quality(_Section):
     gold_limit: float = Field(default=0.8, gt=0, lt=1)
     gold_least: int = Field(default=5, ge=1)
     thresholds: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    tolerances: dict[str, Annotated[float, Field(gt=0)]] = {}
     seed: int = Field(default=0, ge=0)
     engine: str = "local"
 

@@ -29,10 +29,11 @@ from connector.config import Config, EventType
 from connector.errors import UsageError
 from connector.eventlog import Changes, Event, EventLog, Planned, Standing, event_id
 from connector.label_files import read_file
-from connector.labels import Loaded, read_answers, with_gold
+from connector.labels import Loaded, declared, read_answers, with_gold
 from connector.model import Ontology, Role
 from connector.quality.consensus import merged_answers
 from connector.quality.golden import golden
+from connector.quality.table import Scale
 from connector.quality.units import UNIT, keep_roles, units
 from connector.store import ANNOTATION, PREDICTION, TASK, Store
 
@@ -263,10 +264,16 @@ def _merged(
     loaded = read_answers(rows, data, config.roles, ontology)
     table = keep_roles(units(loaded.labels, config.quality.thresholds), [Role.PERSON])
     found: list[list[dict[str, Any]]] = [[] for _ in cases]
-    for unit in merged_answers(table).iter_rows(named=True):
+    for unit in merged_answers(table, _scales(loaded, config)).iter_rows(named=True):
         # A tie decides nothing; what is named there depends on the tasks that are looked at together.
         found[int(unit.pop("task"))].append({**unit, "label": None} if unit["tie"] else unit)
     return found
+
+
+def _scales(loaded: Loaded, config: Config) -> Mapping[str, Scale]:
+    """What is declared about the answers, in the ontology and in the configuration."""
+    tolerances = {n: t for n, t in config.quality.tolerances.items() if n in loaded.labels.controls}
+    return declared(loaded.labels, tolerances, {}, {}).scales
 
 
 def _tell(
@@ -386,7 +393,8 @@ def _golden_scores(
         loaded = with_gold(loaded, gold)
     table = _undisputed(units(loaded.labels, config.quality.thresholds))
     try:
-        found = golden(table, config.quality.gold_limit, least=config.quality.gold_least)
+        quality = config.quality
+        found = golden(table, quality.gold_limit, least=quality.gold_least, scales=_scales(loaded, config))
     except ValueError:
         return  # a gold answer that is none of its kind; `connector quality golden` names it
     tasks = table.group_by("annotator").agg(pl.col("task").unique().sort())

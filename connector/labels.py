@@ -26,8 +26,9 @@ from connector.errors import BadRecord, Reject, UsageError
 from connector.model import PLAN_MODEL, Control, Ontology, Role, dump_json
 from connector.quality.answers import ABSENT, days, together
 from connector.quality.interval import Ints
+from connector.quality.kinds import CHOICE, DATE, NUMBER, ON_A_SCALE, RATING, values_of
 from connector.quality.similarity import decode_brush, from_pixels
-from connector.quality.table import ANSWERS, REGIONS, UNCOUNTED, UNDIRECTED, Labels
+from connector.quality.table import ANSWERS, REGIONS, UNCOUNTED, UNDIRECTED, Labels, Scale
 from connector.reading import Read, Written
 from connector.regions import (
     Answer,
@@ -44,8 +45,10 @@ from connector.regions import (
     Taxonomy,
     check,
     gather,
+    kind_of,
     parse_result,
 )
+from connector.scales import scale_of
 from connector.store import PREDICTION, TASK, Store, Version
 from connector.tables import is_unicode
 
@@ -227,7 +230,7 @@ def named(gold: Loaded, tasks: pl.DataFrame) -> Loaded:
         for frame in (gold.labels.answers, gold.labels.regions)
     )
     uncounted = gold.labels.uncounted.with_columns(annotation=pl.format("gold/{}", "annotation"))
-    labels = Labels(answers, regions, gold.labels.controls, uncounted)
+    labels = replace(gold.labels, answers=answers, regions=regions, uncounted=uncounted)
     rejects = [*gold.rejects, *(Reject(f"gold task {task}", why) for task in strangers)]
     return replace(gold, labels=labels, rejects=rejects)
 
@@ -240,6 +243,7 @@ def add_gold(people: Loaded, gold: Loaded) -> Loaded:
         pl.concat([people.labels.regions.join(others, on="annotation", how="semi"), gold.labels.regions]),
         {**gold.labels.controls, **people.labels.controls},
         pl.concat([people.labels.uncounted, gold.labels.uncounted]),
+        {**gold.labels.scales, **people.labels.scales},
     )
     return replace(
         people,
@@ -248,6 +252,61 @@ def add_gold(people: Loaded, gold: Loaded) -> Loaded:
         source={**people.source, "gold": gold.source},
         unmeasured={**gold.unmeasured, **people.unmeasured},
     )
+
+
+def declared(
+    labels: Labels,
+    tolerances: Mapping[str, float],
+    levels: Mapping[str, str],
+    orders: Mapping[str, Sequence[str]],
+) -> Labels:
+    """Labels with what is declared about them besides their ontology.
+
+    Args:
+        tolerances, levels, orders: by control; see `Scale`. "" is every control that such a level, or such
+            an order, can be of: choices, ratings, numbers and dates, or choices alone. An order without a
+            level is an ordinal one.
+
+    Raises:
+        UsageError: if a name is no control, or a word has no place in an order at a level that needs one.
+    """
+    for name in {*tolerances, *levels, *orders} - {"", *labels.controls}:
+        known = ", ".join(map(repr, sorted(labels.controls)))
+        raise UsageError(
+            f"there is no control {name!r}", f"name one of {known or 'those that were answered'}"
+        )
+    scales = dict(labels.scales)
+    for name, kind in labels.controls.items():
+        every = "" if kind in (CHOICE, RATING, NUMBER, DATE) else name
+        order = orders.get(name, orders.get("" if kind == CHOICE else name))
+        level = levels.get(name, levels.get(every, "ordinal" if order else None))
+        scale = scales.get(name, Scale())
+        scale = replace(scale, level=level or scale.level, tolerance=tolerances.get(name, scale.tolerance))
+        scale = replace(scale, order=tuple(order)) if order else scale
+        _check_scale(labels, name, kind, scale)
+        scales[name] = scale
+    return replace(labels, scales=scales)
+
+
+def _check_scale(labels: Labels, name: str, kind: str, scale: Scale) -> None:
+    if scale.level not in ON_A_SCALE:
+        return
+    if kind not in (CHOICE, RATING, NUMBER, DATE):
+        raise UsageError(
+            f"the answers to {name!r} ({kind}) are not {scale.level}",
+            f"leave --level {name}={scale.level} out",
+        )
+    if scale.order and scale.level == "ratio":
+        raise UsageError("an order has no zero point", f"give --level {name}=ordinal or {name}=interval")
+    said = labels.regions.filter(control=name)["label"].unique().sort().to_list()
+    try:
+        values_of(kind, said, scale)
+    except ValueError as error:
+        raise UsageError(
+            f"control {name!r} has no {scale.level} level: {error}",
+            f"give the whole order, lowest first, as in --order {name}=low,medium,high; or a level for other "
+            "controls only, as in --level CONTROL=LEVEL",
+        ) from error
 
 
 _Head = tuple[str, str, str, str, float | None, datetime | None]
@@ -363,8 +422,17 @@ class Tables:
         answers = pl.DataFrame(self.answers, schema=ANSWERS, orient="row")
         regions = pl.DataFrame(self.regions, schema=REGIONS, orient="row")
         uncounted = pl.DataFrame(self.uncounted, schema=UNCOUNTED, orient="row")
-        labels = Labels(answers, regions, self.controls, uncounted)
+        labels = Labels(answers, regions, self.controls, uncounted, self._scales())
         return Loaded(labels, source, self.rejects, tasks, self.unmeasured, answered=dict(self.answered))
+
+    def _scales(self) -> dict[str, Scale]:
+        """What the ontology declares about the answers to each control."""
+        if self.ontology is None:
+            return {}
+        named = ((name, self.ontology.control(name)) for name in self.controls)
+        return {
+            name: scale_of(control, kind_of(control, self.ontology)) for name, control in named if control
+        }
 
 
 def _control(region: Region) -> str:

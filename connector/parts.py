@@ -159,8 +159,10 @@ def _gold_of(gold: Loaded, between: tuple[str, str] | None) -> Loaded:
     here, labels = pl.col("task").is_between(first, last), gold.labels
     return replace(
         gold,
-        labels=Labels(
-            labels.answers.filter(here), labels.regions.filter(here), labels.controls, labels.uncounted
+        labels=replace(
+            labels,
+            answers=labels.answers.filter(here),
+            regions=labels.regions.filter(here),
         ),
         rejects=[],
     )
@@ -175,6 +177,7 @@ def _together(found: Sequence[Aligned], gold: Loaded | None) -> Aligned:
         pl.concat([one.labels.regions for one in loaded]),
         dict(sorted(controls.items())),
         pl.concat([one.labels.uncounted for one in loaded]).unique().sort(pl.all()),
+        {name: scale for one in loaded for name, scale in one.labels.scales.items()},
     )
     rejects = sorted((reject for one in loaded for reject in one.rejects), key=lambda r: (r.where, r.why))
     table = pl.concat([one.units for one in found])

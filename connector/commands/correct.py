@@ -162,10 +162,10 @@ def _proposed(
         return sources.from_verdicts(read_verdicts(verdicts), tasks)
     if decides in ("review", "gold"):
         role = Role.REVIEWER if decides == "review" else Role.GOLD
-        merged = None if own else merge(session, units, truth).units
+        merged = None if own else merge(session, labels, truth).units
         return sources.from_role(loaded, units, role, tasks, own, merged)
     if decides == "consensus":
-        merged = merge(session, units, truth).units
+        merged = merge(session, labels, truth).units
         return sources.from_consensus(loaded, units, merged, tasks, own, confident)
     if Path(decides).suffix.lower() in (*SUFFIXES, ".gz", ".zip"):
         encoding = reading_given().encoding

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_LEVELS = ("nominal", "ordinal", "interval", "ratio", "similarity")
+
+_LEVEL, _ORDER = "connector.level", "connector.order"
 _ONTOLOGY, _VERSION, _ENGINE = "connector.ontology", "connector.version", "connector.engine"
 _READING = "connector.reading"
 
@@ -120,8 +123,44 @@ def _remember_version(ctx: click.Context, param: click.Parameter, value: str | N
     ctx.meta[_VERSION] = as_version(ctx, param, value)
 
 
+def _remember_scales(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> None:
+    """`CONTROL=VALUE`, or `VALUE` for every control that it suits."""
+    found: dict[str, str] = {}
+    for text in values:
+        control, equals, value = text.rpartition("=")
+        if control in found:
+            raise click.BadParameter(f"it is given twice for {control or 'all controls'}", ctx, option)
+        if option.name == "level" and value not in _LEVELS:
+            raise click.BadParameter(f"{value!r} is not one of {', '.join(_LEVELS)}", ctx, option)
+        found[control if equals else ""] = value
+    ctx.meta[_LEVEL if option.name == "level" else _ORDER] = found
+
+
+def _scale_options(function: F) -> F:
+    """--level and --order, which `load` finds in the context."""
+    function = click.option(
+        "--order",
+        multiple=True,
+        expose_value=False,
+        callback=_remember_scales,
+        metavar="[CONTROL=]A,B,C",
+        help="Ordered answers, the lowest first; may be repeated. Without --level they are ordinal.",
+    )(function)
+    return click.option(
+        "--level",
+        multiple=True,
+        expose_value=False,
+        callback=_remember_scales,
+        metavar="[CONTROL=]LEVEL",
+        help="What differences between answers mean: nominal, ordinal, interval, ratio or similarity; may be "
+        "repeated. By default what suits each control's kind.",
+    )(function)
+
+
 def labels_option(function: F) -> F:
-    """--labels, with --ontology, --store-version and --engine, which `load` finds in the context."""
+    """--labels, with --ontology, --store-version, --engine, --level and --order, which `load` finds in the
+    context."""
+    function = _scale_options(function)
     function = click.option(
         "--store-version",
         expose_value=False,
@@ -228,7 +267,7 @@ def load(
         keep_regions: whether what was drawn is wanted besides the units.
     """
     from connector.label_files import read_file
-    from connector.labels import EmptyStore, with_gold
+    from connector.labels import EmptyStore, declared, with_gold
     from connector.parts import align
 
     thresholds = _thresholds(session)
@@ -251,6 +290,12 @@ def load(
             options = {option.name for option in click.get_current_context().command.params}
             hint = f"{error.hint}, or give --labels" if "labels_file" in options else error.hint
             raise EmptyStore(error.what, hint) from error
+    orders = {name: order.split(",") for name, order in meta.get(_ORDER, {}).items()}
+    tolerances = session.config.quality.tolerances
+    if labels_file:  # the configuration is of the store's controls, of which a file may have others
+        tolerances = {name: one for name, one in tolerances.items() if name in found.loaded.labels.controls}
+    labels = declared(found.loaded.labels, tolerances, meta.get(_LEVEL, {}), orders)
+    found = replace(found, loaded=replace(found.loaded, labels=labels))
     for control, kind in found.loaded.unmeasured.items():
         session.detail(f"control {control} is of kind {kind}, which is not measured yet")
     for left_out in found.loaded.not_counted:
@@ -260,7 +305,8 @@ def load(
 
 def _report(session: Session, labels: Read | None, gold: Read | None) -> None:
     """Report what was found in files: a line for each, and below it what a person should know or decide."""
-    if click.get_current_context().params.get("level"):
+    meta = click.get_current_context().meta
+    if meta.get(_LEVEL) or meta.get(_ORDER):
         labels, gold = _without_level_hint(labels), _without_level_hint(gold)
     for read in (labels, gold):
         if read is not None and not session.as_json:
@@ -317,18 +363,18 @@ def _ontology(labels_file: Path | None) -> Ontology | None:
 
 def merge(
     session: Session,
-    units: pl.DataFrame,
+    labels: Aligned,
     truth: str = "majority",
     seed: int | None = None,
     confidence: float = 0.95,
-    level: str | None = None,
     analytic: bool = False,
 ) -> Consensus:
     """The consensus of the persons."""
     from connector.quality.consensus import consensus
 
     chance = seed_of(session, seed)
-    return consensus(units, chance, truth, confidence=confidence, level=level, analytic=analytic)
+    scales = labels.loaded.labels.scales
+    return consensus(labels.units, chance, truth, confidence=confidence, analytic=analytic, scales=scales)
 
 
 def seed_of(session: Session, seed: int | None) -> int:

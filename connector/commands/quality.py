@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from connector.labels import Loaded
+    from connector.parts import Aligned
     from connector.quality.consensus import Consensus, ControlSummary
     from connector.quality.golden import Golden
     from connector.quality.interval import Estimate
@@ -65,11 +66,6 @@ def quality() -> None:
 @labels_option
 @truth_option
 @click.option(
-    "--level",
-    type=click.Choice(["nominal", "ordinal", "interval", "ratio", "similarity"]),
-    help="What differences between answers mean; by default what suits each question's kind.",
-)
-@click.option(
     "--intervals",
     type=click.Choice(["jackknife", "analytic"]),
     default="jackknife",
@@ -85,7 +81,6 @@ def consensus_command(
     session: Session,
     labels_file: Path | None,
     truth: str,
-    level: str | None,
     intervals: str,
     like: str | None,
     fail_under: float | None,
@@ -107,8 +102,8 @@ def consensus_command(
     """
     found = load(session, labels_file, keep_regions=like is not None)
     loaded = found.loaded
-    with answerable("leave --level out, or give --labels whose answers are numbers"):
-        merged = merge(session, found.units, truth, seed, confidence, level, intervals == "analytic")
+    with answerable("give --level CONTROL=LEVEL and --order as they suit the answers"):
+        merged = merge(session, found, truth, seed, confidence, intervals == "analytic")
     controls = _agreement_json(loaded, merged)
     rows = [
         (
@@ -174,7 +169,7 @@ def golden_command(
         connector quality golden --gold gold.csv --out scores.csv
     """
     labels = load(session, labels_file, gold_file, like is not None)
-    loaded, found = labels.loaded, _golden(session, labels.units, confidence)
+    loaded, found = labels.loaded, _golden(session, labels, confidence)
     gate = _gate([("the overall score", found.overall)], fail_under)
     if not len(found.annotators) and fail_under is None:
         session.rejected(loaded.rejects)
@@ -257,8 +252,8 @@ def summary_command(
     """
     labels = load(session, labels_file, gold_file)
     loaded, units = labels.loaded, labels.units
-    merged = merge(session, units, truth, seed, confidence)
-    found = _golden(session, units, confidence)
+    merged = merge(session, labels, truth, seed, confidence)
+    found = _golden(session, labels, confidence)
     people = _annotators(units, loaded, confidence).filter(role="person")
     agreed = {c.control: c.agreement for c in merged.controls}
     session.table(
@@ -332,12 +327,18 @@ def _in_order(rows: pl.DataFrame, first: Sequence[str]) -> pl.DataFrame:
     return rows.select(*first, *(name for name in rows.columns if name not in first))
 
 
-def _golden(session: Session, units: pl.DataFrame, confidence: float) -> Golden:
+def _golden(session: Session, labels: Aligned, confidence: float) -> Golden:
     from connector.quality.golden import golden
 
     with answerable("keep one gold answer a task"):
         settings = session.config.quality
-        return golden(units, settings.gold_limit, confidence, settings.gold_least)
+        return golden(
+            labels.units,
+            settings.gold_limit,
+            confidence,
+            settings.gold_least,
+            scales=labels.loaded.labels.scales,
+        )
 
 
 def _check_first(session: Session, found: Golden) -> None:

@@ -82,7 +82,7 @@ def report(
             ],
             loaded.labels,
             units,
-            merge(session, units, truth, seed, confidence),
+            merge(session, labels, truth, seed, confidence),
             session.config.quality.gold_limit,
             confidence,
             loaded.tasks,

@@ -65,7 +65,7 @@ def draw(
     from connector.review import draw_sample
 
     labels = load(session, labels_file)
-    loaded, merged = labels.loaded, merge(session, labels.units)
+    loaded, merged = labels.loaded, merge(session, labels)
     drawn = _strata_as_written(
         draw_sample(loaded.labels, merged.units, size, fraction, by, seed_of(session, seed)), loaded
     )
@@ -163,7 +163,7 @@ def collect(session: Session, labels_file: Path | None, sample: Path, out: Path 
     loaded, units = labels.loaded, labels.units
     drawn = read_sample(sample)
     with answerable("let the reviewers settle it in the tool, then pull"):
-        found = verdicts(units, merge(session, units).units)
+        found = verdicts(units, merge(session, labels).units)
     mine = found.join(drawn, on="task", how="semi")
     done = mine["task"].n_unique()
     wrong = mine.filter(correct=0)["task"].n_unique()

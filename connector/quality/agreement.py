@@ -5,7 +5,6 @@ Everything is computed from one table of counts: how often each label was given 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import NormalDist
@@ -13,13 +12,16 @@ from statistics import NormalDist
 import numpy as np
 import polars as pl
 
-from connector.quality.answers import ABSENT, parted
+from connector.quality.answers import ABSENT, UNDECLARED
 from connector.quality.counts import Counts, by_group, counts
 from connector.quality.graded import DISTINCT, graded, graded_imagined, graded_sums, scale_of
 from connector.quality.interval import CONFIDENCE, Estimate, Floats, Ints, clustered, unknown
-from connector.quality.kinds import ANSWERED, CHOICE, DETECTED, RELATION, kind_of
+from connector.quality.kinds import DETECTED, RELATION, kind_of, level_of
 from connector.quality.resampling import FEW, FEWEST, ONE_LABEL, TWO, groups, jackknife
+from connector.quality.table import Scale
 from connector.quality.units import UNIT, comparable
+
+__all__ = ["LEVELS", "Agreement", "agreement", "agreement_of", "by_label", "level_of", "pairs"]
 
 LEVELS = ("nominal", "ordinal", "interval", "ratio", "similarity")
 """What differences mean: nothing but another answer, an order, a distance, a quotient, or how alike answers
@@ -72,19 +74,13 @@ class Agreement:
         return "observed", self.observed
 
 
-def level_of(kind: str, labels: Sequence[str]) -> str:
-    """What differences between the answers of a kind mean, unless one says otherwise."""
-    if kind == CHOICE:
-        return "similarity" if any(len(parted(label)) > 1 for label in labels) else "nominal"
-    return ANSWERED[kind].level if kind in ANSWERED else "nominal"
-
-
 def agreement(
     table: pl.DataFrame,
     seed: int,
     confidence: float = CONFIDENCE,
     level: str | None = None,
     analytic: bool = False,
+    scale: Scale = UNDECLARED,
 ) -> Agreement:
     """Agreement among all rows of a unit table of one control.
 
@@ -103,6 +99,7 @@ def agreement(
         level: of `LEVELS`; by default what suits the kind.
         analytic: intervals by linearization instead, for the nominal level: what irrCAC computes, for many
             tasks.
+        scale: what is declared about the answers.
 
     Raises:
         ValueError: if the level is unknown, or asks for numbers and the answers are none; or if there are
@@ -116,7 +113,7 @@ def agreement(
         intervals: Gwet (2014), chapters 5 and 6. Detection: Hripcsak, G. & Rothschild, A. S. (2005).
         Agreement, the F-measure, and reliability in information retrieval. JAMIA 12, 296-298.
     """
-    return agreement_of(counts(table), kind_of(table), seed, confidence, level, analytic)
+    return agreement_of(counts(table), kind_of(table), seed, confidence, level, analytic, scale)
 
 
 def agreement_of(
@@ -126,13 +123,14 @@ def agreement_of(
     confidence: float = CONFIDENCE,
     level: str | None = None,
     analytic: bool = False,
+    scale: Scale = UNDECLARED,
 ) -> Agreement:
     """The same from counts.
 
     Args:
         kind: of the answers, as `kinds` has them.
     """
-    level = level or level_of(kind, found.labels)
+    level = level or level_of(kind, found.labels, scale)
     if level not in LEVELS:
         raise ValueError(f"unknown level {level!r}; one of {', '.join(LEVELS)}")
     detected = _detected(found, kind, confidence)
@@ -141,14 +139,14 @@ def agreement_of(
     paired = found.paired()
     n = len(paired.answers)
     if level != "nominal":
-        scale = scale_of(paired, kind, level, seed)
-        names = (f"mean similarity ({scale.measure})", f"krippendorff, {level}", "gwet ac2")
-        group = groups(found.task, 5 + scale.features.shape[1] + len(found.labels), seed)
-        sums = graded_sums(found, paired, scale, group)
-        statistic = partial(graded, scale=scale)
-        imagined, lowest = graded_imagined(paired, scale), (0.0, -1.0, -1.0)
+        near = scale_of(paired, kind, replace(scale, level=level), seed)
+        names = (f"mean similarity ({near.measure})", f"krippendorff, {level}", "gwet ac2")
+        group = groups(found.task, 5 + near.features.shape[1] + len(found.labels), seed)
+        sums = graded_sums(found, paired, near, group)
+        statistic = partial(graded, scale=near)
+        imagined, lowest = graded_imagined(paired, near), (0.0, -1.0, -1.0)
         made = jackknife(sums, imagined, statistic, names, n, paired.tasks, confidence, lowest)
-        if n and scale.weight is None:
+        if n and near.weight is None:
             made[2] = unknown(n, names[2], TOO_MANY)
         fleiss, ac1 = (unknown(n, name, MORE_OR_LESS) for name in _OTHERS)
         return Agreement(level, made[0], made[1], fleiss, ac1, made[2], *detected)

@@ -16,6 +16,7 @@ import polars as pl
 from connector.quality.interval import Floats, Ints
 from connector.quality.similarity import (
     Ragged,
+    bucket_similarity,
     edit_similarity,
     interval_similarity,
     jaccard,
@@ -23,10 +24,12 @@ from connector.quality.similarity import (
     offsets_of,
     ragged,
     ranking_similarity,
+    relative_similarity,
     same,
     take,
     taxonomy_similarity,
 )
+from connector.quality.table import Scale
 
 ABSENT = "ABSENT"
 """What an annotator says of an object that others drew and he did not, or of a question about it."""
@@ -39,6 +42,12 @@ STEP = " / "
 
 UNRANKED = "_"
 """The bucket of the items that were left in the list."""
+
+UNDECLARED = Scale()
+"""Of a control about whose answers nothing is declared."""
+
+_LAST = 1e9
+"""The rank of what was left in the list, or not named: after all others."""
 
 Similar = Callable[[Ints, Ints], Floats]
 """The similarity, in [0, 1], of the things of these numbers: (p,), (p,) -> (p,)."""
@@ -140,10 +149,26 @@ def label_sets(texts: Sequence[str]) -> Ragged:
     return ragged(rows, dtype=np.int64)
 
 
+def deepest(text: str) -> str:
+    """A set of paths without those that lead to another one of it: ticking those says nothing more.
+
+    >>> deepest("Animal + Animal / Mammal + Plant")
+    'Animal / Mammal + Plant'
+    """
+    paths = parted(text)
+    if len(paths) < 2:
+        return text
+    above = {path[:at] for path in paths for at in range(len(path)) if path.startswith(STEP, at)}
+    return together(path for path in paths if path not in above)
+
+
 def path_sets(texts: Sequence[str]) -> tuple[Ragged, Ragged]:
     """Each text as a set of paths, and every path once as its steps."""
     number: dict[str, int] = {}
-    rows = [sorted({number.setdefault(path, len(number)) for path in parted(text)}) for text in texts]
+    rows = [
+        sorted({number.setdefault(path, len(number)) for path in parted(text)})
+        for text in map(deepest, texts)
+    ]
     step: dict[str, int] = {}
     paths = [[step.setdefault(one, len(step)) for one in path.split(STEP)] for path in number]
     return ragged(rows, dtype=np.int64), ragged(paths, dtype=np.int64)
@@ -157,89 +182,143 @@ def buckets_of(text: str) -> dict[str, list[str]]:
     """
     try:
         found = json.loads(text)
-        return {str(name): [str(item) for item in items] for name, items in sorted(found.items())}
+        return {str(name): [str(item) for item in items] for name, items in found.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"the answer {text!r} is no ranking: {error}") from error
 
 
-def ranks_of(text: str) -> dict[str, int]:
-    """The rank of each item of a ranking, from 0.
+def ranks_of(text: str, scale: Scale = UNDECLARED) -> dict[str, int]:
+    """The rank of each item of a ranking, from 0; items that are not told apart have the same one.
 
-    Buckets are taken in alphabetical order, which is the same for everybody. What was left in the list is
-    last, and all of it is equal.
+    Buckets are in their declared order. Inside a bucket the order counts where that is declared, and where
+    there is but one. Buckets without a declared order are not ranked against each other: all have one rank.
+    What was left in the list is last, and all of it is equal.
 
     Raises:
-        ValueError: if the text is no ranking.
+        ValueError: if the text is no ranking, or names a bucket that the declared order does not have.
     """
     buckets = buckets_of(text)
     left = buckets.pop(UNRANKED, [])
-    ranked = [item for items in buckets.values() for item in items]
-    return {item: place for place, item in enumerate(ranked)} | dict.fromkeys(left, len(ranked))
+    strange = [name for name in buckets if scale.order and name not in scale.order]
+    if strange:
+        raise ValueError(f"there is no bucket {strange[0]!r}, only {', '.join(scale.order)}")
+    inside = scale.inside if scale.order else len(buckets) == 1
+    ranks, rank = dict[str, int](), 0
+    for name in scale.order or buckets:
+        items = buckets.get(name, [])
+        ranks |= {item: rank + place * inside for place, item in enumerate(items)}
+        rank += max(len(items), 1) if scale.order or inside else 0
+    return ranks | dict.fromkeys(left, max(rank, 1))
 
 
 # How alike answers are: each takes the different answers, and compares them by their numbers.
 
 
-def same_answers(texts: Sequence[str]) -> Similar:  # noqa: ARG001
+def same_answers(texts: Sequence[str], scale: Scale = UNDECLARED) -> Similar:  # noqa: ARG001
     """The same or not."""
     return same
 
 
-def choices(texts: Sequence[str]) -> Similar:
+def choices(texts: Sequence[str], scale: Scale = UNDECLARED) -> Similar:  # noqa: ARG001
     """Labels in both over labels in either."""
     sets = label_sets(texts)
     return lambda i, j: jaccard(take(sets, i), take(sets, j))
 
 
-def taxonomies(texts: Sequence[str]) -> Similar:
-    """As choices, with partial credit for a path that begins alike."""
+def taxonomies(texts: Sequence[str], scale: Scale = UNDECLARED) -> Similar:  # noqa: ARG001
+    """As choices, of the deepest paths only, with partial credit for a path that begins alike."""
     sets, paths = path_sets(texts)
     return lambda i, j: taxonomy_similarity(take(sets, i), take(sets, j), paths)
 
 
-def amounts(texts: Sequence[str]) -> Similar:
-    """1 less the distance as a share of the distance of the two that are farthest apart."""
-    return _near(numbers(texts))
+def amounts(texts: Sequence[str], scale: Scale = UNDECLARED) -> Similar:
+    """See `near`."""
+    return near(numbers(texts), scale)
 
 
-def moments(texts: Sequence[str]) -> Similar:
-    """As numbers, of dates and times."""
-    return _near(days(texts))
+MONTH = 30.0
+"""Dates without a declared range that are so many days apart have nothing in common."""
 
 
-def _near(values: Floats) -> Similar:
-    spread = float(np.ptp(values)) if len(values) else 0.0
-    return lambda i, j: interval_similarity(values[i], values[j], spread)
+def moments(texts: Sequence[str], scale: Scale = UNDECLARED) -> Similar:
+    """1 less the distance as a share of the declared range or tolerance; without one, of a `MONTH` between
+    dates, and of a day between times of day."""
+    values = days(texts)
+    if scale.span is not None:
+        return near(values, scale)
+    return lambda i, j: interval_similarity(
+        values[i], values[j], np.where((values[i] < 1) & (values[j] < 1), 1.0, MONTH)
+    )
 
 
-def texts(texts: Sequence[str]) -> Similar:
+def near(values: Floats, scale: Scale) -> Similar:
+    """1 less the distance as a share of the declared range or tolerance; without one, of the larger number.
+
+    Nothing is taken from what others answered: one wild answer must not make all others look alike.
+    """
+    span = scale.span
+    if span is None:
+        return lambda i, j: relative_similarity(values[i], values[j])
+    return lambda i, j: interval_similarity(values[i], values[j], span)
+
+
+def places(texts: Sequence[str], order: Sequence[str]) -> Floats:
+    """(n,) the place of each answer in a declared order, from 0.
+
+    Raises:
+        ValueError: naming the first answer that is not in it.
+    """
+    place = {label: float(n) for n, label in enumerate(order)}
+    strange = [text for text in texts if text not in place]
+    if strange:
+        raise ValueError(f"the answer {strange[0]!r} is not in the order {', '.join(order)}")
+    return np.array([place[text] for text in texts], dtype=np.float64)
+
+
+def texts(texts: Sequence[str], scale: Scale = UNDECLARED) -> Similar:  # noqa: ARG001
     """1 less the share of characters to be changed, whatever the case, white space or way of composing."""
     plain = normalized(texts)
     return lambda i, j: edit_similarity([plain[n] for n in i], [plain[n] for n in j])
 
 
-def rankings(texts: Sequence[str]) -> Similar:
-    """The share of pairs of items that are in the same order; what one does not name is last there."""
+def rankings(texts: Sequence[str], scale: Scale = UNDECLARED) -> Similar:
+    """How alike two rankings are; what one does not name is as if left in the list.
+
+    In one list: the share of pairs of items in the same order. In several buckets: the mean of two shares,
+    that of the items that are in the same bucket, and that of the pairs in the same order among those that
+    either one puts in an order. Where no pair is in an order, the buckets alone count.
+    """
     number: dict[str, int] = {}
-    given = [{number.setdefault(i, len(number)): r for i, r in ranks_of(text).items()} for text in texts]
-    last = np.array([max(places.values(), default=-1) + 1 for places in given], dtype=np.float64)
-    items = ragged([list(places) for places in given], dtype=np.int64)
-    ranks = ragged([list(places.values()) for places in given])
+    bucket = {UNRANKED: 0}
+    items, ranks, where = [], [], []
+    for text in texts:
+        rank = ranks_of(text, scale)
+        held = {item: name for name, some in buckets_of(text).items() for item in some}
+        items.append([number.setdefault(item, len(number)) for item in rank])
+        ranks.append([_LAST if held[item] == UNRANKED else place for item, place in rank.items()])
+        where.append([bucket.setdefault(held[item], len(bucket)) for item in rank])
+    one_list = np.array([not scale.order and len({*row} - {0}) <= 1 for row in where], dtype=bool)
+    named, placed, put_in = ragged(items, dtype=np.int64), ragged(ranks), ragged(where)
 
     def similar(i: Ints, j: Ints) -> Floats:
-        sides = []
+        keys = []
         for side in (i, j):
-            mine, offsets = take(items, side)
+            mine, offsets = take(named, side)
             pair = np.repeat(np.arange(len(side)), np.diff(offsets))
-            sides.append((pair * len(number) + mine, take(ranks, side)[0]))
-        every = np.unique(np.concatenate([key for key, _ in sides]))
+            keys.append(pair * len(number) + mine)
+        every = np.unique(np.concatenate(keys))
         pair = every // max(len(number), 1)
-        filled = []
-        for side, (key, rank) in zip((i, j), sides, strict=True):
-            found = last[side][pair]
-            found[np.searchsorted(every, key)] = rank
-            filled.append(found)
         offsets = offsets_of(np.bincount(pair, minlength=len(i)))
-        return ranking_similarity((filled[0], offsets), (filled[1], offsets))
+        filled = []
+        for side, key in zip((i, j), keys, strict=True):
+            rank, put = np.full(len(pair), _LAST), np.zeros(len(pair))
+            at = np.searchsorted(every, key)
+            rank[at], put[at] = take(placed, side)[0], take(put_in, side)[0]
+            filled.append(((rank, offsets), (put, offsets)))
+        (ranks_i, put_i), (ranks_j, put_j) = filled
+        plain = ranking_similarity(ranks_i, ranks_j)
+        several = bucket_similarity(ranks_i, ranks_j, put_i, put_j)
+        both: Floats = np.where(one_list[i] & one_list[j], plain, several)
+        return both
 
     return similar

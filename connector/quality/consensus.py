@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import polars as pl
 
-from connector.quality.agreement import Agreement, agreement_of, by_label, level_of
-from connector.quality.answers import same_answers
+from connector.quality.agreement import Agreement, agreement_of, by_label
+from connector.quality.answers import UNDECLARED
 from connector.quality.counts import Counts, counts, label_counts
 from connector.quality.graded import pair_similarity
 from connector.quality.interval import CONFIDENCE, Estimate
 from connector.quality.kinds import DATE, NUMBER, RANKING, RATING, TEXT, comparer
 from connector.quality.merge import merged_shapes
+from connector.quality.table import Scale
 from connector.quality.truth import dawid_skene, majority, usual
 from connector.quality.units import SHAPE, UNIT, keep_roles
 
@@ -71,6 +73,7 @@ def consensus(
     confidence: float = CONFIDENCE,
     level: str | None = None,
     analytic: bool = False,
+    scales: Mapping[str, Scale] = MappingProxyType({}),
 ) -> Consensus:
     """Merge the answers of some roles, control by control.
 
@@ -81,7 +84,9 @@ def consensus(
             tells.
         roles: whose answers count.
         confidence: of the intervals.
-        level, analytic: as in `agreement`.
+        level: of every control, in the place of what `scales` declares; see `agreement`.
+        analytic: as in `agreement`.
+        scales: what is declared about the answers to each control: `Labels.scales`.
 
     Raises:
         ValueError: if the method or the level is unknown, or answers are no numbers where they should be.
@@ -92,13 +97,14 @@ def consensus(
     merged, agreed, summaries = [], [], []
     for (control,), part in said.group_by("control", maintain_order=True):
         kind, found = str(part["kind"][0]), counts(part)
-        truth, name = usual(part)
+        scale = _scale(scales, control, level)
+        truth, name = usual(part, scale)
         fitted: tuple[int, bool] | tuple[None, None] = (None, None)
         if method == "dawid-skene" and name == "majority":
             model, name = dawid_skene(part), method
             truth, fitted = model.truth, (model.iterations, model.converged)
         merged.append(truth)
-        agreed.append(_agreed(part, kind, found))
+        agreed.append(_agreed(part, kind, found, scale))
         summaries.append(
             ControlSummary(
                 control=str(control),
@@ -112,7 +118,7 @@ def consensus(
                 iterations=fitted[0],
                 converged=fitted[1],
                 labels=by_label(label_counts(part), seed, confidence) if kind not in _NO_LABELS else [],
-                agreement=agreement_of(found, kind, seed, confidence, level=level, analytic=analytic),
+                agreement=agreement_of(found, kind, seed, confidence, analytic=analytic, scale=scale),
             )
         )
     truth = pl.concat(merged) if merged else majority(said)
@@ -127,21 +133,28 @@ def consensus(
     return Consensus(units, summaries, method)
 
 
-def merged_answers(table: pl.DataFrame) -> pl.DataFrame:
+def _scale(scales: Mapping[str, Scale], control: object, level: str | None = None) -> Scale:
+    found = scales.get(str(control), UNDECLARED)
+    return replace(found, level=level) if level is not None else found
+
+
+def merged_answers(table: pl.DataFrame, scales: Mapping[str, Scale] = MappingProxyType({})) -> pl.DataFrame:
     """The answer that suits each unit, and how far the answers agree: `Consensus.units` without shapes.
 
     For a few tasks that somebody waits for: nothing is said of the whole, so there are no intervals.
 
     Args:
         table: schema `UNITS`, of the roles that count.
+        scales: as of `consensus`.
 
     Raises:
         ValueError: if answers are no numbers where they should be.
     """
     made = []
-    for (_,), part in table.group_by("control", maintain_order=True):
-        agreed = _agreed(part, str(part["kind"][0]), counts(part))
-        made.append(usual(part)[0].join(agreed, on=UNIT))
+    for (control,), part in table.group_by("control", maintain_order=True):
+        scale = _scale(scales, control)
+        agreed = _agreed(part, str(part["kind"][0]), counts(part), scale)
+        made.append(usual(part, scale)[0].join(agreed, on=UNIT))
     nothing = majority(table).with_columns(agreement="confidence")
     units = pl.concat(made) if made else nothing
     return units.select(*UNIT, "label", "confidence", "votes", "annotators", "agreement", "tie").sort(UNIT)
@@ -150,9 +163,8 @@ def merged_answers(table: pl.DataFrame) -> pl.DataFrame:
 _NO_LABELS = (RATING, NUMBER, DATE, TEXT, RANKING)
 
 
-def _agreed(part: pl.DataFrame, kind: str, found: Counts) -> pl.DataFrame:
+def _agreed(part: pl.DataFrame, kind: str, found: Counts, scale: Scale) -> pl.DataFrame:
     """The share of pairs that agree, or how alike they are, of each unit of one control with two answers."""
-    exact = level_of(kind, found.labels) == "nominal"
-    similar = same_answers(found.labels) if exact else comparer(kind, found.labels)
+    similar = comparer(kind, found.labels, scale)
     shared = pl.Series("agreement", pair_similarity(found, similar), dtype=pl.Float64).fill_nan(None)
     return part.select(UNIT).unique().sort(UNIT).with_columns(shared)

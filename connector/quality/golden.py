@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
 
-from connector.quality.agreement import level_of, pairs
+from connector.quality.agreement import pairs
 from connector.quality.annotators import by_relevance
-from connector.quality.answers import ABSENT
+from connector.quality.answers import ABSENT, UNDECLARED
 from connector.quality.interval import (
     CONFIDENCE,
     Estimate,
@@ -21,7 +22,8 @@ from connector.quality.interval import (
     unknown,
     wilson,
 )
-from connector.quality.kinds import DETECTED, DRAWN, comparer
+from connector.quality.kinds import DETECTED, DRAWN, comparer, level_of
+from connector.quality.table import Scale
 from connector.quality.units import UNIT, keep_roles, shapes_of
 
 
@@ -139,7 +141,13 @@ HARD = 0.1
 """So large a share of tasks may be so hard that most people err, before the gold is doubted."""
 
 
-def golden(table: pl.DataFrame, limit: float, confidence: float = CONFIDENCE, least: int = LEAST) -> Golden:
+def golden(
+    table: pl.DataFrame,
+    limit: float,
+    confidence: float = CONFIDENCE,
+    least: int = LEAST,
+    scales: Mapping[str, Scale] = MappingProxyType({}),
+) -> Golden:
     """Compare everyone with the gold answers.
 
     The score is the share of right units. Of what is drawn these are right / (right + wrong label + missed +
@@ -151,11 +159,12 @@ def golden(table: pl.DataFrame, limit: float, confidence: float = CONFIDENCE, le
         limit: what is demanded; see `decide`.
         confidence: of the intervals. Verdicts do not depend on it.
         least: gold tasks that a verdict needs.
+        scales: what is declared about the answers to each control: `Labels.scales`.
 
     Raises:
         ValueError: if two gold answers of one task differ, naming the task; or an answer is none of its kind.
     """
-    compared = _compare(keep_roles(table, ["person", "gold"]))
+    compared = _compare(keep_roles(table, ["person", "gold"]), scales)
     rows, controls, detection, checks = [], {}, {}, {}
     for (control,), whole in compared.group_by("control", maintain_order=True):
         name = str(control)
@@ -304,7 +313,7 @@ def check_gold(table: pl.DataFrame, compared: pl.DataFrame) -> GoldCheck:
     return GoldCheck(len(by_task), differ, (low or 0) > HARD and each_other > with_gold)
 
 
-def _compare(table: pl.DataFrame) -> pl.DataFrame:
+def _compare(table: pl.DataFrame, scales: Mapping[str, Scale]) -> pl.DataFrame:
     """Every answer of a person beside the gold answer of its unit."""
     gold = table.filter(pl.col("role") == "gold")
     answers = gold.group_by(UNIT).agg(
@@ -323,18 +332,21 @@ def _compare(table: pl.DataFrame) -> pl.DataFrame:
     answer = ["task", "control", "annotation"]
     empty = ~either.any().over(answer) & (pl.col("unit") == pl.col("unit").min().over(answer))
     both = both.filter(either | empty)
-    parts = [_measured(part) for _, part in both.group_by("control", maintain_order=True)]
-    return pl.concat(parts) if parts else _measured(both)
+    parts = [
+        _measured(part, scales.get(str(control), UNDECLARED))
+        for (control,), part in both.group_by("control", maintain_order=True)
+    ]
+    return pl.concat(parts) if parts else _measured(both, UNDECLARED)
 
 
-def _measured(part: pl.DataFrame) -> pl.DataFrame:
+def _measured(part: pl.DataFrame, scale: Scale) -> pl.DataFrame:
     """With `right`, from 0 to 1, and of shapes of both `alike` and `edges`."""
     kind = str(part["kind"][0]) if len(part) else ""
     right = (part["label"] == part["gold"]).cast(pl.Float64)
     said = pl.concat([part["label"], part["gold"]]).unique().sort()
-    if level_of(kind, said.to_list()) != "nominal":
+    if level_of(kind, said.to_list(), scale) != "nominal":
         i, j = (part[name].cast(pl.Enum(said)).to_physical().to_numpy() for name in ("label", "gold"))
-        right = pl.Series(comparer(kind, said.to_list())(i.astype(np.int64), j.astype(np.int64)))
+        right = pl.Series(comparer(kind, said.to_list(), scale)(i.astype(np.int64), j.astype(np.int64)))
     alike, edges = np.full((2, len(part)), np.nan)
     both = (part["shape"].is_not_null() & part["gold_shape"].is_not_null()).to_numpy()
     if kind in DRAWN and both.any():

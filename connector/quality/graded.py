@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from connector.quality.answers import Similar, numbers
+from connector.quality.answers import Similar
 from connector.quality.counts import Counts, by_group
 from connector.quality.interval import Floats, Ints
-from connector.quality.kinds import ANSWERED, CHOICE, comparer
-from connector.quality.similarity import interval_similarity, pairs_within
+from connector.quality.kinds import ANSWERED, CHOICE, DATE, comparer, values_of
+from connector.quality.similarity import pairs_within
+from connector.quality.table import Scale
 
 DISTINCT = 1000
 """Of so many different answers every two are compared; of more, a sample tells what chance does."""
@@ -20,7 +21,7 @@ SAMPLE = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class Distances:
     """How far answers are apart, and what chance does.
 
     Attributes:
@@ -40,25 +41,26 @@ class Scale:
     weight: float | None
 
 
-def scale_of(paired: Counts, kind: str, level: str, seed: int) -> Scale:
-    if level == "similarity":
+def scale_of(paired: Counts, kind: str, declared: Scale, seed: int) -> Distances:
+    """How far answers are apart at the declared level.
+
+    How alike two answers are, they and what is declared decide. Alpha takes its distances from the data, as
+    Krippendorff (2011) defines them.
+    """
+    similar = comparer(kind, paired.labels, declared)
+    if declared.level == "similarity":
         measure = ANSWERED.get(kind, ANSWERED[CHOICE]).measure
-        similar = comparer(kind, paired.labels)
         return _by_any(paired, measure, similar, lambda i, j: 1 - similar(i, j), seed)
-    values = (ANSWERED[kind].values if kind in ANSWERED else None) or numbers
-    x = values(paired.labels)
-    spread = float(np.ptp(x)) if len(x) else 0.0
-
-    def near(i: Ints, j: Ints) -> Floats:
-        return interval_similarity(x[i], x[j], spread)
-
-    measure = "distance over range"
+    x, measure, level = values_of(kind, paired.labels, declared), "distance over range", declared.level
+    if declared.span is None and not declared.order:
+        measure = "distance over a month" if kind == DATE else "distance over the larger number"
+    near = similar
     if level == "ratio":
         return _by_any(paired, measure, near, lambda i, j: _quotient(x[i], x[j]), seed)
     place = _middle_ranks(paired, x) if level == "ordinal" else x
     place = place - place.mean() if len(place) else place
     # Of squared distances the mean follows from sums: of places, and of their squares.
-    return Scale(
+    return Distances(
         measure,
         near,
         lambda i, j: (place[i] - place[j]) ** 2,
@@ -82,12 +84,12 @@ def _middle_ranks(paired: Counts, x: Floats) -> Floats:
     return ranks
 
 
-def _by_any(paired: Counts, measure: str, similar: Similar, apart: Similar, seed: int) -> Scale:
+def _by_any(paired: Counts, measure: str, similar: Similar, apart: Similar, seed: int) -> Distances:
     """A scale of answers that are only known to be more or less apart, two by two."""
     many = len(paired.labels)
     if many <= DISTINCT:
         every = apart(*np.divmod(np.arange(many * many), max(many, 1))).reshape(many, many)
-        return Scale(
+        return Distances(
             measure,
             similar,
             apart,
@@ -100,7 +102,7 @@ def _by_any(paired: Counts, measure: str, similar: Similar, apart: Similar, seed
     i, j = (paired.label[np.searchsorted(answers, side, side="right")] for side in (one, other))
     mean = float(apart(i, j)[one != other].mean())
     none = np.zeros((many, 0))
-    return Scale(measure, similar, apart, none, lambda _, n: np.full(len(n), mean), None)
+    return Distances(measure, similar, apart, none, lambda _, n: np.full(len(n), mean), None)
 
 
 def _weight(labels: int, similar: Similar) -> float | None:
@@ -109,7 +111,7 @@ def _weight(labels: int, similar: Similar) -> float | None:
     return float(similar(*np.divmod(np.arange(labels * labels), max(labels, 1))).sum())
 
 
-def graded_sums(found: Counts, paired: Counts, scale: Scale, group: Ints) -> Floats:
+def graded_sums(found: Counts, paired: Counts, scale: Distances, group: Ints) -> Floats:
     """(G, 5 + F + K) the additive parts: of units with two answers how many, how alike they are, how far
     apart, and how many answers; of all units how many; the features of paired answers, the shares of
     labels."""
@@ -130,7 +132,7 @@ def graded_sums(found: Counts, paired: Counts, scale: Scale, group: Ints) -> Flo
     return np.column_stack([*sums, *given, by_group(group[found.unit], found.label, shares, size, labels)])
 
 
-def graded_imagined(paired: Counts, scale: Scale) -> Floats:
+def graded_imagined(paired: Counts, scale: Distances) -> Floats:
     """(2, 5 + F + K) what `graded_sums` holds of a task on which all agree, and of one on which nobody does:
     whose answers are any different labels, each as likely as the others."""
     labels, answers = len(paired.labels), float(paired.answers.mean()) if len(paired.answers) else 0.0
@@ -164,7 +166,7 @@ def _over_pairs(paired: Counts, of_two: Similar) -> Floats:
     return whole
 
 
-def graded(sums: Floats, scale: Scale) -> Floats:
+def graded(sums: Floats, scale: Distances) -> Floats:
     """(R, 3) mean similarity, alpha, AC2 from (R, S) sums."""
     units, alike, apart, answers, everything = sums[:, :5].T
     features = scale.features.shape[1]

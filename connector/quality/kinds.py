@@ -14,7 +14,7 @@ A drawn region's shape is a flat list of numbers (pictures: percent of their sid
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,10 @@ import numpy.typing as npt
 import polars as pl
 
 from connector.quality import answers, similarity
-from connector.quality.answers import Similar
+from connector.quality.answers import UNDECLARED, Similar
 from connector.quality.interval import Floats, Ints
 from connector.quality.similarity import Ragged, take
+from connector.quality.table import Scale
 
 CHOICE, TAXONOMY, RATING, NUMBER, DATE = "choice", "taxonomy", "rating", "number", "date"
 TEXT, PAIRWISE, RANKING, RELATION = "text", "pairwise", "ranking", "relation"
@@ -216,13 +217,14 @@ class Answered:
     """How answers of a kind are compared.
 
     Attributes:
-        compare: the different answers, as text, to the similarity of any two of them by their numbers.
+        compare: the different answers, as text, and what is declared about them, to the similarity of any two
+            of them by their numbers.
         measure: the name of the similarity, for people; empty where answers are the same or not.
         level: what distances between them mean; see `agreement`.
         values: their numbers, where they are on a scale.
     """
 
-    compare: Callable[[Sequence[str]], Similar]
+    compare: Callable[[Sequence[str], Scale], Similar]
     measure: str = ""
     level: str = "nominal"
     values: Callable[[Sequence[str]], Floats] | None = None
@@ -236,27 +238,69 @@ ANSWERED: Mapping[str, Answered] = {
     DATE: Answered(answers.moments, "distance over range", "interval", answers.days),
     TEXT: Answered(answers.texts, "edit similarity", "similarity"),
     PAIRWISE: Answered(answers.same_answers),
-    RANKING: Answered(answers.rankings, "Kendall", "similarity"),
+    RANKING: Answered(answers.rankings, "Kendall and buckets", "similarity"),
 }
 """Kinds that answer a question: one unit for each task, or for each drawn thing that the question is
 about."""
 
 
-def comparer(kind: str, said: Sequence[str]) -> Similar:
+def level_of(kind: str, said: Sequence[str], scale: Scale = UNDECLARED) -> str:
+    """What differences between the answers of a kind mean: what is declared, or else what suits the kind.
+
+    Args:
+        said: the different answers.
+    """
+    if scale.level is not None:
+        return scale.level
+    if kind == CHOICE:
+        return "similarity" if any(len(answers.parted(label)) > 1 for label in said) else "nominal"
+    return ANSWERED[kind].level if kind in ANSWERED else "nominal"
+
+
+ON_A_SCALE = ("ordinal", "interval", "ratio")
+"""Levels at which answers are numbers, or places in an order."""
+
+
+def values_of(kind: str, said: Sequence[str], scale: Scale = UNDECLARED) -> Floats:
+    """(n,) the numbers of answers, or their places in the declared order.
+
+    Raises:
+        ValueError: naming an answer that is neither.
+    """
+    if scale.order and kind == CHOICE:
+        return answers.places(said, scale.order)
+    how = ANSWERED.get(kind)
+    return (how.values if how is not None and how.values is not None else answers.numbers)(said)
+
+
+def comparer(kind: str, said: Sequence[str], scale: Scale = UNDECLARED) -> Similar:
     """How alike any two different answers of a kind are, by their numbers.
 
-    Labels of what was drawn are the same or not. `ABSENT` is like nothing but itself.
+    Labels of what was drawn are the same or not, and so is everything at the nominal level. `ABSENT` is like
+    nothing but itself. How alike two answers are depends on them and on what is declared, never on a third.
+
+    Args:
+        said: the different answers.
+        scale: what is declared about them.
 
     Raises:
         ValueError: naming an answer that is none of this kind.
     """
     how = ANSWERED.get(kind)
-    if how is None or how.compare is answers.same_answers:
+    level = level_of(kind, said, scale)
+    if level == "nominal" or how is None or how.compare is answers.same_answers:
         return answers.same_answers(said)
+
+    def compared(some: Sequence[str]) -> Similar:
+        if kind == CHOICE and level in ON_A_SCALE:
+            steps = replace(scale, low=0.0, high=len(scale.order) - 1.0) if scale.order else scale
+            return answers.near(values_of(kind, some, scale), steps)
+        return how.compare(some, scale)
+
     if answers.ABSENT not in said:
-        return how.compare(said)
+        return compared(said)
     absent = list(said).index(answers.ABSENT)
-    told = how.compare([text for text in said if text != answers.ABSENT])
+    told = compared([text for text in said if text != answers.ABSENT])
 
     def similar(i: Ints, j: Ints) -> Floats:
         alike = similarity.same(i, j)

@@ -46,6 +46,36 @@ UNCOUNTED = pl.Schema({"annotation": pl.String, "control": pl.String, "why": pl.
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """What is declared about the answers to one control. None of it is ever taken from the answers.
+
+    Attributes:
+        low, high: the declared range of numbers; of dates, in days as `answers.days` counts them.
+        step: the declared distance of neighbouring numbers.
+        tolerance: the difference (of dates, in days) from which on two answers have nothing in common; it
+            goes before the range.
+        order: ordered answers from the lowest up, or the buckets of a ranking from the best down.
+        inside: whether the order inside a bucket of a ranking counts.
+        level: what differences mean, of `agreement.LEVELS`; None for what suits the kind.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    tolerance: float | None = None
+    order: tuple[str, ...] = ()
+    inside: bool = False
+    level: str | None = None
+
+    @property
+    def span(self) -> float | None:
+        """The difference from which on two answers have nothing in common; None where none is declared."""
+        if self.tolerance is not None:
+            return self.tolerance
+        return None if self.low is None or self.high is None else self.high - self.low
+
+
+@dataclass(frozen=True, slots=True)
 class Labels:
     """The labels of many annotators on many tasks.
 
@@ -55,9 +85,11 @@ class Labels:
         controls: the kind (see `kinds`) of every control, also of one nobody used.
         uncounted: schema `UNCOUNTED`: answers to a control that cannot be counted, and why. They are unknown:
             neither an answer nor `ABSENT`.
+        scales: what is declared about the answers to some controls.
     """
 
     answers: pl.DataFrame
     regions: pl.DataFrame
     controls: Mapping[str, str]
     uncounted: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=UNCOUNTED))
+    scales: Mapping[str, Scale] = field(default_factory=dict)

@@ -10,22 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from connector.quality.agreement import level_of
-from connector.quality.answers import ABSENT, STEP, buckets_of, joined, parted, ranks_of
+from connector.quality.answers import ABSENT, STEP, UNDECLARED, UNRANKED, buckets_of, joined, parted, ranks_of
 from connector.quality.interval import Floats, Ints
 from connector.quality.kinds import (
-    ANSWERED,
     CHOICE,
     DATE,
     NUMBER,
+    ON_A_SCALE,
     RANKING,
     RATING,
     TAXONOMY,
     TEXT,
     comparer,
     kind_of,
+    level_of,
+    values_of,
 )
 from connector.quality.merge import medoid
+from connector.quality.table import Scale
 from connector.quality.units import UNIT
 
 
@@ -61,12 +63,14 @@ def majority(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def usual(table: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+def usual(table: pl.DataFrame, scale: Scale = UNDECLARED) -> tuple[pl.DataFrame, str]:
     """One answer from many, as suits their kind.
 
     Single labels, what was drawn, comparisons and relations: `majority`. Of several labels each by itself,
-    and of a tree the deepest places, that more than half gave. Ratings, numbers and dates: the median, of an
-    even number the lower one of the middle two, so that somebody said it. Rankings: `borda`. Texts: the most
+    and of a tree the deepest places, that more than half gave. Numbers, and whatever has an interval or ratio
+    level: the median, of an even number of answers the mean of the two in the middle. Ratings, dates and
+    whatever is on an ordinal level: the median, of an even number the lower of the two in the middle, as
+    nothing lies between two steps; they are a tie where they differ. Rankings: `borda`. Texts: the most
     typical one, which is most like the others.
 
     Args:
@@ -80,15 +84,14 @@ def usual(table: pl.DataFrame) -> tuple[pl.DataFrame, str]:
         ValueError: if there are several controls.
     """
     kind = kind_of(table)
-    if kind == CHOICE and level_of(kind, table["label"].unique().to_list()) == "nominal":
+    level = level_of(kind, table["label"].unique().to_list(), scale)
+    if level == "nominal" or kind not in _MERGES:
         return majority(table), "majority"
-    if kind not in _MERGES:
-        return majority(table), "majority"
-    name, merge = _MERGES[kind]
+    name, merge = ("median", _median) if level in ON_A_SCALE else _MERGES[kind]
     present = _mostly_answered(table)
-    chosen = merge(present).select(*UNIT, "label", "tie")
+    chosen = merge(present, scale).select(*UNIT, "label", "tie")
     whole = majority(table.join(present, on=UNIT, how="anti"))
-    return pl.concat([_judged(table, chosen, kind), whole]).sort(UNIT), name
+    return pl.concat([_judged(table, chosen, kind, scale), whole]).sort(UNIT), name
 
 
 def _mostly_answered(table: pl.DataFrame) -> pl.DataFrame:
@@ -97,20 +100,20 @@ def _mostly_answered(table: pl.DataFrame) -> pl.DataFrame:
     return table.filter(absent.mean().over(UNIT) <= 0.5, ~absent)
 
 
-def _judged(table: pl.DataFrame, chosen: pl.DataFrame, kind: str) -> pl.DataFrame:
+def _judged(table: pl.DataFrame, chosen: pl.DataFrame, kind: str, scale: Scale) -> pl.DataFrame:
     """With confidence, votes and annotators."""
     both = table.join(chosen.rename({"label": "chosen"}), on=UNIT)
     said = pl.concat([both["label"], both["chosen"]]).unique().sort()
     codes = pl.Enum(said)
     i, j = (both[name].cast(codes).to_physical().to_numpy().astype(np.int64) for name in ("label", "chosen"))
-    alike = comparer(kind, said.to_list())(i, j)
+    alike = comparer(kind, said.to_list(), scale)(i, j)
     return (
         both.with_columns(alike=pl.Series(alike))
         .group_by(UNIT)
         .agg(
             pl.col("chosen").first().alias("label"),
             confidence=pl.col("alike").mean(),
-            votes=(pl.col("label") == pl.col("chosen")).sum().cast(pl.Int64),
+            votes=(pl.col("alike") > 1 - 1e-9).sum().cast(pl.Int64),
             annotators=pl.len().cast(pl.Int64),
             tie=pl.col("tie").first(),
         )
@@ -118,29 +121,45 @@ def _judged(table: pl.DataFrame, chosen: pl.DataFrame, kind: str) -> pl.DataFram
     )
 
 
-def _median(table: pl.DataFrame) -> pl.DataFrame:
+def _median(table: pl.DataFrame, scale: Scale) -> pl.DataFrame:
+    """The median. Of an even number of answers: of numbers the mean of the two in the middle, of all else the
+    lower one, and a tie where they differ."""
+    kind = kind_of(table)
     said = table["label"].unique()
-    how = ANSWERED[str(table["kind"][0])] if len(table) else ANSWERED[NUMBER]
-    assert how.values is not None
-    values = pl.DataFrame({"label": said, "value": how.values(said.to_list())})
-    n, label = pl.len(), pl.col("label")
-    return (
+    level = level_of(kind, said.to_list(), scale)
+    values = pl.DataFrame({"label": said, "value": values_of(kind, said.to_list(), scale)})
+    n = pl.len()
+    found = (
         table.join(values, on="label")
         .sort(*UNIT, "value", "label")
         .group_by(UNIT, maintain_order=True)
         .agg(
-            label.get((n - 1) // 2),
-            tie=(n % 2 == 0) & (pl.col("value").get((n - 1) // 2) != pl.col("value").get(n // 2)),
+            pl.col("label").get((n - 1) // 2),
+            lower=pl.col("value").get((n - 1) // 2),
+            upper=pl.col("value").get(n // 2),
         )
+    )
+    lower, upper = found["lower"].to_numpy(), found["upper"].to_numpy()
+    continuous = kind in (CHOICE, NUMBER) and level in ("interval", "ratio") and not scale.order
+    middle, between = (lower + upper) / 2, lower != upper
+    if continuous and scale.step:
+        steps = (middle - (scale.low or 0.0)) / scale.step
+        on_grid = np.isclose(steps, np.rint(steps))
+    else:
+        on_grid = np.full(len(found), continuous)
+    means = pl.Series([f"{one:.15g}" for one in middle], dtype=pl.String)
+    return found.with_columns(
+        label=pl.when(pl.Series(between & on_grid)).then(means).otherwise("label"),
+        tie=pl.Series(between & ~on_grid, dtype=pl.Boolean),
     )
 
 
-def _per_label(table: pl.DataFrame) -> pl.DataFrame:
+def _per_label(table: pl.DataFrame, scale: Scale) -> pl.DataFrame:  # noqa: ARG001
     parts = _exploded(table, parted)
     return _from_parts(table, parts, _given_by_most(table, parts))
 
 
-def _deepest(table: pl.DataFrame) -> pl.DataFrame:
+def _deepest(table: pl.DataFrame, scale: Scale) -> pl.DataFrame:  # noqa: ARG001
     parts = _exploded(table, _with_all_that_lead_there)
     kept = _given_by_most(table, parts)
     steps = pl.col("part").str.split(STEP)
@@ -182,21 +201,21 @@ def _from_parts(table: pl.DataFrame, parts: pl.DataFrame, chosen: pl.DataFrame) 
     return pl.concat([made, rest.select(*UNIT, "label", "tie")])
 
 
-def _typical(table: pl.DataFrame) -> pl.DataFrame:
+def _typical(table: pl.DataFrame, scale: Scale) -> pl.DataFrame:
     """The answer that is most like the others; the first in the alphabet of several."""
     table = table.sort(*UNIT, "label")
     said = table["label"].unique().sort()
     code = table["label"].cast(pl.Enum(said)).to_physical().to_numpy().astype(np.int64)
     unit = table.select(pl.struct(UNIT).rle_id()).to_series().to_numpy().astype(np.int64)
     kind = str(table["kind"][0]) if len(table) else TEXT
-    alike = comparer(kind, said.to_list())
+    alike = comparer(kind, said.to_list(), scale)
     chosen = table[medoid(lambda i, j: alike(code[i], code[j]), unit)]
     # Of two that differ neither is the more typical.
     two = table.group_by(UNIT).agg(tie=(pl.len() == 2) & (pl.col("label").n_unique() == 2))
     return chosen.select(*UNIT, "label").join(two, on=UNIT)
 
 
-def borda(table: pl.DataFrame) -> pl.DataFrame:
+def borda(table: pl.DataFrame, scale: Scale = UNDECLARED) -> pl.DataFrame:
     """Rankings merged by mean rank; of several buckets, each item is put into the one that most put it into.
 
     References:
@@ -204,29 +223,34 @@ def borda(table: pl.DataFrame) -> pl.DataFrame:
     """
     rows = []
     for key, part in table.sort(*UNIT, "label").group_by(UNIT, maintain_order=True):
-        label, tie = _mean_ranking(part["label"].to_list())
+        label, tie = _mean_ranking(part["label"].to_list(), scale)
         rows.append((*key, label, tie))
     schema = {**dict.fromkeys((*UNIT, "label"), pl.String), "tie": pl.Boolean}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _mean_ranking(texts: Sequence[str]) -> tuple[str, bool]:
-    given, buckets = [ranks_of(text) for text in texts], [buckets_of(text) for text in texts]
+def _mean_ranking(texts: Sequence[str], scale: Scale) -> tuple[str, bool]:
+    given, buckets = [ranks_of(text, scale) for text in texts], [buckets_of(text) for text in texts]
     items = sorted({item for ranks in given for item in ranks})
     last = [max(ranks.values(), default=-1) + 1 for ranks in given]
     mean = {
         item: sum(ranks.get(item, end) for ranks, end in zip(given, last, strict=True)) / len(given)
         for item in items
     }
-    merged: dict[str, list[str]] = {name: [] for one in buckets for name in sorted(one)}
+    names = list(dict.fromkeys([*scale.order, *sorted({name for one in buckets for name in one})]))
+    merged: dict[str, list[str]] = {name: [] for name in names}
+    undecided = False
     for item in sorted(items, key=lambda item: (mean[item], item)):
         put = Counter(name for one in buckets for name, held in one.items() if item in held)
-        merged[min(put, key=lambda name: (-put[name], name))].append(item)
+        most = [name for name in names if put[name] == max(put.values())]
+        merged[most[0]].append(item)
+        undecided |= len(most) > 1
     text = json.dumps(merged, sort_keys=True, separators=(",", ":"))
-    return text, len(set(mean.values())) < len(items)
+    inside = scale.inside if scale.order else len(set(names) - {UNRANKED}) == 1
+    return text, undecided or (inside and len(set(mean.values())) < len(items))
 
 
-_MERGES: Mapping[str, tuple[str, Callable[[pl.DataFrame], pl.DataFrame]]] = {
+_MERGES: Mapping[str, tuple[str, Callable[[pl.DataFrame, Scale], pl.DataFrame]]] = {
     CHOICE: ("vote on each label", _per_label),
     TAXONOMY: ("deepest majority", _deepest),
     RATING: ("median", _median),

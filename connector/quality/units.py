@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from connector.quality.alignment import align
-from connector.quality.answers import ABSENT, joined
+from connector.quality.answers import ABSENT, deepest, joined
 from connector.quality.interval import Floats, Ints
 from connector.quality.kinds import CHOICE, DRAWN, MEASURED, RELATION, TAXONOMY, Shapes
 from connector.quality.similarity.rows import offsets_of, place_in_row
@@ -129,6 +129,13 @@ def _units(
         else:
             said = _said(kind)
             made = pl.concat([_whole(given, said), _under(given, things, said)], how="diagonal")
+            if kind == TAXONOMY:
+                told = made["label"].unique()
+                made = made.with_columns(
+                    pl.col("label").replace_strict(
+                        told, [deepest(text) for text in told], return_dtype=pl.String
+                    )
+                )
         made = made.join(people.select("annotation", "who"), on="annotation").sort("task", "unit", "who")
         parts[control] = _finished(made, people, control, kind)
     table = pl.concat([pl.DataFrame(schema=UNITS), *(parts[control] for control in sorted(parts))])

@@ -88,7 +88,7 @@ def content(
     Raises:
         ValueError: if gold answers contradict each other.
     """
-    found = golden(units, limit, confidence, least)
+    found = golden(units, limit, confidence, least, scales=labels.scales)
     names = dict(zip(tasks["task"], (_short_key(key) for key in tasks["key"]), strict=True))
     said = {*units["label"]}
     has_gold = bool((units["role"] == "gold").any())

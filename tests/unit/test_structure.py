@@ -24,6 +24,7 @@ FLOORS = [
     ["quality.golden", "quality.consensus", "quality.review", "quality.annotators", "quality.parity"],
     [
         "config",
+        "scales",
         "retry",
         "files",
         "sqlite",
@@ -81,6 +82,7 @@ PURE = {
     "scipy",
     "dataclasses",
     "collections",
+    "types",
     "typing",
     "statistics",
     "itertools",

@@ -5,6 +5,7 @@ length together with `ragged` and `take`. Values are finite: NaN and infinity ar
 """
 
 from connector.quality.similarity.answers import (
+    bucket_similarity,
     character_error_rate,
     edit_similarity,
     interval_similarity,
@@ -14,6 +15,7 @@ from connector.quality.similarity.answers import (
     normalized,
     path_similarity,
     ranking_similarity,
+    relative_similarity,
     same,
     same_set,
     taxonomy_similarity,
@@ -51,6 +53,7 @@ __all__ = [
     "boundary_f",
     "boundary_iou",
     "box_iou",
+    "bucket_similarity",
     "character_error_rate",
     "decode_brush",
     "decode_coco",
@@ -80,6 +83,7 @@ __all__ = [
     "ragged",
     "ranking_similarity",
     "rasterize",
+    "relative_similarity",
     "rotated_box_iou",
     "same",
     "same_set",

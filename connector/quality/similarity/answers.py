@@ -153,6 +153,20 @@ def interval_similarity(a: Floats, b: Floats, spread: npt.ArrayLike) -> Floats:
     return ratio(wide - apart, wide, apart == 0)
 
 
+def relative_similarity(a: Floats, b: Floats) -> Floats:
+    """1 - |a - b| / max(|a|, |b|), not less than 0: numbers whose range nobody declared.
+
+    Numbers of different signs have nothing in common, and neither has 0 with any other number.
+
+    Args:
+        a, b: (n,) numbers.
+
+    Returns:
+        (n,) in [0, 1].
+    """
+    return interval_similarity(a, b, np.maximum(np.abs(a), np.abs(b)))
+
+
 def normalized(texts: Sequence[str], fold_case: bool = True) -> list[str]:
     """Texts with differences taken away that nobody hears: how to compare transcriptions.
 
@@ -257,6 +271,30 @@ def ranking_similarity(a: Ragged, b: Ragged) -> Floats:
     tied_both = tied_a + tied_b - (pairs - agree - differ)
     tied_once = tied_a + tied_b - 2 * tied_both
     return ratio(pairs - differ - tied_once / 2, pairs, pairs == 0)
+
+
+def bucket_similarity(a: Ragged, b: Ragged, in_a: Ragged, in_b: Ragged) -> Floats:
+    """How alike items are put into buckets: by which bucket each is in, and by the order of every two.
+
+    The mean of the share of items in the same bucket, and of the share of pairs in the same order among
+    those that either side puts in an order (a pair that only one side ties counts 1/2, as in
+    `ranking_similarity`). Where neither side puts any two in an order, the buckets alone.
+
+    Args:
+        a, b: n rankings, as in `kendall_tau_b`.
+        in_a, in_b: (items,) the number of the bucket of each item, in the same order.
+
+    Returns:
+        (n,) in [0, 1]; 1 where there are no items.
+    """
+    row, n = row_of(a[1]), len(a[1]) - 1
+    items = np.diff(a[1]).astype(np.float64)
+    held = ratio(np.bincount(row, in_a[0] == in_b[0], n).astype(np.float64), items, items == 0)
+    agree, differ, tied_a, tied_b, pairs = _pairs(a, b)
+    tied_both = tied_a + tied_b - (pairs - agree - differ)
+    ordered = pairs - tied_both
+    order = ratio(agree + (tied_a + tied_b - 2 * tied_both) / 2, ordered, np.ones(n))
+    return np.where(ordered > 0, (held + order) / 2, held)
 
 
 def _in_both(a: Ragged, b: Ragged) -> Floats:

@@ -16,6 +16,7 @@ from connector.quality.agreement import Agreement, agreement, agreement_of, by_l
 from connector.quality.counts import counts, counts_of_codes
 from connector.quality.interval import Floats
 from connector.quality.kinds import CHOICE, NUMBER, RATING, TEXT
+from connector.quality.table import Scale
 from connector.quality.units import units
 from tests.unit.quality.tables import Drawn, boxes, choices, of_kind, ratings
 
@@ -234,7 +235,7 @@ def test_alpha_of_numbers_gives_the_figures_of_krippendorff_2011(level: str, exp
 
 
 def test_ac2_with_linear_weights_gives_the_figure_of_gwets_raw4raters() -> None:
-    found = agreement(ratings(FOUR_OBSERVERS), seed=0, level="interval")
+    found = agreement(ratings(FOUR_OBSERVERS), seed=0, level="interval", scale=Scale(low=1, high=5))
     assert found.gwet_ac2.value == pytest.approx(0.85874, abs=5e-6)
 
 

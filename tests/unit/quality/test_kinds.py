@@ -185,7 +185,7 @@ def test_an_answer_about_a_box_is_a_unit_under_the_boxs(tmp_path: Path) -> None:
     assert told(table, "legs") == [{"ann": "4", "ben": "3", "cleo": ABSENT}]
     found = {one.control: one for one in consensus(table, seed=0).controls}
     assert found["legs"].agreement.level == "interval"
-    assert found["legs"].agreement.observed.value == 0, "3 and 4 are as far apart as answers were"
+    assert found["legs"].agreement.observed.value == pytest.approx(3 / 4), "nothing declares a range"
 
 
 def test_a_question_of_other_labels_is_not_asked_of_who_labeled_otherwise(tmp_path: Path) -> None:
@@ -237,11 +237,12 @@ def answers(kind: str, *people: object) -> pl.DataFrame:
 @pytest.mark.parametrize(
     ("kind", "people", "label", "confidence", "tie"),
     [
-        ("number", (1, 2, 9), "2", 1 - 8 / 24, False),
+        ("number", (1, 2, 9), "2", (1 / 2 + 1 + 2 / 9) / 3, False),
         ("number", (4, 4), "4", 1.0, False),
-        ("number", (1, 3), "1", 0.5, True),
-        ("rating", (5, 3, 4, 4), "4", 0.75 - 0.25 / 1, False),
-        ("date", ("2024-01-01", "2024-01-03", "2024-01-05"), "2024-01-03", 2 / 3, False),
+        ("number", (1, 3), "2", (1 / 2 + 2 / 3) / 2, False),
+        ("rating", (5, 3, 4, 4), "4", (4 / 5 + 3 / 4 + 2) / 4, False),
+        ("rating", (3, 4), "3", (1 + 3 / 4) / 2, True),
+        ("date", ("2024-01-01", "2024-01-03", "2024-01-05"), "2024-01-03", (1 + 2 * 28 / 30) / 3, False),
         ("text", ("a cat", "a cat!", "A  cat"), "A  cat", 1 - 1 / 18, False),
         ("text", ("yes", "no"), "no", 0.5, True),
         ("choice", ("a + b", "a", "b + c"), "a + b", (1 + 1 / 2 + 1 / 3) / 3, False),
@@ -256,10 +257,7 @@ def test_answers_are_merged_as_suits_their_kind(
 ) -> None:
     (row,) = consensus(answers(kind, *people), seed=0).units.rows(named=True)
     assert (row["label"], row["tie"], row["annotators"]) == (label, tie, len(people))
-    if kind == "rating":
-        assert row["confidence"] == pytest.approx(1 - (1 + 1) / 2 / 4)
-    else:
-        assert row["confidence"] == pytest.approx(confidence)
+    assert row["confidence"] == pytest.approx(confidence)
 
 
 def test_rankings_are_merged_by_mean_rank_and_items_by_the_bucket_most_put_them_into() -> None:
@@ -287,7 +285,7 @@ def test_golden_scores_of_numbers_are_how_near_they_are_and_their_interval_is_st
         role=pl.when(pl.col("annotator") == "r0").then(pl.lit("gold")).otherwise(pl.lit("person"))
     )
     found = golden(table, limit=0.5)
-    near = [1, 1 - 1 / 30, 1 - 4 / 30, 1]
+    near = [1, 1 - 1 / 20, 1 - 4 / 30, 1]
     score = found.controls["c"]
     mean = sum(near) / 4
     assert score.value == pytest.approx(mean)
