@@ -127,7 +127,8 @@ def test_consensus_of_boxes_takes_the_median_of_those_who_saw_the_object() -> No
     )
     found = consensus(table, seed=0).units.rows(named=True)
     assert [(r["label"], r["votes"], r["annotators"]) for r in found] == [("car", 2, 3), (ABSENT, 2, 3)]
-    assert found[0]["shape"] == [11.0, 10.0, 20.0, 20.0, 0.0]
+    # Each edge by itself: the left ones are at 10, 12 and 11, the right ones at 30, 32 and 37.
+    assert found[0]["shape"] == [11.0, 10.0, 21.0, 20.0, 0.0]
     assert [r["agreement"] for r in found] == pytest.approx([1 / 3, 1 / 3])
 
 
