@@ -45,6 +45,7 @@ from connector.regions import (
     Taxonomy,
     check,
     gather,
+    in_its_labels,
     kind_of,
     parse_result,
 )
@@ -338,7 +339,10 @@ class Tables:
         try:
             given = parse_result(result)
             refused = self._refused(given, data)
-            gathered = gather(one for one in given if _control(one) not in refused)
+            counted = (one for one in given if _control(one) not in refused)
+            if self.ontology is not None:
+                counted = (in_its_labels(one, self.ontology) for one in counted)
+            gathered = gather(counted)
             rows = [(task, annotation, *row) for row in self._rows(gathered, controls)]
         except BadRecord as error:
             self.rejects.append(Reject(where, error.what))

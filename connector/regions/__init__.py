@@ -90,6 +90,7 @@ __all__ = [
     "check_result",
     "dump_result",
     "gather",
+    "in_its_labels",
     "kind_of",
     "parse_region",
     "parse_result",
@@ -315,11 +316,11 @@ def check_result(
         of_task = data() if data and any(isinstance(region, Drawn) for region in regions) else None
         for region in regions:
             check(region, ontology, of_task)
-        regions = tuple(_in_its_labels(region, ontology) for region in regions)
+        regions = tuple(in_its_labels(region, ontology) for region in regions)
     return gather(regions)
 
 
-def _in_its_labels(region: Region, ontology: Ontology) -> Region:
+def in_its_labels(region: Region, ontology: Ontology) -> Region:
     """One path in a tree is one label, in whichever of its two forms it was written."""
     control = ontology.control(region.control) if isinstance(region, Taxonomy) else None
     return region.by_alias(control) if isinstance(region, Taxonomy) and control else region

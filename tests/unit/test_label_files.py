@@ -393,7 +393,7 @@ def test_labels_come_back_as_they_were_written(
     path = tmp_path_factory.mktemp("round") / "a.jsonl"
     rows = [{"task": f"{n}", "annotator": "a", "label": sorted(one)} for n, one in enumerate(sets)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    loaded = read_file(path)
+    loaded = read_file(path, reading=Reading(keep_missing=True))
     table = units(loaded.labels)
     written = loaded.written.restore(table, loaded.labels.controls, "label")
     found = dict(written.select("task", "label").iter_rows())
@@ -413,7 +413,7 @@ def test_single_labels_come_back_as_they_were_written(
         csv.writer(file).writerows(
             [("task", "annotator", "label"), *((n, "a", label) for n, label in enumerate(labels))]
         )
-    loaded = read_file(path, reading=Reading(multi_label=""))
+    loaded = read_file(path, reading=Reading(multi_label="", keep_missing=True))
     written = loaded.written.restore(units(loaded.labels), loaded.labels.controls, "label")
     assert dict(written.select("task", "label").iter_rows()) == {f"{n}": one for n, one in enumerate(labels)}
 

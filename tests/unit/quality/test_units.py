@@ -210,11 +210,13 @@ def figures(labels: Labels) -> list[float | None]:
 @pytest.mark.parametrize(("made", "region"), [(spans, outer), (boxes, crowded)], ids=["spans", "boxes"])
 @pytest.mark.parametrize("people", ["ab", "abcd"])
 @given(data=st.data(), random=st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40, derandomize=True)
 def test_no_figure_depends_on_names_of_labels_or_annotators_or_on_the_order(
     made: Callable[..., Labels], region: st.SearchStrategy[Drawn], people: str, data, random
 ) -> None:
-    drawn = {one: data.draw(st.lists(region, max_size=3), label=one) for one in people}
+    # Of more than two, one annotator's regions at the very same place can be told apart by their names only.
+    different = {"unique_by": lambda drawn: drawn[1:]} if len(people) > 2 else {}
+    drawn = {one: data.draw(st.lists(region, max_size=3, **different), label=one) for one in people}
     renamed = dict(zip("xyz", data.draw(st.permutations("pqr")), strict=True))
     names = dict(zip(people, data.draw(st.permutations(people)), strict=True))
     other = [
