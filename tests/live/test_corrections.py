@@ -314,7 +314,7 @@ def test_the_history_of_a_task_names_people_and_plans(line: Line) -> None:
         ("replace was done", run),
         ("replace was undone", run),
     ]
-    assert (events[3]["before"], events[3]["after"]) == ("street; car", "car; field")
+    assert (events[3]["before"], events[3]["after"]) == ("street; car", "field; car")
 
 
 class AtOnce(RuleBasedStateMachine):
