@@ -17,7 +17,7 @@ from connector.model import Annotation, Annotator, Item, Ontology, Prediction, T
 T = TypeVar("T")
 
 AFTER_DRAFT = "let its author submit or discard the draft, then run it again"
-"""What to do where a write would delete somebody's unsaved work."""
+"""What to do where a write would delete an annotator's unsaved work."""
 
 
 def batches(things: Iterable[T], size: int) -> Iterator[list[T]]:

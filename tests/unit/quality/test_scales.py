@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import krippendorff
 import numpy as np
 import polars as pl
 import pytest
@@ -202,7 +203,6 @@ def test_answers_in_an_order_are_merged_by_their_median(
 
 
 def test_an_order_of_words_gives_krippendorffs_alpha() -> None:
-    krippendorff = pytest.importorskip("krippendorff")
     frame = pl.read_csv(CASES / "86_words.csv")
     place = frame.with_columns(
         pl.col("label").replace_strict({word: n for n, word in enumerate(WORDS)}, return_dtype=pl.Float64)
