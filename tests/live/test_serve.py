@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import signal
 import socket
-import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ from connector.eventlog import EventLog
 from connector.live import EVENTS
 from connector.model import Item
 from tests.conftest import Line
+from tests.live.test_line import store_of
 from tests.unit.receiver import receiver
 
 pytestmark = pytest.mark.live
@@ -139,31 +140,26 @@ def test_a_save_becomes_events_within_moments_and_the_rules_follow(served: Line)
         assert served.ask("rules", "resend")["again"] == 0
 
 
-def test_annotators_do_not_wait_for_the_receiver(served: Line) -> None:
-    config = served.folder / "connector.toml"
-    config.write_text(config.read_text().replace("settle_seconds = 0.1", ""))
+def test_annotators_do_not_wait_for_the_pull_that_an_event_causes(served: Line) -> None:
     task = task_of(served, "a")
-
-    def saves(number: int) -> list[float]:
-        seconds = []
-        for n in range(number):
-            begun = time.perf_counter()
-            served.answer(0, task, result("field", [], f"{n}"))
-            seconds.append(time.perf_counter() - begun)
-        return seconds
-
+    served.ask("pull")
+    store = store_of(served)
     with serve(served):
-        saves(5)
-        with_hook, without = [], []
-        for _ in range(6):  # in turns: the server grows slower and faster by itself
-            without += saves(8)
-            made = served.ask("webhook", "add")["webhook"]
-            with_hook += saves(8)
-            served.ask("webhook", "remove", made["id"])
-    # The usual save, that is: not one that meets a pull, which this annotator, who never thinks, often does.
-    usual, with_it = (statistics.quantiles(seconds, n=4)[0] for seconds in (without, with_hook))
-    # A busy machine adds to everything in proportion.
-    assert with_it - usual < 0.020 + 0.2 * usual, f"{usual:.3f} s, and {with_it:.3f} s with the receiver"
+        served.ask("webhook", "add")
+        with store.lease():
+            store.take()  # no pull can end until this is released
+            for who in range(3):
+                served.answer(who, task, result("field", [], f"{who}"))
+            until(lambda: waiting(served) >= 3)
+            assert events_of(served) == []
+        until(lambda: ("consensus.reached", f"task:{task}") in events_of(served))
+        until(lambda: waiting(served) == 0)
+
+
+def waiting(line: Line) -> float:
+    """How many events the receiver has acknowledged that no pull has followed yet."""
+    page = requests.get(f"{base(line)}/metrics", timeout=60).text
+    return float(re.findall(r"^connector_inbox_waiting (.+)$", page, re.MULTILINE)[0])
 
 
 def test_a_receiver_that_is_killed_and_started_again_misses_nothing(served: Line) -> None:
