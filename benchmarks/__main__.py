@@ -1,13 +1,13 @@
 """Speed, as ratios to others measured in the same run. Only ratios mean anything: all share this machine.
 
-python -m benchmarks [sync] [quality] [objects] [million] [webhooks] [corrections] [coverage]
+python -m benchmarks [sync] [quality] [objects] [million] [webhooks] [corrections] [coverage] [truth]
 """
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import corrections, coverage, million, objects, quality, sync, webhooks
+from benchmarks import corrections, coverage, million, objects, quality, sync, truth, webhooks
 
 BENCHMARKS = {
     "sync": sync.main,
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "webhooks": webhooks.main,
     "corrections": corrections.main,
     "coverage": coverage.main,
+    "truth": truth.main,
 }
 
 

@@ -11,7 +11,7 @@ from connector.quality.counts import counts_of_codes
 from connector.quality.interval import Estimate
 from connector.quality.kinds import CHOICE
 
-RUNS = 300
+RUNS = 1000
 NAMES = ("observed", "krippendorff_alpha", "fleiss_kappa", "gwet_ac1")
 
 

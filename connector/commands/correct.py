@@ -72,7 +72,10 @@ def correct() -> None:
     type=click.FloatRange(0, 1),
     default=0.6,
     show_default=True,
-    help="The least confidence of a consensus that is written back.",
+    help=(
+        "The least confidence of a consensus that is written back; with --truth dawid-skene that is a model "
+        "score, mostly too high."
+    ),
 )
 @click.option("--max-changes", type=click.IntRange(0), help="At most so many corrections, the surest.")
 @click.option("--annotator", "annotators", multiple=True, help="Only this annotator's annotations.")

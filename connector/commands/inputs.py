@@ -215,7 +215,10 @@ def truth_option(function: F) -> F:
         type=click.Choice(["majority", "dawid-skene"]),
         default="majority",
         show_default=True,
-        help="How answers are merged.",
+        help=(
+            "How answers are merged: the label most annotators gave, or the estimate of Dawid and Skene's "
+            "model, whose `confidence` is a model score and not a calibrated probability."
+        ),
     )(function)
 
 

@@ -123,6 +123,9 @@ def consensus_command(
         rows,
     )
     _explain_alpha(session, merged)
+    for c in merged.controls:
+        if c.converged is False:
+            session.note(f"{c.control}: the model did not converge in {c.iterations} iterations")
     if not rows and len(found.units):
         session.note(ALL_DECIDED)
     session.write_rows(_in_order(as_written(merged.units, loaded, "label"), CONSENSUS_ROWS), out)

@@ -68,6 +68,36 @@ def test_dawid_skene_finds_out_who_confuses_what() -> None:
     assert right > np.mean(majority(choices(said))["label"].to_numpy() == np.array(truth)) + 0.05
 
 
+ANAESTHETISTS = """
+1111111 3334334 1122122 2223121 2223222 2223322 1222111 3333433 2222223
+2322223 4444444 2223343 1111111 2223212 1211111 1112111 1111111 1111111
+2222221 2221322 2222222 2222221 2223222 2212222 1111111 1111111 2322222
+1111111 1111111 1121121 1111111 3333233 1111111 2222222 2223232 4334343
+2212232 2323233 3333432 1111111 1111111 1212111 2322222 1211111 2222222
+"""
+"""Dawid & Skene (1979), table 1: of each patient three assessments by the first anaesthetist, then one by
+each other one."""
+
+
+def test_the_published_example_is_reproduced() -> None:
+    said = [
+        (f"{patient:02}", f"{max(n - 2, 0) + 1}", label)
+        for patient, labels in enumerate(ANAESTHETISTS.split(), 1)
+        for n, label in enumerate(labels)
+    ]
+    model = dawid_skene(choices(said), iterations=2000, tolerance=1e-12, smoothing=0)
+    assert model.converged
+    # The paper gives two digits. It prints the error rates of all five; these are their diagonals.
+    assert model.prior == pytest.approx([0.40, 0.42, 0.11, 0.07], abs=0.005)
+    right = np.diagonal(model.confusion, axis1=1, axis2=2)
+    assert right[0] == pytest.approx([0.89, 0.88, 0.66, 0.44], abs=0.006)
+    assert right[4] == pytest.approx([1.0, 0.73, 0.79, 0.67], abs=0.006)
+    # Three patients are uncertain there, the others as good as certain.
+    unsure = model.truth.filter(pl.col("confidence") < 0.99)
+    assert unsure["task"].to_list() == ["07", "35", "38"]
+    assert unsure["confidence"].to_list() == pytest.approx([0.98, 0.95, 0.98], abs=0.005)
+
+
 @given(rows, st.sampled_from([0.0, 0.01, 1.0]))
 @settings(deadline=None)
 def test_the_likelihood_never_falls(said: list[Row], smoothing: float) -> None:
