@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -116,11 +117,27 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def web_address(text: str) -> str:
+    """The address of a server, as it was given.
+
+    Raises:
+        ValueError: if it is something else. The text is not repeated: it may hold a secret.
+    """
+    try:
+        parts = urlsplit(text)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one or any(sign.isspace() for sign in text):
+        raise ValueError("this is not the address of a server: write http://HOST or https://HOST")
+    return text
+
+
 class Tool(_Section):
     """The labeling tool and the project in it."""
 
     kind: str = "label-studio"
-    url: str = "http://localhost:8080"
+    url: Annotated[str, AfterValidator(web_address)] = "http://localhost:8080"
     project: int = Field(default=1, ge=1)
     overlap: int = Field(default=1, ge=1)
     options: dict[str, str] = {}
@@ -322,7 +339,7 @@ class Rule(_Section):
 
 
 class Config(BaseSettings):
-    """Everything that is configured. `folder` is where the file lies; relative paths start there."""
+    """Everything that is configured. Relative paths start in the folder of its file."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=WITHIN, extra="forbid")
 
@@ -334,7 +351,7 @@ class Config(BaseSettings):
     events: Events = Events()
     rules: list[Rule] = []
     roles: dict[str, Role] = {}
-    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _file: Path = PrivateAttr(default_factory=lambda: Path.cwd() / FILE)
 
     @model_validator(mode="before")
     @classmethod
@@ -359,9 +376,14 @@ class Config(BaseSettings):
         return rules
 
     @property
+    def file(self) -> Path:
+        """The file that was read."""
+        return self._file
+
+    @property
     def folder(self) -> Path:
-        """Where the file lies."""
-        return self._folder
+        """The folder of the file."""
+        return self._file.parent
 
     @classmethod
     def settings_customise_sources(
@@ -440,20 +462,28 @@ def find(start: Path) -> Path | None:
     return None
 
 
+class NoConfiguration(UsageError):
+    """There is no configuration in this folder or one above."""
+
+
 def load(path: Path | None = None) -> Config:
     """Read the configuration.
 
     Args:
-        path: the file; by default the nearest `connector.toml`, and the defaults if there is none.
+        path: the file; by default the nearest `connector.toml`.
 
     Raises:
+        NoConfiguration: if no file is named and there is none here or above.
         UsageError: naming the file and the setting that is wrong.
     """
     if path is not None and not path.is_file():
         raise UsageError(f"there is no {path}", "run `connector init` to write one")
     found = path or find(Path.cwd())
     if found is None:
-        return parse("", Path(FILE))
+        raise NoConfiguration(
+            f"there is no configuration: no {FILE} in {Path.cwd()} or a folder above it",
+            "run `connector init` to write one, or name one by --config",
+        )
     try:
         return parse(found.read_text(encoding="utf-8-sig"), found)
     except (OSError, UnicodeDecodeError) as error:
@@ -481,11 +511,11 @@ def parse(text: str, path: Path) -> Config:
             _wrong([str(name) for name in e["loc"]], e["type"], e["msg"], path) for e in error.errors()
         )
         raise UsageError(
-            wrong, f"mend it; `connector init --config new-{FILE}` writes a file with all there is"
+            wrong, f"fix it; `connector init --config new-{FILE} --url URL` writes a file with all settings"
         ) from error
     except SettingsError as error:
         raise UsageError(f"the environment: {error}", f"mend that {PREFIX}… variable") from error
-    config._folder = path.resolve().parent
+    config._file = path.resolve()
     return config
 
 

@@ -269,6 +269,7 @@ def load(
     Args:
         keep_regions: whether what was drawn is wanted besides the units.
     """
+    from connector.config import NoConfiguration
     from connector.label_files import read_file
     from connector.labels import EmptyStore, declared, with_gold
     from connector.parts import align
@@ -289,12 +290,12 @@ def load(
         try:
             with session.progress("align") as progress:
                 found = session.line.aligned(version, gold, meta.get(_ENGINE), keep_regions, progress)
-        except EmptyStore as error:
+        except (EmptyStore, NoConfiguration) as error:
             options = {option.name for option in click.get_current_context().command.params}
             hint = f"{error.hint}, or give --labels" if "labels_file" in options else error.hint
-            raise EmptyStore(error.what, hint) from error
+            raise type(error)(error.what, hint) from error
     orders = {name: order.split(",") for name, order in meta.get(_ORDER, {}).items()}
-    tolerances = session.config.quality.tolerances
+    tolerances = session.settings.quality.tolerances
     if labels_file:  # the configuration is of the store's controls, of which a file may have others
         tolerances = {name: one for name, one in tolerances.items() if name in found.loaded.labels.controls}
     labels = declared(found.loaded.labels, tolerances, meta.get(_LEVEL, {}), orders)
@@ -340,7 +341,7 @@ def as_written(rows: pl.DataFrame, loaded: Loaded, *columns: str) -> pl.DataFram
 def _thresholds(session: Session) -> Mapping[str, float]:
     from connector.quality.kinds import DRAWN
 
-    thresholds = session.config.quality.thresholds
+    thresholds = session.settings.quality.thresholds
     unknown = sorted(set(thresholds) - set(DRAWN))
     if unknown:
         raise UsageError(
@@ -382,7 +383,7 @@ def merge(
 
 def seed_of(session: Session, seed: int | None) -> int:
     """The seed that was given, or the configuration's."""
-    configured = session.config.quality.seed
+    configured = session.settings.quality.seed
     return configured if seed is None else seed
 
 

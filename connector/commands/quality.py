@@ -182,7 +182,7 @@ def golden_command(
     rows = [
         (*(r[name] for name in GOLDEN_ROWS[:-1]), r["why"]) for r in found.annotators.iter_rows(named=True)
     ]
-    limit = session.config.quality.gold_limit
+    limit = session.settings.quality.gold_limit
     session.table(
         f"Golden scores, limit {limit}",
         ("annotator", "control", "n", "score", "low", "high", "verdict", ""),
@@ -334,7 +334,7 @@ def _golden(session: Session, labels: Aligned, confidence: float) -> Golden:
     from connector.quality.golden import golden
 
     with answerable("keep one gold answer a task"):
-        settings = session.config.quality
+        settings = session.settings.quality
         return golden(
             labels.units,
             settings.gold_limit,

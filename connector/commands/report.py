@@ -83,14 +83,14 @@ def report(
             loaded.labels,
             units,
             merge(session, labels, truth, seed, confidence),
-            session.config.quality.gold_limit,
+            session.settings.quality.gold_limit,
             confidence,
             loaded.tasks,
             _pictures(session, loaded),
             _error_rate(sample, verdicts, confidence),
             Plan.load(plan).corrections if plan else (),
             cards,
-            session.config.quality.gold_least,
+            session.settings.quality.gold_least,
         )
     write_atomic(out, render(data).encode())
     session.say(f"report: {out}")

@@ -65,10 +65,28 @@ class Session:
 
     @cached_property
     def config(self) -> Config:
-        """The configuration."""
+        """The configuration.
+
+        Raises:
+            UsageError: if there is none, or it is wrong.
+        """
         from connector.config import load
 
         return load(self.config_path)
+
+    @cached_property
+    def settings(self) -> Config:
+        """The configuration, or the defaults where there is none: for work on files alone.
+
+        Raises:
+            UsageError: if it is wrong, or one that is named is missing.
+        """
+        from connector.config import FILE, NoConfiguration, parse
+
+        try:
+            return self.config
+        except NoConfiguration:
+            return parse("", Path(FILE))
 
     @cached_property
     def line(self) -> Line:

@@ -1,69 +1,181 @@
-"""init, doctor, status: before the line runs, and where it stands."""
+"""init, doctor, status: the configuration, the connections, and the state of the project."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from connector.commands.session import Command, Session, pass_session
-from connector.errors import AuthError, ConnectorError, UsageError
+from connector.errors import AuthError, ConnectorError, Unsupported, UsageError
 
 if TYPE_CHECKING:
+    from connector.config import Config
     from connector.items import Source
 
 MANY_FILES = 100
 """So many small files of the store are worth a hint."""
 
 
+class _Checked(click.ParamType[str]):
+    """A text that a function accepts; the function raises for others."""
+
+    def __init__(self, name: str, check: Callable[[str], object]) -> None:
+        self.name = name
+        self._check = check
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            self._check(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+        except UsageError as error:
+            self.fail(f"{error.what}: {error.hint}", param, ctx)
+        return value
+
+
+def _is_address(text: str) -> None:
+    from connector.config import web_address
+
+    web_address(text)
+
+
+def _is_place(text: str) -> None:
+    from connector.adapters.objects import absolute_url
+
+    absolute_url(text)
+
+
+_QUESTIONS = {
+    "url": "Address of Label Studio",
+    "project": "Number of the project in it",
+    "raw": "Raw data (s3://bucket/prefix, or a folder)",
+    "field": "Field of a task's data that shows the object",
+    "overlap": "Annotators for each task",
+    "store": "Label store (a folder, or s3://bucket/prefix)",
+    "reviewers": "E-mail addresses of reviewers, separated by commas",
+}
+"""What `init` asks on a terminal, by the name of the option that answers it."""
+
+
 @click.command(cls=Command)
-@click.option("--url", default="http://localhost:8080", help="Where Label Studio answers.")
-@click.option("--project", default=1, type=click.IntRange(1), help="The project's number.")
-@click.option("--raw", default="raw", help="Where the raw data lies: s3://bucket/prefix, or a folder.")
-@click.option("--field", default="image", help="The field of a task's data that shows the object.")
-@click.option("--overlap", default=3, type=click.IntRange(1), help="How many people label each task.")
-@click.option("--store", default="labels", help="The label store: a folder, or s3://bucket/prefix.")
+@click.option(
+    "--url",
+    default="http://localhost:8080",
+    show_default=True,
+    type=_Checked("url", _is_address),
+    help="The address of Label Studio.",
+)
+@click.option("--project", default=1, show_default=True, type=click.IntRange(1), help="The project's number.")
+@click.option(
+    "--raw",
+    default="raw",
+    show_default=True,
+    type=_Checked("place", _is_place),
+    help="The raw data: s3://bucket/prefix, or a folder.",
+)
+@click.option(
+    "--field", default="image", show_default=True, help="The field of a task's data that shows the object."
+)
+@click.option(
+    "--overlap",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many annotators label each task; where given, it is set in the tool too.",
+)
+@click.option(
+    "--store",
+    default="labels",
+    show_default=True,
+    type=_Checked("place", _is_place),
+    help="The label store: a folder, or s3://bucket/prefix.",
+)
 @click.option(
     "--reviewer", "reviewers", multiple=True, help="The e-mail address of a reviewer; may be repeated."
 )
-@click.option("--force", is_flag=True, help="Replace a configuration that is there.")
-@pass_session
-def init(
-    session: Session,
-    url: str,
-    project: int,
-    raw: str,
-    field: str,
-    overlap: int,
-    store: str,
-    reviewers: tuple[str, ...],
-    force: bool,
-) -> None:
+@click.option("--force", is_flag=True, help="Replace an existing configuration.")
+@click.option("--dry-run", is_flag=True, help="Only report what would be written.")
+@click.pass_context
+def init(ctx: click.Context, /, force: bool, dry_run: bool, **given: Any) -> None:
     """Write a configuration, connector.toml.
 
-    It never holds secrets: the tool's token is read from LABEL_STUDIO_API_KEY or the keyring.
+    Without options it asks, on a terminal. The file never holds secrets: the tool's token is read from
+    LABEL_STUDIO_API_KEY or the keyring. The overlap is also set in the tool; where that is not possible yet,
+    the answer says why and what to do.
 
     \b
     Example:
-        connector init --url http://localhost:8080 --project 1 --raw s3://pictures/raw
+        connector init
+        connector init --url http://localhost:8080 --project 1 --raw s3://pictures/raw --overlap 3
     """
-    from connector.config import FILE, TEMPLATE, parse
+    from connector.config import FILE, parse
     from connector.files import write_atomic
 
+    session: Session = ctx.obj
     path = session.config_path or Path(FILE)
-    if path.exists() and not force:
-        raise UsageError(f"{path} is there already", "edit it, or say --force to replace it")
+    named = {name for name in given if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if not named:
+        _refuse_existing(path, None, force)
+        given, named = _asked(ctx, session), set(given)
+    text = _filled(**given)
+    config = parse(text, path)  # what cannot be read back is not written
+    _refuse_existing(path, text, force)
+    if not dry_run:
+        write_atomic(path, text.encode())
+    session.say(f"{'would write' if dry_run else 'wrote'} {path}")
+    overlap = _set_overlap(session, config, given["overlap"], dry_run) if "overlap" in named else None
+    session.say("next: set LABEL_STUDIO_API_KEY, then run `connector doctor`")
+    session.answer({"config": str(path), "overlap": overlap, "dry_run": dry_run, "source": session.source()})
+
+
+def _refuse_existing(path: Path, text: str | None, force: bool) -> None:
+    """Keep a configuration that exists, unless it is the same or is to be replaced."""
+    if path.exists() and not force and (text is None or path.read_bytes() != text.encode()):
+        raise UsageError(f"{path} exists already", "edit it, or use --force to replace it")
+
+
+def _asked(ctx: click.Context, session: Session) -> dict[str, Any]:
+    """The answers to all questions."""
+    if session.as_json or not sys.stdin.isatty():
+        raise UsageError(
+            "nothing says what to configure: no options are given, and there is no terminal to ask on",
+            "give --url URL --project NUMBER --raw PLACE, and where the defaults do not fit --field, "
+            "--overlap, --store and --reviewer",
+        )
+    found: dict[str, Any] = {}
+    for option in ctx.command.params:
+        if question := _QUESTIONS.get(str(option.name)):
+            several = option.multiple if isinstance(option, click.Option) else False
+            default = "" if several else option.get_default(ctx)
+            answer = click.prompt(question, default, type=option.type, show_default=not several, err=True)
+            found[str(option.name)] = _separated(answer) if several else answer
+    return found
+
+
+def _separated(answer: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in answer.split(",") if part.strip())
+
+
+def _filled(
+    url: str, project: int, raw: str, field: str, overlap: int, store: str, reviewers: Sequence[str]
+) -> str:
+    """The text of a configuration."""
+    from connector.config import TEMPLATE
+
     # JSON's strings are TOML's.
     quoted = partial(json.dumps, ensure_ascii=False)
     roles = "\n".join(f'{quoted(name)} = "reviewer"' for name in dict.fromkeys(reviewers))
-    text = TEMPLATE.format(
+    return TEMPLATE.format(
         url=quoted(url),
         project=project,
         raw=quoted(raw),
@@ -72,10 +184,30 @@ def init(
         store=quoted(store),
         roles=roles or '# "expert@example.com" = "reviewer"',
     )
-    parse(text, path)  # what cannot be read back is not written
-    write_atomic(path, text.encode())
-    session.say(f"wrote {path}\nnext: set LABEL_STUDIO_API_KEY, then run `connector doctor`")
-    session.answer({"config": str(path), "source": session.source()})
+
+
+def _set_overlap(session: Session, config: Config, annotators: int, dry_run: bool) -> dict[str, Any]:
+    """Let the tool show each task to so many annotators; where it does not, report who has to do what."""
+    from connector.line import Line
+
+    where = f"project {config.tool.project} at {config.tool.url}"
+    try:
+        tool = Line(config, session.note).tool(dry_run)
+        if not tool.capabilities.overlap:
+            raise Unsupported(
+                f"{tool.capabilities.name} takes no overlap from a program",
+                f"whoever administers {where} sets it there",
+            )
+        tool.set_overlap(annotators)
+    except ConnectorError as error:
+        why, steps = error.what, [error.hint] if error.hint else []
+        if not isinstance(error, Unsupported):
+            steps.append("run `connector ontology push`, which sets it")
+        session.note(f"the overlap is not set in the tool: {why}\n  next: {'; then '.join(steps)}")
+        return {"annotators": annotators, "set": False, "why": why, "next": "; then ".join(steps)}
+    would = "would be" if dry_run else "is now"
+    session.say(f"each task of {where} {would} shown to {annotators} annotators")
+    return {"annotators": annotators, "set": not dry_run, "why": None, "next": None}
 
 
 @click.command(cls=Command)
@@ -116,7 +248,7 @@ def _checks(session: Session) -> list[dict[str, object]]:
         except ConnectorError as error:
             note(name, "", error)
 
-    look("configuration", lambda: f"{session.config.folder}/connector.toml")
+    look("configuration", lambda: session.config.file)
     if not found[-1]["ok"]:
         return found
     look("bucket can be read", lambda: _first_object(session))

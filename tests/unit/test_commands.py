@@ -58,6 +58,7 @@ def folder(tmp_path: Path) -> Path:
     verdicts = [f"{task:03},{int(task > 2)}" for task in range(20)]
     (tmp_path / "verdicts.csv").write_text("\n".join(["task,correct", *verdicts]))
     (tmp_path / "unknown.csv").write_text("task,correct\n")
+    (tmp_path / "new.toml").write_text("")
     (tmp_path / "lonely.csv").write_text("task,annotator,label\n1,ann,cat\n2,ann,dog\n")
     (tmp_path / "nothing.csv").write_text("task,annotator,label\n")
     note = {"from_name": "note", "to_name": "x", "type": "textarea", "value": {"text": ["hm"]}}
@@ -295,8 +296,8 @@ def test_gold_of_nothing_we_have_is_told_one_by_one(folder: Path) -> None:
 
 WRONG = [
     ("quality consensus --labels none.csv", "there is no file none.csv"),
-    ("quality consensus", "is empty\n  next: run `connector pull`, or give --labels"),
-    ("correct plan", "is empty\n  next: run `connector pull`\n"),  # it has no --labels
+    ("quality consensus --config new.toml", "is empty\n  next: run `connector pull`, or give --labels"),
+    ("correct plan --config new.toml", "is empty\n  next: run `connector pull`\n"),  # it has no --labels
     (f"quality consensus {LABELS} --truth best", "'best' is not one of 'majority', 'dawid-skene'"),
     (f"quality consensus {LABELS} --confidence 1", "0<x<1"),
     (f"quality consensus {LABELS} --seed -1", "x>=0"),
@@ -711,7 +712,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        ("correct plan", "run `connector pull`"),
+        ("correct plan --config new.toml", "run `connector pull`"),
         ("correct plan --gold short.json", "or use the full JSON export"),
         ("correct plan --gold sample.csv", "--columns label="),
     ],

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import keyring
@@ -14,6 +17,7 @@ from keyring.errors import NoKeyringError
 
 from connector.config import FILE, KEYRING_SERVICE, Config, load, parse, token
 from connector.errors import AuthError, UsageError
+from connector.line import open_line
 from tests.conftest import run_command
 
 WHOLE = """
@@ -66,9 +70,67 @@ def test_a_configuration_is_found_here_or_above_and_paths_start_where_it_lies(tm
         assert load().quality == Config().quality
 
 
-def test_without_a_configuration_the_defaults_hold_here(tmp_path: Path) -> None:
-    config = load()
-    assert (config.tool, config.folder) == (Config().tool, tmp_path)
+NO_CONFIGURATION = (
+    "doctor",
+    "status",
+    "push",
+    "push --dry-run",
+    "pull",
+    "sync",
+    "reconcile",
+    "ontology show",
+    "ontology push",
+    "quality consensus",
+    "quality summary",
+    "review draw --size 3",
+    "correct plan",
+    "correct log",
+    "webhook list",
+    "serve",
+    "rules log",
+    "export labels.jsonl",
+    "store log",
+    "report",
+)
+
+
+@pytest.mark.parametrize("words", NO_CONFIGURATION)
+def test_without_a_configuration_a_command_says_so_and_names_init(tmp_path: Path, words: str) -> None:
+    below = tmp_path / "below"
+    below.mkdir()
+    code, out, err = run_command([*words.split(), "--json"], below, {"LABEL_STUDIO_API_KEY": "t"})
+    answer = json.loads(out)
+    if words == "doctor":
+        [answer] = answer["checks"]
+        answer["error"] = answer["found"]
+    assert (code, answer["exit"]) == (2, 2), err
+    assert answer["error"].startswith("there is no configuration: no connector.toml in ")
+    assert "`connector init`" in answer["next"]
+    assert ("--labels" in answer["next"]) == (words.split()[0] in ("quality", "review", "report"))
+    assert list(below.iterdir()) == []
+
+
+def test_open_line_without_a_configuration_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"there is no configuration.*\n  next: run `connector init`"):
+        open_line()
+
+
+@pytest.mark.parametrize("words", ["quality consensus", "quality summary", "review draw --size 3", "report"])
+def test_work_on_a_file_of_labels_needs_no_configuration(tmp_path: Path, words: str) -> None:
+    rows = [f"{task},{who},{'cat' if task % 3 else 'dog'}" for task in range(9) for who in "ab"]
+    (tmp_path / "labels.csv").write_text("\n".join(["task,annotator,label", *rows]))
+    code, _, err = run_command([*words.split(), "--labels", "labels.csv"], tmp_path, {})
+    assert code == 0, err
+    code, _, err = run_command(
+        [*words.split(), "--labels", "labels.csv", "--config", "no.toml"], tmp_path, {}
+    )
+    assert (code, "there is no no.toml" in err) == (2, True)
+
+
+def test_doctor_names_the_file_that_was_read(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text('[tool]\nurl = "http://127.0.0.1:9"\n')
+    _, out, _ = run_command(["doctor", "--config", "other.toml", "--json"], tmp_path, {})
+    assert json.loads(out)["checks"][0]["found"] == str(tmp_path / "other.toml")
 
 
 @pytest.mark.parametrize(
@@ -83,6 +145,8 @@ def test_without_a_configuration_the_defaults_hold_here(tmp_path: Path) -> None:
         ("[tool]\nproject = 0\noverlap = 0", "tool.overlap: Input should be greater than or equal to 1"),
         ("[quality]\ngold_limit = 80", "quality.gold_limit: Input should be less than 1"),
         ('[roles]\nann = "boss"', "roles.ann: Input should be 'person', 'gold'"),
+        ('[tool]\nurl = "notaurl"', "tool.url: Value error, this is not the address of a server"),
+        ('[tool]\nurl = "localhost:8080"', "tool.url: Value error, this is not the address of a server"),
         ("[tool\n", "is not TOML"),
         ("[tool]\nproject = 1\nproject = 2", "is not TOML"),
     ],
@@ -267,7 +331,9 @@ def test_init_writes_a_configuration_that_loads_and_replaces_none_without_force(
     before = (tmp_path / FILE).read_bytes()
     code, _, err = run_command(["init", "--project", "4"], tmp_path, {})
     assert (code, (tmp_path / FILE).read_bytes()) == (2, before)
-    assert "is there already\n  next: edit it, or say --force" in err
+    assert "exists already\n  next: edit it, or use --force" in err
+    # The same again is no loss: it sets the overlap where that was not possible before.
+    assert run_command(["init", *words], tmp_path, {})[0] == 0
     assert run_command(["init", "--project", "4", "--force"], tmp_path, {})[0] == 0
     assert load(tmp_path / FILE).tool.project == 4
 
@@ -277,15 +343,121 @@ def test_init_writes_a_configuration_that_loads_and_replaces_none_without_force(
     [
         (["--field", ""], "raw.field"),
         (["--raw", "s3://key:hunter2@bucket"], "raw.url looks like a secret"),
-        (["--config", "no/folder.toml"], "cannot be written"),
+        (["--url", "http://h", "--config", "no/folder.toml"], "cannot be written"),
+        (["--url", "notaurl"], "this is not the address of a server: write http://HOST or https://HOST"),
+        (["--url", "localhost:8080"], "this is not the address of a server"),
+        (["--url", "http://"], "this is not the address of a server"),
+        (["--url", "http://a b"], "this is not the address of a server"),
+        (["--url", "http://tool:80801"], "this is not the address of a server"),
+        (["--raw", "ftp://pictures"], "is no storage we know"),
+        (["--store", "s3://"], "names no bucket"),
+        ([], "give --url URL --project NUMBER --raw PLACE"),
+        (["--force"], "--field, --overlap, --store and --reviewer"),
     ],
 )
 def test_init_writes_nothing_that_would_be_refused(tmp_path: Path, words: list[str], said: str) -> None:
-    code, _, err = run_command(["init", *words], tmp_path, {})
+    code, _, err = run_command(["init", *words], tmp_path, {"CONNECTOR_TOOL__URL": "http://elsewhere"})
     assert code == 2
     assert said in err
-    assert "next:" in err
+    assert "next:" in err or "--help" in err
     assert list(tmp_path.iterdir()) == []
+
+
+class Terminal:
+    """`connector` in a pseudo-terminal."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self._main, other = pty.openpty()
+        environment = {name: v for name, v in os.environ.items() if not name.startswith("LABEL_STUDIO_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "connector", *words],
+            cwd=folder,
+            env={**environment, "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"},
+            stdin=other,
+            stdout=other,
+            stderr=other,
+        )
+        os.close(other)
+        self.seen = ""
+
+    def read(self, until: str | None) -> str:
+        """What is shown from now until a text, or until the end; a test that waits in vain is stopped."""
+        new = ""
+        while until is None or until not in new:
+            try:
+                new += os.read(self._main, 1000).decode()
+            except OSError:  # the other end is closed
+                break
+        self.seen += new
+        return new
+
+    def type(self, text: str) -> None:
+        os.write(self._main, f"{text}\n".encode())
+
+    def end(self) -> int:
+        self.read(None)
+        os.close(self._main)
+        return self.process.wait(60)
+
+
+def test_init_without_options_asks_on_a_terminal(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, "init")
+    for question, answers in (
+        ("Address of Label Studio [http://localhost:8080]:", ["notaurl", "http://127.0.0.1:9"]),
+        ("Number of the project in it [1]:", ["first", "0", "7"]),
+        ("Raw data (s3://bucket/prefix, or a folder) [raw]:", ["s3://", "s3://pictures/raw"]),
+        ("shows the object [image]:", [""]),
+        ("Annotators for each task [3]:", ["2"]),
+        ("Label store (a folder, or s3://bucket/prefix) [labels]:", [""]),
+        ("E-mail addresses of reviewers, separated by commas:", ["eve@x.org, dan@x.org"]),
+    ):
+        for answer in answers:
+            assert question in terminal.read(question)
+            terminal.type(answer)
+    assert terminal.end() == 0, terminal.seen
+    assert "this is not the address of a server" in terminal.seen
+    assert "the overlap is not set in the tool: there is no token for http://127.0.0.1:9" in terminal.seen
+    config = load(tmp_path / FILE)
+    assert (config.tool.url, config.tool.project, config.tool.overlap) == ("http://127.0.0.1:9", 7, 2)
+    assert (config.raw.url, config.raw.field, config.store.url) == ("s3://pictures/raw", "image", "labels")
+    assert config.roles == {"eve@x.org": "reviewer", "dan@x.org": "reviewer"}
+
+    refused = Terminal(tmp_path, "init")
+    assert refused.end() == 2
+    assert "exists already" in refused.seen
+    assert "Address" not in refused.seen
+
+
+def test_init_with_json_never_asks(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, "init", "--json")
+    assert terminal.end() == 2
+    assert "give --url URL" in terminal.seen
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_overlap_that_cannot_be_set_is_reported_with_who_must(tmp_path: Path) -> None:
+    words = ["init", "--url", "http://127.0.0.1:9", "--overlap", "3", "--json"]
+    keyring_of_nobody = {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
+    for environment, why in (
+        ({}, "there is no token for http://127.0.0.1:9"),
+        ({"LABEL_STUDIO_API_KEY": "t"}, "nothing answers at http://127.0.0.1:9"),
+    ):
+        code, out, err = run_command(words, tmp_path, {**environment, **keyring_of_nobody})
+        assert code == 0, err
+        found = json.loads(out)["overlap"]
+        assert (found["annotators"], found["set"], found["why"]) == (3, False, why)
+        assert found["next"].endswith("then run `connector ontology push`, which sets it")
+        assert f"the overlap is not set in the tool: {why}" in err
+    assert load(tmp_path / FILE).tool.overlap == 3
+    # Whoever does not ask for an overlap gets none in the tool.
+    code, out, _ = run_command(["init", "--project", "4", "--force", "--json"], tmp_path, {})
+    assert (code, json.loads(out)["overlap"]) == (0, None)
+
+
+def test_a_dry_init_writes_nothing(tmp_path: Path) -> None:
+    code, out, _ = run_command(["init", "--url", "http://tool", "--dry-run"], tmp_path, {})
+    assert (code, list(tmp_path.iterdir())) == (0, [])
+    assert "would write connector.toml" in out
 
 
 def test_gold_least_is_read_under_its_old_name_and_refused_under_both(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_the_list_of_commands_says_what_the_command_says(name: str) -> None:
 
 
 def test_what_writes_can_be_tried_dry() -> None:
-    for words in ("push", "ontology push", "review queue", "correct apply", "correct undo"):
+    for words in ("init", "push", "ontology push", "review queue", "correct apply", "correct undo"):
         assert "dry_run" in {option.name for option in ALL[words].params}
 
 
