@@ -1,13 +1,13 @@
 """Speed, as ratios to others measured in the same run. Only ratios mean anything: all share this machine.
 
-python -m benchmarks [sync] [quality] [objects] [million] [webhooks] [corrections] [coverage] [truth]
+python -m benchmarks [sync] [quality] [objects] [million] [webhooks] [corrections] [coverage] [truth] [golden]
 """
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import corrections, coverage, million, objects, quality, sync, truth, webhooks
+from benchmarks import corrections, coverage, golden, million, objects, quality, sync, truth, webhooks
 
 BENCHMARKS = {
     "sync": sync.main,
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "corrections": corrections.main,
     "coverage": coverage.main,
     "truth": truth.main,
+    "golden": golden.main,
 }
 
 

@@ -92,7 +92,6 @@ class Golden:
             what was drawn precision, recall, f1, label_accuracy, similarity, boundary, else null. Those
             with the most gold tasks first, then by name.
         together: of each annotator, the score of all controls together.
-        verdicts: of each annotator, the verdict on all controls together.
         overall: the score of everybody on all controls together.
         controls: of each control, the score of everybody together.
         checks: of each control, how the gold answers compare with those of most people.
@@ -103,7 +102,6 @@ class Golden:
 
     annotators: pl.DataFrame
     together: Mapping[str, Estimate]
-    verdicts: Mapping[str, Verdict]
     overall: Estimate
     controls: Mapping[str, Estimate]
     checks: Mapping[str, GoldCheck]
@@ -198,7 +196,6 @@ def golden(
     return Golden(
         by_relevance(pl.DataFrame(rows, schema=_SCHEMA), "tasks"),
         {annotator: _score(part, confidence) for annotator, part in people.items()},
-        {annotator: _decide(part, limit, least) for annotator, part in people.items()},
         _score(compared, confidence),
         controls,
         checks,

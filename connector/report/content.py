@@ -203,6 +203,7 @@ def _rows(
     for row in annotators(units, labels.answers, confidence).iter_rows(named=True):
         person = row["role"] == "person"
         score = found.together.get(row["annotator"]) if person else None
+        verdict, why = _verdict(found, row["annotator"]) if score else ("", "")
         rows.append(
             AnnotatorRow(
                 name=row["annotator"],
@@ -228,11 +229,23 @@ def _rows(
                     row["why"] if person else PERSONS_ONLY,
                 ),
                 golden=score or unknown(0, "golden", no_gold if person else PERSONS_ONLY),
-                verdict=found.verdicts[row["annotator"]].verdict if score else "",
-                verdict_why=found.verdicts[row["annotator"]].why if score else "",
+                verdict=verdict,
+                verdict_why=why,
             )
         )
     return rows
+
+
+def _verdict(found: Golden, annotator: str) -> tuple[str, str]:
+    """The verdicts on all controls as one, and why: fail where one fails, pass where all pass."""
+    mine = found.annotators.filter(annotator=annotator).select("control", "verdict", "why").sort("control")
+    several = len(mine) > 1
+    reasons = {
+        verdict: "; ".join(f"{control}: {why}" if several else why for control, _, why in part.iter_rows())
+        for (verdict,), part in mine.group_by("verdict")
+    }
+    verdict = next(one for one in ("fail", "undecided", "pass") if one in reasons)
+    return verdict, reasons[verdict]
 
 
 def _known(

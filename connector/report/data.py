@@ -35,8 +35,9 @@ class AnnotatorRow:
         per_hour: annotations in an hour of work.
         agreement: the share of the others' answers that agree with this annotator's; `n` counts those.
         agreement_with_majority: how often the answer was that of most others; no accuracy.
-        verdict: `pass`, `fail` or `undecided`, of the golden score; empty where there is none.
-        verdict_why: why it is undecided.
+        verdict: `fail` where the golden score of one control fails, `pass` where all pass, else `undecided`;
+            empty where there is no score.
+        verdict_why: the reason, of each control that the verdict is due to.
     """
 
     name: str

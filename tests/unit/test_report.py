@@ -404,6 +404,18 @@ def test_a_person_is_judged_on_all_questions_together_also_on_what_is_rightly_em
     assert (gold.golden.value, gold.golden.why) == (None, "only persons are judged")
 
 
+def test_the_verdict_in_the_report_is_that_of_the_worst_control() -> None:
+    told: Told = [
+        (f"t{n}", who, "sun", drawn) for n in range(40) for who, drawn in (("gold", [CAR]), ("ann", []))
+    ]
+    table = units(labels(told))
+    by_control = golden(table, 0.8).annotators.select("control", "verdict").sort("control").rows()
+    assert by_control == [("b", "fail"), ("c", "pass"), ("faces", "pass")]
+    [ann, _] = report_of(labels(told)).annotators
+    assert (ann.verdict, ann.verdict_why) == ("fail", "b: the score lies below the limit")
+    assert "b: the score lies below the limit" in text(render(report_of(labels(told))))
+
+
 def test_matrices_count_what_was_said() -> None:
     found = report_of(labels(TOLD))
     matrix = {one.control: one for one in found.agreement}["c"]
