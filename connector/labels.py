@@ -49,15 +49,13 @@ from connector.regions import (
     kind_of,
     parse_result,
 )
+from connector.regions.base import RELATIONS
 from connector.scales import scale_of
 from connector.store import PREDICTION, TASK, Store, Version
 from connector.tables import is_unicode
 
 GOLD = "gold"
 """The annotator of a gold file that names none."""
-
-RELATIONS = "relations"
-"""The control that relations answer: they name none."""
 
 RELATED = "related"
 """What a relation without a label says."""

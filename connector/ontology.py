@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from connector.adapters.base import LabelingTool
+from connector.corrections.renames import uses
 from connector.errors import UsageError
-from connector.labels import RELATIONS
-from connector.model import Ontology
+from connector.model import Annotation, Ontology
 from connector.regions.answers import SEPARATOR
 
 
@@ -61,33 +60,15 @@ def in_use(
     used: dict[str, list[set[tuple[str, str]]]] = {}
     for page in tool.changed_tasks(None):
         for task in page.tasks:
-            used[task.id] = [set(_labels(json.loads(one.result))) for one in task.annotations]
+            used[task.id] = [set(_labels(one)) for one in task.annotations]
         progress(len(page.tasks))
     return Counter(label for annotations in used.values() for labels in annotations for label in labels)
 
 
-def _labels(result: object) -> Iterator[tuple[str, str]]:
-    """The labels that stand in a result, whatever else is wrong with it."""
-    for raw in result if isinstance(result, list) else []:
-        if isinstance(raw, Mapping):
-            is_relation = raw.get("type") == "relation"
-            control = RELATIONS if is_relation else str(raw.get("from_name"))
-            for label in _given(raw.get("labels") if is_relation else raw):
-                yield control, label
-
-
-def _given(found: Any) -> Iterator[str]:
-    if isinstance(found, Mapping):
-        value = found.get("value")
-        kind = str(found.get("type"))
-        if kind == "textarea" or not isinstance(value, Mapping):
-            return
-        found = value.get(kind)
-    for label in found if isinstance(found, list) else []:
-        if isinstance(label, str):
-            yield label
-        elif isinstance(label, list):
-            yield SEPARATOR.join(map(str, label))
+def _labels(annotation: Annotation) -> Iterator[tuple[str, str]]:
+    """The labels that stand in an annotation, whatever else is wrong with it."""
+    result = json.loads(annotation.result)
+    return uses(result if isinstance(result, list) else [])
 
 
 def missing(ontology: Ontology, used: Mapping[tuple[str, str], int]) -> Mapping[str, int]:

@@ -24,15 +24,16 @@ from deltalake import Transaction
 
 from connector.adapters.objects import absolute_url
 from connector.corrections.journal import Journal, journal_of
+from connector.corrections.renames import Renames, renamed
 from connector.delta import Commit, Compacted, Seen, Table, Vacuumed
-from connector.errors import UsageError
+from connector.errors import BadRecord, UsageError
 from connector.index import IDENTITY, Index
 from connector.lease import Lease
 from connector.model import UNKNOWN, Annotation, Ontology, Prediction, Task, digest, dump_json
 from connector.retry import LEASE_SECONDS
 
 TASK, ANNOTATION, PREDICTION = "task", "annotation", "prediction"
-ONTOLOGY, CURSOR, SNAPSHOT = "ontology", "cursor", "snapshot"
+ONTOLOGY, CURSOR, SNAPSHOT, RENAMING = "ontology", "cursor", "snapshot", "renaming"
 
 THINGS = [TASK, ANNOTATION, PREDICTION]
 """The records of what the tool holds."""
@@ -52,7 +53,7 @@ LEAST_DAYS = 7.0
 _TIME: pl.DataType = pl.Datetime("us", "UTC")
 
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
-    "record": pl.String,  # task, annotation, prediction, ontology, cursor or snapshot
+    "record": pl.String,  # task, annotation, prediction, ontology, cursor, snapshot or renaming
     "task": pl.String,
     "id": pl.String,  # the annotation's, or the task's
     "created_at": _TIME,
@@ -114,6 +115,7 @@ class _Kept:
         pull: the number of the last commit with rows.
         cursor: how far the pull has come with it.
         ontology: the questions.
+        renamings: the runs whose renames hold; read when they are needed.
         index: the last version of everything; read when it is needed.
     """
 
@@ -121,7 +123,25 @@ class _Kept:
     pull: int
     cursor: str | None
     ontology: Ontology | None
+    renamings: set[str] | None = None
     index: Index | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Renaming:
+    """Labels that a run of corrections renamed.
+
+    Attributes:
+        pull: the number of the commit that it was first known in: answers of earlier ones were given before.
+        limited: whether it renamed them only in what it wrote.
+        holds: false if the run was undone.
+    """
+
+    run: str
+    names: Renames
+    pull: int
+    limited: bool
+    holds: bool
 
 
 @dataclass
@@ -221,18 +241,31 @@ class Store:
     def answers(self, version: Version | None = None, between: tuple[str, str] | None = None) -> pl.DataFrame:
         """The current annotations, each as its annotator left it: the last version that no plan wrote.
 
+        Labels that a plan has renamed since have their new names.
+
         Args: as of `current`.
 
         Returns:
             Rows in the schema `SCHEMA`, by task, id and time; `plan` is that of the version that the tool
-            holds. In `own`, false for an annotation that only plans wrote.
+            holds, where it says something else. In `own`, false for an annotation that only plans wrote.
         """
         rows = self._rows_of(ANNOTATION, version, between)
         held = self._table.collect(latest(rows).filter(~pl.col("deleted")))
         if held["plan"].is_null().all():
             return held.with_columns(own=pl.lit(True))
         left = self._table.collect(latest(rows.filter(pl.col("plan").is_null(), ~pl.col("deleted"))))
-        own = left.drop("plan").join(held.select(*IDENTITY, "plan"), on=IDENTITY, nulls_equal=True)
+        said = held.select(*IDENTITY, "plan", "cancelled", "content")
+        own = left.drop("plan").join(said, on=IDENTITY, nulls_equal=True, suffix="_held")
+        if renamings := self._renamings(version):
+            plans = pl.col("record").eq(ANNOTATION) & pl.col("plan").is_in(list(renamings))
+            written = self._table.collect(rows.filter(plans).select(*IDENTITY, "plan", "pull"))
+            own = _with_renames(own, written, renamings)
+            # What was only renamed is still what its annotator said.
+            same = pl.all_horizontal(
+                pl.col(n).eq_missing(pl.col(f"{n}_held")) for n in ("content", "cancelled")
+            )
+            own = own.with_columns(plan=pl.when(~same).then("plan"))
+        own = own.drop("content_held", "cancelled_held")
         ours = held.join(left, on=IDENTITY, how="anti", nulls_equal=True)
         both = [own.with_columns(own=pl.lit(True)), ours.with_columns(own=pl.lit(False))]
         return pl.concat(both, how="diagonal").select(*held.columns, "own").sort(IDENTITY)
@@ -283,8 +316,32 @@ class Store:
         return self.collect(new.select("task").unique())["task"].sort().to_list(), last
 
     def history(self, tasks: Sequence[str]) -> pl.DataFrame:
-        """Everything ever stored of these tasks: `SCHEMA`, pull after pull."""
-        return self.collect(self.rows().filter(pl.col("task").is_in(list(tasks))).sort("pull"))
+        """Everything ever stored of these tasks: `SCHEMA`, pull after pull.
+
+        In annotators' answers that the tool does not hold any more, labels that a plan has renamed since have
+        their new names.
+        """
+        rows = self.collect(self.rows().filter(pl.col("task").is_in(list(tasks))).sort("pull"))
+        renamings = self._renamings(None)
+        if not renamings:
+            return rows
+        rows = rows.with_row_index("row")
+        held = pl.col("plan").last().over(IDENTITY, order_by="pull")
+        last = pl.col("pull").max().over(IDENTITY)
+        past = (pl.col("record") == ANNOTATION) & pl.col("plan").is_null() & (pl.col("pull") < last)
+        own = rows.with_columns(held=held, past=past).filter("past").with_columns(plan="held")
+        read = _with_renames(own, rows.filter(pl.col("plan").is_in(list(renamings))), renamings)
+        return rows.update(read.select("row", "content"), on="row").drop("row")
+
+    def _renamings(self, version: Version | None) -> dict[str, _Renaming]:
+        """The labels that corrections had renamed at a version, by their runs, the first one first."""
+        rows = self.rows(version).filter(pl.col("record") == RENAMING).sort("pull")
+        found: dict[str, _Renaming] = {}
+        for row in self._table.collect(rows).iter_rows(named=True):
+            known, told = found.get(row["id"]), json.loads(row["content"])
+            pull = known.pull if known and row["deleted"] else row["pull"]
+            found[row["id"]] = _Renaming(row["id"], told["names"], pull, told["limited"], not row["deleted"])
+        return found
 
     def cursor(self) -> str | None:
         """How far the pull of our source has come."""
@@ -357,6 +414,7 @@ class Store:
                 self._with_plans(pl.concat([fresh, changed]).drop("old")),
                 gone.drop("hash").with_columns(deleted=pl.lit(True)),
                 self._asked_anew(ontology),
+                anew := self._renamed_anew(any(ANNOTATION in part["record"] for part in (fresh, changed))),
             ],
             how="diagonal",
         )
@@ -370,6 +428,9 @@ class Store:
             self._commit(pl.concat([rows, pl.DataFrame([mark])], how="diagonal"), "pull", at, told)
         kept = self._known_state()
         kept.cursor, kept.ontology = cursor, ontology or kept.ontology
+        if kept.renamings is not None:
+            for run, gone in anew.select("id", "deleted").iter_rows():
+                (kept.renamings.discard if gone else kept.renamings.add)(run)
         self._index().put(touched, _indexed(seen))
         return counts[ANNOTATION]
 
@@ -410,6 +471,24 @@ class Store:
             return pl.DataFrame(schema={"record": pl.String})
         row = {"record": ONTOLOGY, "id": "ontology", "hash": ontology.version}
         return pl.DataFrame([{**row, "content": ontology.model_dump_json()}])
+
+    def _renamed_anew(self, answers: bool) -> pl.DataFrame:
+        """The rows of the runs whose renames hold now and did not before, or the other way round.
+
+        Args:
+            answers: whether annotations changed. Without them nothing can have been renamed since we looked.
+        """
+        kept, rows = self._known_state(), []
+        if answers or kept.renamings is None:
+            if kept.renamings is None:
+                kept.renamings = {run for run, one in self._renamings(None).items() if one.holds}
+            for one in self._journal.renamings():
+                if one.holds != (one.run in kept.renamings):
+                    content = dump_json({"names": one.names, "limited": one.limited})
+                    head = {"record": RENAMING, "id": one.run, "content": content, "deleted": not one.holds}
+                    rows.append({**head, "hash": digest(content)})
+        schema = {name: SCHEMA[name] for name in ("record", "id", "content", "deleted", "hash")}
+        return pl.DataFrame(rows, schema=schema)
 
     def count(self, record: str) -> int:
         """How many tasks, annotations or predictions the tool holds as far as we know."""
@@ -634,6 +713,37 @@ def latest(rows: pl.LazyFrame) -> pl.LazyFrame:
     """The last row of each identity, also of what is deleted; in the order of the identities."""
     last = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(-1)) for name in IDENTITY)
     return rows.sort(*IDENTITY, "pull").filter(last)
+
+
+def _with_renames(
+    own: pl.DataFrame, written: pl.DataFrame, renamings: Mapping[str, _Renaming]
+) -> pl.DataFrame:
+    """Annotators' answers that the tool does not hold any more, with the labels that were renamed since.
+
+    Args:
+        own: the answers; `plan` is the plan whose version of the annotation the tool holds.
+        written: `IDENTITY`, plan and pull of what these runs wrote.
+        renamings: by run, the first one first.
+    """
+    later: dict[tuple[object, ...], dict[str, int]] = {}
+    for *identity, plan, pull in written.select(*IDENTITY, "plan", "pull").sort("pull").iter_rows():
+        later.setdefault(tuple(identity), {})[plan] = pull
+    contents = []
+    for *identity, plan, pull, content in own.select(*IDENTITY, "plan", "pull", "content").iter_rows():
+        touched = later.get(tuple(identity), {})
+        for run, one in renamings.items():
+            if plan == run or (one.holds and pull < max(touched.get(run, 0), 0 if one.limited else one.pull)):
+                content = _renamed(content, one.names)
+        contents.append(content)
+    return own.with_columns(content=pl.Series(contents, dtype=pl.String))
+
+
+def _renamed(result: str, names: Renames) -> str:
+    regions = json.loads(result)
+    try:
+        return dump_json(renamed(regions, names)) if isinstance(regions, list) else result
+    except BadRecord:
+        return result  # whoever reads it reports what is wrong with it
 
 
 def _short(text: pl.Expr) -> pl.Expr:

@@ -64,7 +64,8 @@ def correct() -> None:
 @click.option(
     "--mapping",
     type=_FILE,
-    help='With --from ontology: JSON, {"control": {"old label": "new label, or null to take it away"}}.',
+    help='With --from ontology: JSON, {"control": {"old label": "new label, or null to remove it"}}. A label '
+    'of a tree is its path, as in "animal / dog"; the control of relations is "relations".',
 )
 @click.option(
     "--min-confidence",

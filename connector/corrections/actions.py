@@ -207,7 +207,7 @@ class _Add(_OfTask):
 
 class _Replace(_OfAnnotation):
     def wanted(self, correction: Correction, before: Held, by: Sender) -> Sequence[Annotation]:  # noqa: ARG002
-        new = {"result": _result(correction), "cancelled": False}
+        new = {"result": _result(correction), "cancelled": correction.cancelled}
         return (before.annotations[0].model_copy(update=new),)
 
     def able(self, can: Capabilities) -> bool:

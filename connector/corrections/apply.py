@@ -102,7 +102,15 @@ def apply(
     progress(work.done.already)
     if todo:
         work.pending.append(
-            Begun(run=plan.run, at=now(), project=project, by=by.name, source=dict(plan.source))
+            Begun(
+                run=plan.run,
+                at=now(),
+                project=project,
+                by=by.name,
+                source=dict(plan.source),
+                renames=plan.renames,
+                limited=plan.limited,
+            )
         )
         work.run(todo)
     if not work.done.stopped:

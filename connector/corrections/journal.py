@@ -24,10 +24,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from connector.adapters.objects import Objects
 from connector.corrections.actions import KINDS, Held, Sender
-from connector.corrections.plan import Correction, Record
+from connector.corrections.plan import Action, Correction, Record
+from connector.corrections.renames import Renames
 from connector.errors import Conflict, UsageError
 from connector.files import write_new
 from connector.model import Annotation, dump_json
+from connector.quality.answers import ABSENT
 
 _NAME = re.compile(r"\d{8}\.jsonl")
 
@@ -54,6 +56,7 @@ class Begun(Record):
     Attributes:
         session: tells two processes apart.
         by: in whose name it writes.
+        renames, limited: as of `Plan`.
     """
 
     kind: Literal["begun"] = "begun"
@@ -63,6 +66,8 @@ class Begun(Record):
     by: str
     undo: bool = False
     source: Mapping[str, object] = {}
+    renames: Renames = Field(default_factory=dict)
+    limited: bool = False
     session: str = Field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -133,20 +138,63 @@ class Entry:
     made: tuple[Annotation, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Renaming:
+    """Labels that a run has renamed.
+
+    Attributes:
+        limited: whether only in the annotations that it wrote.
+        holds: whether they still are: it was applied, and nothing of it was undone.
+    """
+
+    run: str
+    names: Renames
+    limited: bool
+    holds: bool
+
+
 @dataclass
 class Run:
-    """A plan that was applied, and perhaps undone."""
+    """A plan that was applied, and perhaps undone.
+
+    Attributes:
+        source: what it was made from.
+        renames, limited: as of `Plan`.
+    """
 
     run: str
     project: str
     by: str
     at: datetime
+    source: Mapping[str, object] = field(default_factory=dict)
+    renames: Renames = field(default_factory=dict)
+    limited: bool = False
     entries: dict[int, Entry] = field(default_factory=dict)
 
     @property
     def states(self) -> dict[str, int]:
         """How many corrections there are of each state."""
         return dict(Counter(str(entry.state) for entry in self.entries.values()))
+
+    def renaming(self) -> Renaming | None:
+        """The labels that it has renamed, and whether they still are; None if it renames none."""
+        names, limited = self.renames, self.limited
+        if not names and self.source.get("from") == "ontology":
+            names, limited = self._renamed_by_changes(), True
+        if not names:
+            return None
+        states = {entry.state for entry in self.entries.values()}
+        holds = bool(states & {State.SENT, State.WRITTEN}) and not states & {State.UNDOING, State.UNDONE}
+        return Renaming(self.run, names, limited, holds)
+
+    def _renamed_by_changes(self) -> Renames:
+        """What the corrections of a run renamed that was begun before runs noted their renames."""
+        names: dict[str, dict[str, str | None]] = {}
+        for entry in self.entries.values():
+            if entry.correction.action is Action.REPLACE:
+                for one in entry.correction.changes:
+                    names.setdefault(one.control, {})[one.now] = None if one.then == ABSENT else one.then
+        return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +305,8 @@ class Journal:
 
     def _fold(self, one: Entered) -> None:
         if isinstance(one, Begun):
-            run = self._runs.setdefault(one.run, Run(one.run, one.project, one.by, one.at))
+            begun = Run(one.run, one.project, one.by, one.at, one.source, one.renames, one.limited)
+            run = self._runs.setdefault(one.run, begun)
             run.by = run.by if one.undo else one.by
             return
         run = self._runs[one.run]
@@ -324,6 +373,10 @@ class Journal:
         """Every run, in the order in which they began."""
         self._catch_up()
         return list(self._runs.values())
+
+    def renamings(self) -> list[Renaming]:
+        """The labels that runs have renamed, in the order in which they began."""
+        return [one for run in self.runs() if (one := run.renaming())]
 
     def told(self) -> Iterator[Entered]:
         """Everything that stands in it, in order."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from connector.corrections.renames import ENDS
 from connector.errors import BadRecord
 from connector.labels import RELATED, area_id, place_of
 from connector.model import Annotation, Task, dump_json
@@ -17,9 +18,6 @@ from connector.quality.kinds import BOX, CHOICE, DRAWN, KEYPOINT, NUMBER, RANKIN
 from connector.quality.table import UNDIRECTED
 from connector.quality.units import ABOUT, UNIT
 from connector.regions import Region, Relation, gather, parse_result
-
-ENDS = ("id", "parentID", "from_id", "to_id")
-"""Where a region names itself, or another."""
 
 PLACES: Mapping[str, Sequence[str]] = {
     BOX: ("x", "y", "width", "height", "rotation"),

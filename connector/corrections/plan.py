@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
+from connector.corrections.renames import Renames
 from connector.errors import Reject, UsageError
 from connector.files import write_atomic
 from connector.model import Annotation, Task, dump_json
@@ -78,6 +79,7 @@ class Correction(Record):
         overlap: how many people the task is shown to, of `ask`.
         now: the result that stands there, of an annotation.
         then: the whole result to be written.
+        cancelled: whether the annotation is a skipped one, and stays skipped.
         note: what the annotator is told, of `return`.
         confidence: how sure it is; none when a person said so.
     """
@@ -91,6 +93,7 @@ class Correction(Record):
     overlap: int | None = None
     now: str | None = None
     then: str | None = None
+    cancelled: bool = False
     note: str | None = None
     why: str
     confidence: float | None = None
@@ -128,10 +131,17 @@ class Correction(Record):
 
 
 class Plan(Record):
-    """Corrections, and what they were made from."""
+    """Corrections, and what they were made from.
+
+    Attributes:
+        renames: the labels that the plan renames; earlier answers are read with their new names.
+        limited: whether it renames them in its own corrections only, since limits left annotations out.
+    """
 
     project: str
     source: Mapping[str, Any]
+    renames: Renames = {}
+    limited: bool = False
     corrections: tuple[Correction, ...] = ()
 
     @property
@@ -140,8 +150,13 @@ class Plan(Record):
         return hashlib.blake2b(self.to_lines().encode(), digest_size=5).hexdigest()
 
     def to_lines(self) -> str:
-        head = {"project": self.project, "source": self.source}
-        rows = (c.model_dump(mode="json") for c in self.corrections)
+        # What is empty is left out, so that plans made before there was such a field keep their names.
+        head: dict[str, Any] = {"project": self.project, "source": self.source}
+        head |= {"renames": self.renames, "limited": self.limited} if self.renames else {}
+        rows = (
+            c.model_dump(mode="json", exclude=None if c.cancelled else {"cancelled"})
+            for c in self.corrections
+        )
         return "".join(dump_json(line) + "\n" for line in (head, *rows))
 
     def save(self, path: Path) -> None:
@@ -182,6 +197,7 @@ class Proposal:
     Attributes:
         annotation: the one that is not right; None where it is about the task.
         result: what is right, whole; None where nobody says.
+        cancelled: whether the annotation is a skipped one, and stays skipped.
     """
 
     task: Task
@@ -190,6 +206,7 @@ class Proposal:
     result: Sequence[Mapping[str, Any]] | None = None
     confidence: float | None = None
     changes: Sequence[Mapping[str, Any]] = ()
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +214,7 @@ class Proposed:
     """All that a source says.
 
     Attributes:
+        renames: the labels that all proposals together rename.
         undecided: tasks that people differ on, and that nobody can decide.
         rejects: what cannot be used, and why.
     """
@@ -204,6 +222,7 @@ class Proposed:
     proposals: list[Proposal]
     undecided: list[Proposal] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    renames: Renames = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +275,10 @@ def plan(
     for one in proposals:
         _refuse_unfit(one, action)
     made = _once(_correction(one, action) for one in proposals if _is_new(one, action))
-    return Plan(project=project, source=source, corrections=tuple(_within(made, limits)))
+    within = tuple(_within(made, limits))
+    renames = proposed.renames if action is Action.REPLACE else {}
+    limited = bool(renames) and len(within) < len(made)
+    return Plan(project=project, source=source, renames=renames, limited=limited, corrections=within)
 
 
 def _refuse_unfit(one: Proposal, action: Action) -> None:
@@ -279,11 +301,11 @@ def _is_new(one: Proposal, action: Action) -> bool:
         return dump_json(one.result) not in [p.result for p in one.task.predictions]
     if action is Action.ASK:
         return one.task.overlap <= len({a.annotator for a in one.task.annotations})
-    return action is not Action.REPLACE or one.annotation is None or not _says(one.annotation, one.result)
+    return action is not Action.REPLACE or one.annotation is None or not _says(one.annotation, one)
 
 
-def _says(annotation: Annotation, result: Sequence[Mapping[str, Any]] | None) -> bool:
-    return not annotation.cancelled and annotation.result == dump_json(result)
+def _says(annotation: Annotation, one: Proposal) -> bool:
+    return annotation.cancelled == one.cancelled and annotation.result == dump_json(one.result)
 
 
 def _correction(one: Proposal, action: Action) -> Correction:
@@ -300,6 +322,7 @@ def _correction(one: Proposal, action: Action) -> Correction:
             "overlap": one.task.overlap if action is Action.ASK else None,
             "now": own and own.result,
             "then": dump_json(one.result) if action in WRITING else None,
+            "cancelled": one.cancelled and action is Action.REPLACE,
             "note": note if action is Action.RETURN else None,
             "why": one.why,
             "confidence": one.confidence,

@@ -12,15 +12,16 @@ from typing import Any
 
 import polars as pl
 
-from connector.corrections.merged import ENDS, corrected_result, merged_result
+from connector.corrections.merged import corrected_result, merged_result
 from connector.corrections.plan import Proposal, Proposed
+from connector.corrections.renames import Renames, labels_of, renamed, uses
 from connector.errors import BadRecord, Reject, UsageError
 from connector.labels import Loaded
 from connector.model import Annotation, Control, Ontology, Role, Task, dump_json
 from connector.quality.answers import ABSENT
 from connector.quality.kinds import ANSWERED, DRAWN, RELATION
 from connector.quality.units import SHAPE, UNIT
-from connector.regions import Drawn, check_result, parse_region
+from connector.regions import check_result
 from connector.regions.answers import SEPARATOR
 from connector.tables import is_unicode, read_json, read_json_lines, read_table, unpack
 
@@ -258,71 +259,38 @@ def _why(changes: Sequence[Mapping[str, Any]], right: pl.DataFrame) -> str:
 # A change of the ontology.
 
 
-def from_ontology(
-    tasks: Iterable[Task], mapping: Mapping[str, Mapping[str, str | None]], ontology: Ontology
-) -> Proposed:
-    """Labels renamed, or taken away, in every annotation that has them and was not skipped.
+def from_ontology(tasks: Iterable[Task], mapping: Renames, ontology: Ontology) -> Proposed:
+    """Labels renamed, or removed, in every annotation that has them, also in a skipped one, which stays so.
 
-    A region that is left without a label goes, and with it what is about it.
+    A region that is left without a label is removed, and with it what is about it.
 
     Args:
         mapping: by control, from each label to its new name, or to None.
         ontology: what the tool allows now; what it does not is rejected.
     """
-    found = Proposed([])
+    found = Proposed([], renames=mapping)
     for task in tasks:
         for annotation in task.annotations:
-            if annotation.cancelled:
-                continue  # a skip says nothing
             regions = json.loads(annotation.result)
+            used = set(uses(regions))
+            changes = [
+                {"control": control, "unit": "label", "now": old, "then": ABSENT if new is None else new}
+                for control, names in mapping.items()
+                for old, new in names.items()
+                if (control, old) in used and old != new
+            ]
+            if not changes:
+                continue
             try:
-                result = _renamed(regions, mapping)
+                result = renamed(regions, mapping)
             except BadRecord as error:
                 found.rejects.append(Reject(f"annotation {annotation.id}", error.what))
                 continue
-            if result == regions:
-                continue
-            changes = [
-                {"control": control, "unit": "label", "now": old, "then": new or ABSENT}
-                for control, names in mapping.items()
-                for old, new in names.items()
-                if any(_has(raw, control, old) for raw in regions)
-            ]
-            _propose(
-                found, Proposal(task, "the ontology changed", annotation, result, None, changes), ontology
+            one = Proposal(
+                task, "the ontology changed", annotation, result, None, changes, annotation.cancelled
             )
+            _propose(found, one, ontology)
     return found
-
-
-def _labels_of(raw: Mapping[str, Any]) -> list[Any]:
-    """The labels of a region as they stand in it: under the name of its type."""
-    value = raw.get("value")
-    labels = value.get(str(raw.get("type"))) if isinstance(value, Mapping) else None
-    return labels if isinstance(labels, list) else []
-
-
-def _has(raw: Mapping[str, Any], control: str, label: str) -> bool:
-    return raw.get("from_name") == control and label in _labels_of(raw)
-
-
-def _renamed(regions: Result, mapping: Mapping[str, Mapping[str, str | None]]) -> list[Mapping[str, Any]]:
-    kept: list[Mapping[str, Any]] = []
-    gone: set[object] = set()
-    for raw in regions:
-        names = mapping.get(str(raw.get("from_name")), {})
-        labels = _labels_of(raw)
-        if not any(label in names for label in labels if isinstance(label, str)):
-            kept.append(raw)
-            continue
-        new = [names.get(label, label) if isinstance(label, str) else label for label in labels]
-        left = list(dict.fromkeys(label for label in new if label is not None))
-        if left:
-            kept.append({**raw, "value": {**raw["value"], raw["type"]: left}})
-        else:
-            gone.add(raw.get("id"))
-    # A region that another control drew or named too is still there.
-    gone -= {raw.get("id") for raw in kept if isinstance(parse_region(raw), Drawn)} | {None}
-    return [raw for raw in kept if not gone & {raw.get(end) for end in ENDS}]
 
 
 # A file of rows.
@@ -492,7 +460,7 @@ def _told_by_rows(
     for name, said in answers.items():
         control = _control(name, ontology)
         before = _answered(control, held)
-        now = ", ".join(str(label) for raw in before for label in _labels_of(raw)) or ABSENT
+        now = ", ".join(str(label) for raw in before for label in labels_of(raw)) or ABSENT
         result = [raw for raw in result if raw.get("from_name") != name]
         result.append(_answer(control, said, before))
         changes.append({"control": name, "unit": "whole", "now": now, "then": ", ".join(said)})

@@ -123,6 +123,10 @@ class Other(Region):
     kind = Kind.UNMEASURED
 
 
+RELATIONS = "relations"
+"""The control that relations answer: they name none."""
+
+
 class Relation(Region):
     """A link between two regions, named by their ids."""
 

@@ -30,7 +30,9 @@ from connector.corrections.undo import undo
 from connector.demo.pictures import LABEL_CONFIG, Box, result
 from connector.demo.server import Running, s3_server
 from connector.errors import Temporary
+from connector.labels import read_store
 from connector.model import Annotation, Item, Task, dump_json
+from connector.store import Store
 from tests.conftest import Line
 from tests.live.test_faults import kill_when
 
@@ -482,3 +484,56 @@ def test_the_answers_about_each_picture_survive_a_correction(line: Line, policy:
     }
     if policy == "replace":
         assert [r for r in json.loads(written) if r["from_name"] == "each/one"] == each
+
+
+def test_after_a_rename_old_answers_are_read_with_the_new_name(line: Line) -> None:
+    """Agreement is what it was, each dissenter is still there, and the old label can be removed."""
+    [task] = labeled(line, 1).values()  # field, field, street
+    skip = Server(line.server.url, line.server.annotators[3].pat).post(
+        f"/api/tasks/{task}/annotations/",
+        {"result": result("field", [], "s"), "was_cancelled": True, "lead_time": 2},
+    )
+    line.ask("pull")
+
+    def observed() -> float:
+        controls = line.ask("quality", "consensus")["controls"]
+        [found] = [one for one in controls if one["control"] == "scene"]
+        return float(found["agreement"]["observed"]["value"])
+
+    def answers() -> dict[str, str]:
+        rows = read_store(Store(str(line.folder / "labels")), {}).labels
+        joined = rows.regions.filter(control="scene").join(rows.answers, on="annotation")
+        return dict(joined.select("annotator", "label").iter_rows())
+
+    people = [one.email for one in line.server.annotators]
+    assert observed() == pytest.approx(1 / 3)
+    both = LABEL_CONFIG.replace('<Choice value="field"/>', '<Choice value="field"/><Choice value="meadow"/>')
+    (line.folder / "both.xml").write_text(both)
+    (line.folder / "new.xml").write_text(LABEL_CONFIG.replace('"field"', '"meadow"'))
+    line.ask("ontology", "push", "both.xml")
+    line.ask("pull")
+    (line.folder / "map.json").write_text(json.dumps({"scene": {"field": "meadow"}}))
+    assert line.ask("correct", "plan", "--from", "ontology", "--mapping", "map.json")["corrections"] == 3
+    done = line.ask("correct", "apply", "plan.jsonl")
+    assert (done["written"], done["conflicts"]) == (3, [])
+    assert next(a for a in line.tool.read_task(task).annotations if a.id == str(skip["id"])).cancelled
+
+    # Who uses the old label since, in the tool alone, keeps it.
+    held = line.tool.read_task(task).annotations[0]
+    owner = Server(line.server.url, line.server.owner.pat)
+    owner.send("PATCH", f"/api/annotations/{held.id}/", {"result": result("field", [], "a0")})
+    code, _, err = line.run("ontology", "push", "new.xml")
+    assert (code, "scene: field (1)" in err) == (2, True)
+    owner.send("PATCH", f"/api/annotations/{held.id}/", {"result": json.loads(held.result)})
+
+    line.ask("pull")
+    assert observed() == pytest.approx(1 / 3)
+    line.ask("ontology", "push", "new.xml")
+    line.ask("pull")
+    assert observed() == pytest.approx(1 / 3)
+    assert answers() == dict(zip(people, ["meadow", "meadow", "street"], strict=False))
+
+    line.ask("ontology", "push", "both.xml")
+    assert line.ask("correct", "undo", done["run"], code=7)["taken_back"] == 2  # the first was edited since
+    line.ask("pull")
+    assert answers() == dict(zip(people, ["meadow", "field", "street"], strict=False))

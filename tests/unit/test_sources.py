@@ -418,12 +418,13 @@ def test_what_an_annotator_wrote_in_a_box_stays_with_the_box(line: Line) -> None
     check_result(result, line.ontology, {})
 
 
-def test_what_has_no_label_any_more_is_not_asked_of_what_was_skipped(line: Line) -> None:
+def test_a_label_is_renamed_in_a_skipped_annotation_too_which_stays_skipped(line: Line) -> None:
     task = line.task("a", says("cat"), says("cat"))
     skipped = task.annotations[0].model_copy(update={"cancelled": True})
     line.tool.write_annotation(skipped, task.annotations[0].revision)
     found = sources.from_ontology(line.tasks(), {"animal": {"cat": "dog"}}, line.ontology)
-    assert [one.annotation and one.annotation.annotator for one in found.proposals] == [PEOPLE[1]]
+    assert [one.annotation and one.annotation.annotator for one in found.proposals] == PEOPLE[:2]
+    assert [one.cancelled for one in made(found, "replace")] == [True, False]
 
 
 def test_a_row_that_names_no_annotation_is_not_about_gold_or_what_was_skipped(
