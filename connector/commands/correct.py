@@ -173,7 +173,10 @@ def _proposed(
         return sources.from_consensus(loaded, units, merged, tasks, own, confident)
     if Path(decides).suffix.lower() in (*SUFFIXES, ".gz", ".zip"):
         encoding = reading_given().encoding
-        return sources.from_file(Path(decides), tasks, own, _ontology(session, version), encoding)
+        answers = None if own else sources.Answers(loaded, units, merge(session, labels, truth).units)
+        return sources.from_file(
+            Path(decides), tasks, own, _ontology(session, version), encoding, answers=answers
+        )
     if ":" in decides:
         sys.path.insert(0, str(session.config.folder))  # where a team keeps its own code
         return sources.from_function(decides, tasks, _ontology(session, version))

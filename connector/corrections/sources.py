@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -35,6 +35,21 @@ Correcting = Callable[[Task], Iterable[Proposal]]
 
 
 # The answers of people.
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What was answered, and what most people say.
+
+    Attributes:
+        loaded: the labels of the store.
+        units: schema `UNITS`, of `loaded`.
+        merged: `Consensus.units` of the same.
+    """
+
+    loaded: Loaded
+    units: pl.DataFrame
+    merged: pl.DataFrame
 
 
 def from_consensus(
@@ -180,13 +195,21 @@ def _by_task(frame: pl.DataFrame, tasks: pl.DataFrame) -> dict[str, pl.DataFrame
 
 
 def _rest(units: pl.DataFrame, truth: pl.DataFrame, merged: pl.DataFrame | None) -> pl.DataFrame:
-    """What most say to the questions of a task that nothing decides: a ground truth answers them all."""
+    """What is right of the questions that the truth leaves open: a ground truth answers them all.
+
+    That is what a reviewer says, or else what most people say.
+    """
+    told = _told(units, Role.REVIEWER)
     if merged is None:
-        return truth.clear()
+        return told.clear()
+    question = ["task", "control"]
+    told = told.join(truth.select(question).unique(), on=question, how="anti")
+    told = told.filter(pl.col("decided").all().over(question))
+    answered = pl.concat([truth.select(question), told.select(question)]).unique()
     kinds = units.select("control", "kind").unique()
-    rest = merged.join(truth.select("task", "control").unique(), on=["task", "control"], how="anti")
     more = {"then": pl.col("label"), "decided": pl.lit(True), "by": pl.lit("others")}
-    return rest.join(kinds, on="control").with_columns(**more).select(truth.columns)
+    rest = merged.join(answered, on=question, how="anti").join(kinds, on="control").with_columns(**more)
+    return pl.concat([told, rest.select(told.columns)])
 
 
 def _of_task(
@@ -204,12 +227,16 @@ def _of_task(
     if result is None:
         return None
     changes = _changes(said, right)
-    taken = _changes(people.filter(pl.col("control").is_in(list(names))), rest)
-    why = _why(changes, right)
-    if taken:
-        differ = ", ".join(dict.fromkeys(str(change["control"]) for change in taken))
-        why += f"; not decided, the merged answer is taken: {differ}"
-    return Proposal(task, why, None, result, _least(right), [*changes, *taken])
+    taken, note = _taken(people, rest)
+    return Proposal(task, _why(changes, right) + note, None, result, _least(right), [*changes, *taken])
+
+
+def _taken(people: pl.DataFrame, rest: pl.DataFrame) -> tuple[list[dict[str, Any]], str]:
+    """Where people differ on the rest: what was taken, and a note on what nobody decided."""
+    taken = _changes(people.join(rest.select("control").unique(), on="control", how="semi"), rest)
+    merged = set(rest.filter(by="others")["control"])
+    differ = ", ".join(dict.fromkeys(name for one in taken if (name := str(one["control"])) in merged))
+    return taken, f"; not decided, the merged answer is taken: {differ}" if differ else ""
 
 
 def _of_annotations(
@@ -316,7 +343,12 @@ class _Row:
 
 
 def from_file(
-    path: Path, tasks: Iterable[Task], own: bool, ontology: Ontology, encoding: str | None = None
+    path: Path,
+    tasks: Iterable[Task],
+    own: bool,
+    ontology: Ontology,
+    encoding: str | None = None,
+    answers: Answers | None = None,
 ) -> Proposed:
     """Rows of a table: what is right of a task, or of an annotation.
 
@@ -325,10 +357,14 @@ def from_file(
     Several rows of the same annotation, or task, are one correction. Every row that cannot be used is
     rejected with its line, and so is what belongs to the same correction: half of one is not what was meant.
 
+    A ground truth answers every question: where the rows of a task leave a control open, what a reviewer says
+    is taken, or else the merged answer. What names an annotation keeps all else that stands in it.
+
     Args:
         own: a row without `annotation` is about every annotation of its task that is neither ground truth
             nor skipped.
         encoding: of a text file; by default detected.
+        answers: of the store; without them, what rows leave open stays unanswered.
 
     Raises:
         UsageError: if the file is no table with a column `task`.
@@ -340,9 +376,10 @@ def from_file(
             found.rejects.append(Reject(row.where, "it names no task"))
         else:
             by_task.setdefault(row.task, []).append(row)
+    rest = _Rest(answers, by_task)
     for task in tasks:
         for said in (by_task.pop(name, []) for name in dict.fromkeys((task.id, task.key))):
-            _take_rows(found, task, said, own, ontology, path)
+            _take_rows(found, task, said, own, ontology, path, rest)
     found.rejects.extend(
         Reject(row.where, f"no task of the store has the id or key {task}")
         for task, rows in by_task.items()
@@ -394,8 +431,42 @@ def _cells(record: object) -> dict[str, str | None]:
     return cells
 
 
+class _Rest:
+    """The answers to what the rows of a file leave open."""
+
+    def __init__(self, answers: Answers | None, named: Collection[str]) -> None:
+        """
+        Args:
+            named: the tasks of the rows, by id or key.
+        """
+        self._frames: list[dict[str, pl.DataFrame]] = [{}, {}, {}]
+        self._corrected: Mapping[str, str] = {}
+        if answers is not None:
+            self._corrected = answers.loaded.corrected
+            tasks = answers.loaded.tasks.filter(pl.any_horizontal(pl.col("task", "key").is_in(list(named))))
+            units = answers.units.join(tasks, on="task", how="semi")
+            rest = _rest(units, units.clear(), answers.merged.join(tasks, on="task", how="semi"))
+            people = units.filter(role=Role.PERSON)
+            self._frames = [_by_task(frame, tasks) for frame in (rest, units, people)]
+
+    def of(self, task: Task, told: Collection[str]) -> tuple[Result, list[dict[str, Any]], str]:
+        """The regions that answer the controls that are not told; as of `_taken`, what people differ on."""
+        if task.id not in self._frames[0]:
+            return [], [], ""
+        rest, units, people = (frames.get(task.id, pl.DataFrame()) for frames in self._frames)
+        rest = rest.filter(~pl.col("control").is_in(list(told)))
+        result = merged_result(task, rest, units, self._corrected, frozenset(rest["control"]))
+        return result or [], *(_taken(people, rest) if len(people) else ([], ""))
+
+
 def _take_rows(
-    found: Proposed, task: Task, rows: Sequence[_Row], own: bool, ontology: Ontology, path: Path
+    found: Proposed,
+    task: Task,
+    rows: Sequence[_Row],
+    own: bool,
+    ontology: Ontology,
+    path: Path,
+    rest: _Rest,
 ) -> None:
     known = {str(a.id): a for a in task.annotations}
     people = [id for id, a in known.items() if not (a.ground_truth or a.cancelled)]
@@ -415,6 +486,9 @@ def _take_rows(
         why = next((row.why for row in said if row.why), None) or f"{path.name} says so"
         wrong: list[Reject] = []
         result, changes = _told_by_rows(annotation, said, ontology, wrong)
+        if annotation is None and changes and result is not None:
+            others, taken, note = rest.of(task, {str(change["control"]) for change in changes})
+            result, changes, why = [*others, *result], [*changes, *taken], why + note
         if wrong:
             bad = {reject.where for reject in wrong}
             with_it = f"it belongs to one correction with {wrong[0].where}, which is rejected"

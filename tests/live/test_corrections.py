@@ -537,3 +537,15 @@ def test_after_a_rename_old_answers_are_read_with_the_new_name(line: Line) -> No
     assert line.ask("correct", "undo", done["run"], code=7)["taken_back"] == 2  # the first was edited since
     line.ask("pull")
     assert answers() == dict(zip(people, ["meadow", "field", "street"], strict=False))
+
+
+def test_a_ground_truth_of_a_table_that_names_one_question_answers_the_others_too(line: Line) -> None:
+    [task] = labeled(line, 1).values()
+    (line.folder / "fixes.csv").write_text("task,control,label\nk0,scene,street\n")
+    assert line.ask("correct", "plan", "--from", "fixes.csv")["corrections"] == 1
+    assert line.ask("correct", "apply", "plan.jsonl")["written"] == 1
+    [truth] = [a for a in line.tool.read_task(task).annotations if a.ground_truth]
+    said = {raw["from_name"]: raw["value"] for raw in json.loads(truth.result)}
+    assert said["scene"] == {"choices": ["street"]}
+    assert said["objects"]["rectanglelabels"] == ["car"]
+    assert (said["objects"]["x"], said["objects"]["width"]) == (10, 20)

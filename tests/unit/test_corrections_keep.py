@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import hypothesis.strategies as st
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
@@ -19,8 +20,8 @@ from connector.adapters.memory import MemoryTool, Project
 from connector.corrections.apply import apply
 from connector.corrections.journal import Journal
 from connector.corrections.plan import Action, plan
-from connector.corrections.sources import from_consensus, from_role
-from connector.labels import read_store
+from connector.corrections.sources import Answers, from_consensus, from_file, from_role
+from connector.labels import Loaded, read_store
 from connector.model import Annotation, Item, Ontology, Role
 from connector.quality.consensus import consensus
 from connector.quality.units import units
@@ -149,8 +150,9 @@ SOURCE = """<View><Image name="image" value="$image"/>
 <TextArea name="words" toName="image"/><Number name="age" toName="image"/></View>"""
 
 
-def test_a_ground_truth_answers_every_question(tmp_path: Path) -> None:
-    tool = MemoryTool(Project(people=PEOPLE), me=PEOPLE[2])
+def answered(folder: Path, expert: Role) -> tuple[Store, Loaded]:
+    """A task that three people answer, and of one question an expert."""
+    tool = MemoryTool(Project(people=[*PEOPLE, "eve"]), me=PEOPLE[2])
     tool.write_ontology(tool.parse_ontology(SOURCE))
     [task] = tool.add_items([Item(key="k", data={"image": "1.png"})])
     for who, animal, age in zip(PEOPLE, ("cat", "cat", "dog"), (3, 3, 4), strict=True):
@@ -165,14 +167,34 @@ def test_a_ground_truth_answers_every_question(tmp_path: Path) -> None:
             for name, type, value in said
         ]
         tool.write_annotation(Annotation(task_id=task.id, annotator=who, result=json.dumps(raws)), None)
-    store = Store(str(tmp_path / "labels"))
+    if expert is not Role.PERSON:
+        [animal, *_] = raws
+        only = json.dumps([{**animal, "value": {"choices": ["dog"]}}])
+        tool.write_annotation(Annotation(task_id=task.id, annotator="eve", result=only), None)
+    store = Store(str(folder / "labels"))
     sync.pull(tool, store)
-    loaded = read_store(store, {})
+    return store, read_store(store, {"eve": expert})
+
+
+@pytest.mark.parametrize("source", ["consensus", "review", "gold", "file"])
+def test_a_ground_truth_answers_every_question(tmp_path: Path, source: str) -> None:
+    experts = {"review": Role.REVIEWER, "gold": Role.GOLD}
+    store, loaded = answered(tmp_path, experts.get(source, Role.PERSON))
     table = units(loaded.labels)
     merged = consensus(table, seed=0).units
-    [one] = from_consensus(loaded, table, merged, store.tasks(), False).proposals
+    if source == "consensus":
+        found = from_consensus(loaded, table, merged, store.tasks(), False)
+    elif source == "file":
+        (tmp_path / "fixes.csv").write_text("task,control,label\nk,animal,dog\n")
+        ontology = store.ontology()
+        assert ontology is not None
+        known = Answers(loaded, table, merged)
+        found = from_file(tmp_path / "fixes.csv", store.tasks(), False, ontology, answers=known)
+    else:
+        found = from_role(loaded, table, experts[source], store.tasks(), False, merged)
+    [one] = found.proposals
     assert {str(raw["from_name"]): raw["value"] for raw in one.result or ()} == {
-        "animal": {"choices": ["cat"]},
+        "animal": {"choices": ["cat" if source == "consensus" else "dog"]},
         "tree": {"taxonomy": [["a", "b"]]},
         "words": {"text": ["a tail"]},
         "age": {"number": 3},
@@ -180,7 +202,30 @@ def test_a_ground_truth_answers_every_question(tmp_path: Path) -> None:
     # Where people differ on what nothing decides, the plan says what was taken.
     assert one.why.endswith("; not decided, the merged answer is taken: age")
     assert [(change["control"], change["now"]) for change in one.changes] == [
-        ("animal", "cat, cat, dog"),
+        ("animal", "ABSENT" if source == "file" else "cat, cat, dog"),
         ("age", "3, 3, 4"),
     ]
-    assert one.confidence == pytest.approx(2 / 3)
+    assert one.confidence == (pytest.approx(2 / 3) if source == "consensus" else None)
+
+
+@pytest.mark.parametrize("source", ["gold", "file"])
+def test_what_a_source_leaves_open_a_reviewer_decides_before_most_people(tmp_path: Path, source: str) -> None:
+    store, loaded = answered(tmp_path, Role.REVIEWER)  # of the animal, a dog
+    table = units(loaded.labels)
+    merged = consensus(table, seed=0).units
+    if source == "gold":
+        gold = table.filter(control="tree", annotator="ann").with_columns(
+            label=pl.lit("a"), role=pl.lit("gold"), annotator=pl.lit("file"), annotation=pl.lit("gold/1")
+        )
+        found = from_role(loaded, pl.concat([table, gold]), Role.GOLD, store.tasks(), False, merged)
+    else:
+        (tmp_path / "fixes.csv").write_text("task,control,label\nk,tree,a\n")
+        ontology = store.ontology()
+        assert ontology is not None
+        known = Answers(loaded, table, merged)
+        found = from_file(tmp_path / "fixes.csv", store.tasks(), False, ontology, answers=known)
+    assert found.rejects == []
+    [one] = found.proposals
+    said = {str(raw["from_name"]): raw["value"] for raw in one.result or ()}
+    assert said["tree"] == {"taxonomy": [["a"]]}
+    assert said["animal"] == {"choices": ["dog"]}
