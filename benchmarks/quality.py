@@ -116,6 +116,7 @@ def our_many_labels() -> float:
         "label": said.ravel().astype(str),
     }
     same = {"control": pl.lit("c"), "kind": pl.lit(CHOICE), "unit": pl.lit("whole"), "role": pl.lit("person")}
+    same["gold"] = pl.lit(value=False)
     table = pl.DataFrame(rows).with_columns(annotation=pl.format("{}/{}", "task", "annotator"), **same)
     table = pl.concat([pl.DataFrame(schema=UNITS), table], how="diagonal")
     start = time.perf_counter()
@@ -159,6 +160,7 @@ def as_labels(drawn: pl.DataFrame, images: int) -> Labels:
         **named,
         annotator=pl.format("annotator-{}", "annotator"),
         role=pl.lit("person"),
+        gold=pl.lit(value=False),
         seconds=pl.lit(None, pl.Float64),
         created_at=pl.lit(None, pl.Datetime("us", "UTC")),
     )

@@ -29,7 +29,7 @@ from connector.config import Config, EventType
 from connector.errors import UsageError
 from connector.eventlog import Changes, Event, EventLog, Planned, Standing, event_id
 from connector.label_files import read_file
-from connector.labels import Loaded, declared, read_answers, with_gold
+from connector.labels import Loaded, declared, read_answers, standing_of, with_gold
 from connector.model import Ontology, Role
 from connector.quality.consensus import merged_answers
 from connector.quality.golden import golden
@@ -207,7 +207,7 @@ def _live(life: _Life, row: _Row, config: Config) -> None:
     # The tool counts whoever answered, also a reviewer or who knows the right answer; they are not asked
     # what people agree on.
     answered = len({one["annotator"] for one in life.answers.values()})
-    said = [one for one in life.answers.values() if _role(one, config) is Role.PERSON]
+    said = [one for one in life.answers.values() if standing_of(one, config.roles)[0] is Role.PERSON]
     at, complete = row["updated_at"] or row["pulled_at"], answered >= life.overlap
     if complete and not life.complete:
         life.times += 1
@@ -217,11 +217,6 @@ def _live(life: _Life, row: _Row, config: Config) -> None:
     elif complete and row["record"] == ANNOTATION:
         life.told.append(_Told(JUDGED, at, row["pull"], said, answered))
     life.complete = complete
-
-
-def _role(answer: _Row, config: Config) -> Role:
-    """Ground truth is gold, whoever gave it."""
-    return Role.GOLD if answer["ground_truth"] else config.roles.get(answer["annotator"], Role.PERSON)
 
 
 def _score(prediction: _Row) -> float:
@@ -357,7 +352,7 @@ def gold_answers(config: Config, ontology: Ontology | None = None) -> Loaded | N
 def _has_gold(gold: Loaded | None, config: Config) -> Callable[[_Life], bool]:
     """Whether a task's answers can be compared with a known one."""
     if gold is None:
-        return lambda life: any(_role(one, config) is Role.GOLD for one in life.answers.values())
+        return lambda life: any(standing_of(one, config.roles)[1] for one in life.answers.values())
     named = set(gold.labels.answers["task"])
     return lambda life: life.task in named or life.key in named
 
@@ -397,7 +392,9 @@ def _golden_scores(
         found = golden(table, quality.gold_limit, least=quality.gold_least, scales=_scales(loaded, config))
     except ValueError:
         return  # a gold answer that is none of its kind; `connector quality golden` names it
-    tasks = table.group_by("annotator").agg(pl.col("task").unique().sort())
+    known_by = table.filter("gold").select("task", by="annotator").unique()
+    scored = table.join(known_by, on="task").filter(pl.col("annotator") != pl.col("by"))
+    tasks = scored.group_by("annotator").agg(pl.col("task").unique().sort())
     of = dict(tasks.select("annotator", "task").iter_rows())
     for row in found.annotators.iter_rows(named=True):
         yield {**row, "tasks": of[row["annotator"]]}
@@ -417,7 +414,7 @@ def _ever_gold(store: Store, config: Config, gold: Loaded | None) -> list[str]:
 
 def _undisputed(table: pl.DataFrame) -> pl.DataFrame:
     """The units of tasks whose gold answers are one. Where they contradict nobody can tell who is right."""
-    gold = table.filter(pl.col("role") == Role.GOLD)
+    gold = table.filter("gold")
     disputed = gold.group_by(UNIT).agg(pl.col("label").n_unique()).filter(pl.col("label") > 1)
     return table.join(disputed, on="task", how="anti", maintain_order="left")
 

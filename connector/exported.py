@@ -278,8 +278,8 @@ def _add(
     if took is not None and not (_is_number(took) and took >= 0):
         tables.rejects.append(Reject(where, f"lead_time must be a number from 0 on, found {took!r}"[:200]))
         return
-    role = Role.GOLD if gold or annotation.get("ground_truth") else Role.PERSON
-    head = (task, id, name or GOLD, role.value, None if took is None else float(took), created_at)
+    role, known = Role.GOLD if gold else Role.PERSON, gold or bool(annotation.get("ground_truth"))
+    head = (task, id, name or GOLD, role.value, known, None if took is None else float(took), created_at)
     tables.add(head, where, annotation.get("result"), lambda: data if isinstance(data, dict) else {})
 
 

@@ -596,6 +596,7 @@ def _numbered(rows: pl.DataFrame) -> pl.DataFrame:
 def _labels(good: pl.DataFrame) -> Labels:
     answers = good.group_by("annotation", maintain_order=True).agg(
         pl.col("task", "annotator", "role").first(),
+        gold=(pl.col("role") == Role.GOLD).first(),
         seconds=pl.col("took").drop_nulls().first(),
         created_at=pl.col("at").drop_nulls().first(),
     )

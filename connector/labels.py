@@ -116,7 +116,7 @@ def read_store(
     version: Version | None = None,
     between: tuple[str, str] | None = None,
 ) -> Loaded:
-    """The store's current labels. Skipped tasks are no answers; ground truth is gold, whoever gave it.
+    """The store's current labels. Skipped tasks are no answers.
 
     A prediction is an answer of its model, in the role of one. What a plan of corrections wrote is nobody's
     answer: of an annotation that it changed, what the annotator had said is read; one that it made has the
@@ -141,19 +141,28 @@ def read_store(
             corrected[row["id"]] = row["content"]
         if row["cancelled"]:
             continue
-        role = Role.GOLD if row["ground_truth"] else roles.get(row["annotator"], Role.PERSON)
-        role = role if row["own"] else Role.CODE
+        role, gold = standing_of(row, roles) if row["own"] else (Role.CODE, False)
         where = f"annotation {row['id']} of task {row['task']}"
-        head = (row["task"], row["id"], row["annotator"], role.value, row["seconds"], row["created_at"])
+        head = (row["task"], row["id"], row["annotator"], role.value, gold, row["seconds"], row["created_at"])
         tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
     for row in store.current(PREDICTION, version, between).iter_rows(named=True):
         where = f"prediction {row['id']} of task {row['task']}"
         role = Role.CODE if row["annotator"].startswith(PLAN_MODEL) else Role.MODEL
         id = f"prediction/{row['id']}"  # annotations have the same numbers
-        head = (row["task"], id, row["annotator"], role.value, None, row["created_at"])
+        head = (row["task"], id, row["annotator"], role.value, False, None, row["created_at"])
         tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
     loaded = tables.done({"store": store.url, "version": number}, tasks)
     return replace(loaded, corrected=corrected)
+
+
+def standing_of(row: Mapping[str, Any], roles: Mapping[str, Role]) -> tuple[Role, bool]:
+    """The role in which an annotation of the store was given, and whether it is gold.
+
+    Marking an answer as ground truth makes it gold, and changes nothing else about it: it stays the answer of
+    its annotator, and a vote.
+    """
+    role = roles.get(row["annotator"], Role.PERSON)
+    return role, role is Role.GOLD or bool(row["ground_truth"])
 
 
 def read_answers(
@@ -172,9 +181,9 @@ def read_answers(
     """
     tables = Tables(ontology)
     for row in answers:
-        role = Role.GOLD if row["ground_truth"] else roles.get(row["annotator"], Role.PERSON)
+        role, gold = standing_of(row, roles)
         where, id = f"annotation {row['id']} of task {row['task']}", f"{row['task']}/{row['id']}"
-        head = (row["task"], id, row["annotator"], role.value, row["seconds"], row["created_at"])
+        head = (row["task"], id, row["annotator"], role.value, gold, row["seconds"], row["created_at"])
         tables.add(head, where, json.loads(row["content"]), partial(json.loads, data.get(row["task"], "{}")))
     return tables.done({}, pl.DataFrame(schema=TASKS))
 
@@ -235,8 +244,11 @@ def named(gold: Loaded, tasks: pl.DataFrame) -> Loaded:
 
 
 def add_gold(people: Loaded, gold: Loaded) -> Loaded:
-    """Labels with the gold answers that `named` gave, in the place of their own."""
-    others = people.labels.answers.filter(pl.col("role") != Role.GOLD)
+    """Labels with the gold answers that `named` gave, in the place of their own.
+
+    Answers that an annotator gave and that are marked as ground truth stay answers.
+    """
+    others = people.labels.answers.filter(pl.col("role") != Role.GOLD).with_columns(gold=pl.lit(value=False))
     labels = Labels(
         pl.concat([others, gold.labels.answers]),
         pl.concat([people.labels.regions.join(others, on="annotation", how="semi"), gold.labels.regions]),
@@ -308,7 +320,7 @@ def _check_scale(labels: Labels, name: str, kind: str, scale: Scale) -> None:
         ) from error
 
 
-_Head = tuple[str, str, str, str, float | None, datetime | None]
+_Head = tuple[str, str, str, str, bool, float | None, datetime | None]
 
 
 class Tables:
@@ -332,7 +344,7 @@ class Tables:
         Args:
             data: gives the task's.
         """
-        task, annotation, annotator, role, seconds, created_at = head
+        task, annotation = head[:2]
         controls = dict(self.controls)
         try:
             given = parse_result(result)
@@ -346,7 +358,7 @@ class Tables:
             self.rejects.append(Reject(where, error.what))
             return
         self.controls = controls
-        self.answers.append((task, annotation, annotator, role, seconds, created_at))
+        self.answers.append(head)
         self.regions += rows
         self.answered.update({_control(one) for one in given})
         for control, fault in refused.items():

@@ -38,11 +38,12 @@ _MAJORITY = "agreement_with_majority"
 
 NOT_MEASURED = "answers of this kind are not measured yet"
 NO_GOLD = "there are no gold answers"
-NO_TIME = "no pace: it is not known how long the answers took"
-ALL_DECIDED = (
-    "every answer is gold, or a reviewer's. Label Studio takes what is imported for ground truth, unless it "
-    'says "ground_truth": false'
+ONE_GOLD = (
+    "keep one gold answer per task. Label Studio marks imported annotations as ground truth unless they say "
+    '"ground_truth": false; --gold FILE replaces what is marked'
 )
+NO_TIME = "no pace: it is not known how long the answers took"
+ALL_DECIDED = "no annotator's answer is there: each is of the role gold, reviewer, model or code"
 NOBODY_ELSE = "no agreement: nobody else answered the same"
 
 CONSENSUS_ROWS = ("task", "control", "unit", "label", "confidence", "votes", "annotators", "agreement")
@@ -177,7 +178,8 @@ def golden_command(
     if not len(found.annotators) and fail_under is None:
         session.rejected(loaded.rejects)
         raise UsageError(
-            f"{NO_GOLD}, or nobody answered them", "give --gold FILE, or mark annotations as ground truth"
+            f"{NO_GOLD}, or no other annotator answered those tasks",
+            "give --gold FILE, or mark annotations as ground truth",
         )
     rows = [
         (*(r[name] for name in GOLDEN_ROWS[:-1]), r["why"]) for r in found.annotators.iter_rows(named=True)
@@ -333,7 +335,7 @@ def _in_order(rows: pl.DataFrame, first: Sequence[str]) -> pl.DataFrame:
 def _golden(session: Session, labels: Aligned, confidence: float) -> Golden:
     from connector.quality.golden import golden
 
-    with answerable("keep one gold answer a task"):
+    with answerable(ONE_GOLD):
         settings = session.settings.quality
         return golden(
             labels.units,

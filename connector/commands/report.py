@@ -72,7 +72,7 @@ def report(
     labels = load(session, labels_file, gold_file, keep_regions=plan is not None)
     loaded, units = labels.loaded, labels.units
     source = session.source(**loaded.source, seed=seed_of(session, seed))
-    with answerable("keep one gold answer a task"):
+    with answerable("keep one gold answer per task"):
         data = content(
             title,
             datetime.now(UTC),

@@ -73,7 +73,7 @@ def from_consensus(
         own: propose for each annotation that is not right, rather than for the task.
         confident: the least confidence of a consensus that decides.
     """
-    gold = units.filter(pl.col("role") == Role.GOLD).select("task").unique()
+    gold = units.filter("gold").select("task").unique()
     told = _told(units, Role.REVIEWER)
     rest = merged.join(told.select("task", "control").unique(), on=["task", "control"], how="anti")
     kinds = units.select("control", "kind").unique()
@@ -109,9 +109,10 @@ _MORE_OR_LESS = [kind for kind, how in ANSWERED.items() if how.level != "nominal
 
 
 def _told(units: pl.DataFrame, role: Role) -> pl.DataFrame:
-    """What those of a role say of each unit; where they differ nothing is decided."""
+    """What those of a role say of each unit; of the role gold, what is gold, whoever gave it. Where they
+    differ nothing is decided."""
     return (
-        units.filter(pl.col("role") == role)
+        units.filter("gold" if role is Role.GOLD else pl.col("role") == role)
         .sort([*UNIT, "annotator", "annotation"])
         .group_by(UNIT, maintain_order=True)
         .agg(

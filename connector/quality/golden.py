@@ -24,7 +24,7 @@ from connector.quality.interval import (
 )
 from connector.quality.kinds import DETECTED, DRAWN, comparer, level_of
 from connector.quality.table import Scale
-from connector.quality.units import UNIT, keep_roles, shapes_of
+from connector.quality.units import UNIT, keep, shapes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +152,11 @@ def golden(
     invented), which is CVAT's accuracy; the objects of one picture err together, so its interval takes
     tasks as clusters. Of numbers, texts and the like it is how alike the answers are to the gold ones.
 
+    No annotator is scored by an answer of their own: where that alone is gold, the task does not count for
+    them. Where several answers to one unit are gold they must be the same.
+
     Args:
-        table: schema `UNITS`; gold answers have the role gold, everyone else of role person is scored.
+        table: schema `UNITS`; everyone of role person is scored.
         limit: what is demanded; see `decide`.
         confidence: of the intervals. Verdicts do not depend on it.
         least: gold tasks that a verdict needs.
@@ -162,7 +165,7 @@ def golden(
     Raises:
         ValueError: if two gold answers of one task differ, naming the task; or an answer is none of its kind.
     """
-    compared = _compare(keep_roles(table, ["person", "gold"]), scales)
+    compared = _compare(keep(table, (pl.col("role") == "person") | pl.col("gold")), scales)
     rows, controls, detection, checks = [], {}, {}, {}
     for (control,), whole in compared.group_by("control", maintain_order=True):
         name = str(control)
@@ -279,7 +282,7 @@ def _decide(part: pl.DataFrame, limit: float, least: int) -> Verdict:
 
 
 def check_gold(table: pl.DataFrame, compared: pl.DataFrame) -> GoldCheck:
-    """Compare the gold answers to one control with those most people gave.
+    """Compare the gold answers to one control with those most other people gave.
 
     A task disagrees when on more than half of its units the most frequent answer, given by at least two
     persons and more often than any other, is not the gold one. The gold is to be checked when that happens
@@ -292,7 +295,8 @@ def check_gold(table: pl.DataFrame, compared: pl.DataFrame) -> GoldCheck:
         compared: what people answered beside the gold answers, of the same control.
     """
     known = compared.select(*UNIT, "gold").unique()
-    people = keep_roles(table, ["person"]).join(known.select(UNIT), on=UNIT, how="semi")
+    people = keep(table, (pl.col("role") == "person") & ~pl.col("gold"))
+    people = people.drop("gold").join(known.select(UNIT), on=UNIT, how="semi")
     counted = (
         people.join(known, on=UNIT).group_by(*UNIT, "gold", "label").agg(n=pl.col("annotator").n_unique())
     )
@@ -311,18 +315,26 @@ def check_gold(table: pl.DataFrame, compared: pl.DataFrame) -> GoldCheck:
 
 
 def _compare(table: pl.DataFrame, scales: Mapping[str, Scale]) -> pl.DataFrame:
-    """Every answer of a person beside the gold answer of its unit."""
-    gold = table.filter(pl.col("role") == "gold")
-    answers = gold.group_by(UNIT).agg(
-        gold=pl.col("label").unique().sort(), gold_shape=pl.col("shape").drop_nulls().first()
-    )
-    contested = answers.filter(pl.col("gold").list.len() > 1)
+    """Every answer of a person beside another one's gold answer to its unit."""
+    gold = table.filter("gold").sort(*UNIT, "annotator", "annotation")
+    contested = gold.group_by(UNIT).agg(pl.col("label").n_unique()).filter(pl.col("label") > 1)
     if len(contested):
         task, control = contested.sort(UNIT).row(0)[:2]
         raise ValueError(f"task {task} has different gold answers for {control}: keep one of them")
-    known = answers.with_columns(pl.col("gold").list.first())
-    people = table.filter(pl.col("role") == "person")
-    both = people.join(known, on=UNIT).sort(*UNIT, "annotator", "annotation")
+    # The first two who gave it are enough: one of them is another than the annotator who is scored.
+    known = (
+        gold.unique([*UNIT, "annotator"], keep="first", maintain_order=True)
+        .filter(pl.int_range(pl.len()).over(UNIT) < 2)
+        .select(*UNIT, by="annotator", gold_label="label", gold_shape="shape")
+    )
+    people = table.filter(pl.col("role") == "person").drop("gold")
+    both = (
+        people.join(known, on=UNIT, maintain_order="left_right")
+        .filter(pl.col("annotator") != pl.col("by"))
+        .unique([*UNIT, "annotation"], keep="first", maintain_order=True)
+        .rename({"gold_label": "gold"})
+        .sort(*UNIT, "annotator", "annotation")
+    )
     # What another annotator invented is no question to this one: an object that neither drew does not count,
     # unless the whole task is empty for both, which is an answer and a right one.
     either = (pl.col("label") != ABSENT) | (pl.col("gold") != ABSENT)

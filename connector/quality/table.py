@@ -18,6 +18,7 @@ _answers: _Columns = {
     "annotation": pl.String,  # unique over the table; an annotator may answer a task twice
     "annotator": pl.String,
     "role": pl.String,  # person, gold, reviewer, model, code
+    "gold": pl.Boolean,  # a known answer: of the role gold, or marked as ground truth by whoever gave it
     "seconds": pl.Float64,  # may be null
     "created_at": pl.Datetime("us", "UTC"),  # may be null
 }

@@ -40,6 +40,7 @@ _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "annotation": pl.String,
     "annotator": pl.String,
     "role": pl.String,
+    "gold": pl.Boolean,
     "label": pl.String,
     "region": pl.String,
     "similarity": pl.Float64,  # mean, to the unit's other regions; null for an answer, or alone
@@ -144,7 +145,7 @@ def _units(
 
 def _finished(made: pl.DataFrame, people: pl.DataFrame, control: str, kind: str) -> pl.DataFrame:
     """The columns of `UNITS`; `made` has `who`, the row of each answer's annotation among people."""
-    who = people.select("task", "annotation", "annotator", "role")[made["who"]]
+    who = people.select("task", "annotation", "annotator", "role", "gold")[made["who"]]
     named = {"control": pl.lit(control), "kind": pl.lit(kind)}
     missing = {
         name: pl.lit(None, dtype)
@@ -155,11 +156,16 @@ def _finished(made: pl.DataFrame, people: pl.DataFrame, control: str, kind: str)
 
 
 def keep_roles(table: pl.DataFrame, roles: Sequence[str]) -> pl.DataFrame:
-    """The rows of some roles; a unit that only others drew is none among these.
+    """The rows of some roles, as `keep` has them."""
+    return keep(table, pl.col("role").is_in(list(roles)))
+
+
+def keep(table: pl.DataFrame, which: pl.Expr) -> pl.DataFrame:
+    """Some rows; a unit that only others drew is none among these.
 
     Where these drew nothing in a task at all, one unit remains and says so: agreeing on nothing is agreeing.
     """
-    kept = table.filter(pl.col("role").is_in(list(roles)))
+    kept = table.filter(which)
     drawn = (pl.col("label") != ABSENT).any()
     whole = kept.with_columns(
         drawn=drawn.over(UNIT),

@@ -91,7 +91,7 @@ def content(
     found = golden(units, limit, confidence, least, scales=labels.scales)
     names = dict(zip(tasks["task"], (_short_key(key) for key in tasks["key"]), strict=True))
     said = {*units["label"]}
-    has_gold = bool((units["role"] == "gold").any())
+    has_gold = bool(units["gold"].any())
     no_gold = NO_GOLD_ANSWERED if has_gold else NO_GOLD
     by_control = _by_control(keep_roles(units, ["person"]))
     return ReportData(

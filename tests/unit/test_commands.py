@@ -290,7 +290,7 @@ def test_gold_of_nothing_we_have_is_told_one_by_one(folder: Path) -> None:
     code, _, err = run(folder, USES["quality golden"])
     assert code == 2
     assert "2 rejected" in err
-    assert "there are no gold answers, or nobody answered them\n  next: give --gold" in err
+    assert "there are no gold answers, or no other annotator answered those tasks\n  next: give --gold" in err
     assert len((folder / "rejects-quality-golden.jsonl").read_text().splitlines()) == 2
 
 
@@ -505,14 +505,21 @@ def test_a_checkout_is_the_same_program_and_help_loads_nothing_heavy() -> None:
     assert not loaded & {"numpy", "polars", "scipy", "label_studio_sdk", "pydantic", "deltalake"}
 
 
-def test_that_everything_imported_is_ground_truth_is_told(folder: Path) -> None:
-    tasks = json.loads((folder / "notes.json").read_text())
-    for task in tasks:
-        task["annotations"] = [{**one, "ground_truth": True} for one in task["annotations"]]
+def test_answers_that_an_import_marked_as_ground_truth_are_votes(folder: Path) -> None:
+    """Label Studio marks what is imported, unless it says otherwise."""
+
+    def said(who: int, label: str) -> dict[str, Any]:
+        region = {"from_name": "kind", "to_name": "x", "type": "choices", "value": {"choices": [label]}}
+        return {"completed_by": who, "ground_truth": True, "result": [region]}
+
+    tasks = [{"id": 1, "annotations": [said(1, "cat"), said(2, "dog")]}]
     (folder / "imported.json").write_text(json.dumps(tasks))
-    code, _, err = run(folder, "quality consensus --labels imported.json")
-    assert code == 0
-    assert 'says "ground_truth": false' in err
+    (control,) = ask(folder, "quality consensus --labels imported.json")["controls"]
+    assert (control["annotators"], control["agreement"]["observed"]["value"]) == (2, 0.0)
+    code, _, err = run(folder, "quality golden --labels imported.json")
+    assert code == 2
+    assert "task 1 has different gold answers for kind" in err
+    assert '"ground_truth": false' in err
     assert 'says "ground_truth": false' not in run(folder, f"quality consensus {LABELS}")[2]
 
 

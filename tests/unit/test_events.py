@@ -74,18 +74,21 @@ def test_who_is_no_ordinary_person_completes_a_task_and_does_not_agree(tmp_path:
     assert (events[0].data["annotators"], events[0].data["answered"]) == (1, 3)
 
 
-def test_an_answer_that_is_starred_is_gold_and_no_vote(tmp_path: Path) -> None:
-    line = MemoryLine(tmp_path, '[events]\nbatch = "week"')
+@pytest.mark.parametrize("starred", [True, False])
+def test_an_answer_that_is_starred_stays_a_vote(tmp_path: Path, starred: bool) -> None:
+    line = MemoryLine(tmp_path, '[events]\nbatch = "week"\nagreement = 0.3')
     [task] = line.add("a")
     star = line.say(task, "ann", "cat")
     line.say(task, "ben", "dog")
     assert told(of(line.follow(), "consensus.failed"))
-    star = line.tool.write_annotation(star.model_copy(update={"ground_truth": True}), star.revision)
-    assert [event.type for event in line.follow()] == ["batch.accepted"]  # nobody differs any more
-    line.say(task, "cem", "dog")
-    [reached] = line.follow()
-    assert (reached.type, reached.data["annotators"], reached.data["answered"]) == ("consensus.reached", 2, 3)
-    assert [unit["label"] for unit in reached.data["answer"]] == ["dog"]
+    if starred:
+        line.tool.write_annotation(star.model_copy(update={"ground_truth": True}), star.revision)
+    assert line.follow() == []
+    line.say(task, "cem", "cat")
+    [reached, accepted] = line.follow()
+    assert (reached.type, reached.data["annotators"], reached.data["answered"]) == ("consensus.reached", 3, 3)
+    assert [unit["label"] for unit in reached.data["answer"]] == ["cat"]
+    assert accepted.type == "batch.accepted"
 
 
 def test_what_a_plan_wrote_completes_no_task(tmp_path: Path) -> None:

@@ -75,8 +75,9 @@ def write(path: Path, rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> 
 
 
 def content(loaded: Loaded) -> list[Row]:
-    """Who said what, whatever an annotation is called."""
+    """Who said what, whatever an annotation is called; of what is gold, `gold` stands for the role."""
     both = loaded.labels.regions.join(loaded.labels.answers.drop("task"), on="annotation", validate="m:1")
+    both = both.with_columns(role=pl.when("gold").then(pl.lit("gold")).otherwise("role"))
     return sorted(both.select(COLUMNS).iter_rows(), key=repr)
 
 
@@ -352,6 +353,7 @@ def test_the_store_knows_gold_roles_skips_and_its_versions(store: Store, tmp_pat
     loaded = read_store(store, {"ann": Role.REVIEWER, "eve": Role.MODEL})
     both = (("ann", "cat", "animal", 2.0, None, "reviewer"), ("eve", "owl", "animal", None, None, "gold"))
     assert content(loaded) == [(task, *said) for task in "78" for said in both]
+    assert set(loaded.labels.answers.filter("gold").select("annotator", "role").rows()) == {("eve", "model")}
     why = "a result must be a list of regions, found {'no': 'list'}"
     assert [(r.where, r.why) for r in loaded.rejects] == [("annotation 91 of task 9", why)]
     assert loaded.source == {"store": store.url, "version": store.version}
@@ -371,7 +373,7 @@ def test_gold_names_its_task_by_key_or_id_and_by_the_key_where_both_fit(
     assert [row for row in content(loaded) if row[-1] == "gold"] == [
         (task, "gold", "dog", "animal", None, None, "gold")
     ]
-    assert len(loaded.labels.regions) == len(loaded.labels.answers) == 3
+    assert len(loaded.labels.regions) == len(loaded.labels.answers) == 5
     assert loaded.source["gold"]["file"] == str(gold)
     assert loaded.rejects == []
 
@@ -379,8 +381,9 @@ def test_gold_names_its_task_by_key_or_id_and_by_the_key_where_both_fit(
 def test_gold_of_a_table_is_about_what_people_answered(store: Store, tmp_path: Path) -> None:
     gold = write(tmp_path / "gold.csv", [("k7", "dog", "animal")], ("task", "label", "control"))
     table = units(with_gold(read_store(store, {}), read_file(gold, gold=True)).labels)
-    said = table.filter(task="7").select("unit", "role", "label").rows()
-    assert said == [("whole", "person", "cat"), ("whole", "gold", "dog")]
+    said = table.filter(task="7").select("unit", "role", "gold", "label").rows()
+    people = [("whole", "person", False, "cat"), ("whole", "person", False, "owl")]
+    assert said == [*people, ("whole", "gold", True, "dog")]
 
 
 @pytest.mark.parametrize("name", FORMS)

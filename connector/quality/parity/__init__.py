@@ -103,11 +103,12 @@ def _persons(labels: Labels) -> list[str]:
 
 def both_of(labels: Labels, gold: bool) -> pl.DataFrame:
     """Every two annotations that are compared: pair, task, a, b and their annotators."""
-    said = labels.answers.select("task", "annotation", "annotator", "role")
+    said = labels.answers.select("task", "annotation", "annotator", "role", "gold")
     person = pl.col("role") == "person"
     left = said.filter(person).select("task", a="annotation", annotator_a="annotator")
-    right = said.filter(pl.col("role") == "gold" if gold else person)
+    right = said.filter("gold" if gold else person)
     both = left.join(right.select("task", b="annotation", annotator_b="annotator"), on="task")
+    both = both.filter(pl.col("annotator_a") != pl.col("annotator_b"))
     if not gold:
         both = both.filter(pl.col("a") < pl.col("b"))
     return both.sort("task", "a", "b").with_row_index("pair")

@@ -29,6 +29,7 @@ def choices(rows: Sequence[Row], roles: Mapping[str, str] | None = None) -> pl.D
                 "annotation": f"{task}/{who}/{n}",
                 "annotator": who,
                 "role": (roles or {}).get(who, "person"),
+                "gold": (roles or {}).get(who) == "gold",
                 "label": label,
             }
             for n, (task, who, label) in enumerate(rows)
@@ -66,7 +67,9 @@ def boxes(
 ) -> Labels:
     """Labels of one box control: what each annotator drew in each task."""
     rows = [
-        (task, f"{task}/{who}", who, (roles or {}).get(who, "person"), None, None) for task, who in answers
+        (task, f"{task}/{who}", who, role, role == "gold", None, None)
+        for task, who in answers
+        for role in [(roles or {}).get(who, "person")]
     ]
     regions = [
         (task, f"{task}/{who}", "b", str(n), None, None, label, [*map(float, place), 0.0], None, None)

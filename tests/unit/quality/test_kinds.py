@@ -282,7 +282,8 @@ def test_golden_scores_of_numbers_are_how_near_they_are_and_their_interval_is_st
     from tests.unit.quality.tables import of_kind
 
     table = of_kind("number", rows).with_columns(
-        role=pl.when(pl.col("annotator") == "r0").then(pl.lit("gold")).otherwise(pl.lit("person"))
+        role=pl.when(pl.col("annotator") == "r0").then(pl.lit("gold")).otherwise(pl.lit("person")),
+        gold=pl.col("annotator") == "r0",
     )
     found = golden(table, limit=0.5)
     near = [1, 1 - 1 / 20, 1 - 4 / 30, 1]

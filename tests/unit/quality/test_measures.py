@@ -188,7 +188,7 @@ def test_agreement_with_the_majority_counts_the_others_only_and_three_annotators
     said: list[Row],
 ) -> None:
     table = choices(said)
-    answers = table.select("task", "annotation", "annotator", "role").with_columns(
+    answers = table.select("task", "annotation", "annotator", "role", "gold").with_columns(
         seconds=pl.lit(None, pl.Float64), created_at=pl.lit(None, pl.Datetime("us", "UTC"))
     )
     for row in annotators(table, answers.cast(ANSWERS)).iter_rows(named=True):
@@ -210,7 +210,7 @@ def test_agreement_with_the_majority_counts_the_others_only_and_three_annotators
 def answered(said: list[Row]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The units, and the answers without times."""
     table = choices(said)
-    answers = table.select("task", "annotation", "annotator", "role").with_columns(
+    answers = table.select("task", "annotation", "annotator", "role", "gold").with_columns(
         seconds=pl.lit(None, pl.Float64), created_at=pl.lit(None, pl.Datetime("us", "UTC"))
     )
     return table, answers.cast(ANSWERS)

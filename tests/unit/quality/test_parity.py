@@ -22,7 +22,7 @@ Said = Mapping[str, Sequence[tuple[str, Sequence[float] | None]]]
 
 def labels(kind: str, *tasks: Said) -> Labels:
     rows = [
-        (str(n), f"{n}/{who}", who, "gold" if who == "gold" else "person", None, None)
+        (str(n), f"{n}/{who}", who, "gold" if who == "gold" else "person", who == "gold", None, None)
         for n, said in enumerate(tasks)
         for who in said
     ]

@@ -129,7 +129,7 @@ def test_what_only_other_roles_drew_is_no_unit_of_these() -> None:
 @pytest.mark.parametrize("labels", [["cat"], ["dog", "cat"]])
 def test_a_choice_is_one_unit_and_whoever_gave_none_is_missing(labels: list[str]) -> None:
     answers = pl.DataFrame(
-        [("t", "1", "a", "person", None, None), ("t", "2", "b", "person", None, None)],
+        [("t", "1", "a", "person", False, None, None), ("t", "2", "b", "person", False, None, None)],
         schema=ANSWERS,
         orient="row",
     )
@@ -203,7 +203,8 @@ def figures(labels: Labels) -> list[float | None]:
     made = [getattr(found, name).value for name in ("observed", "krippendorff_alpha", "gwet_ac1")]
     if table["annotator"].n_unique() == 2:
         role = pl.when(pl.col("annotator") == "a").then(pl.lit("gold")).otherwise(pl.lit("person"))
-        made += golden(table.with_columns(role=role), 0.8).annotators["score"].to_list()
+        gold = table.with_columns(role=role, gold=pl.col("annotator") == "a")
+        made += golden(gold, 0.8).annotators["score"].to_list()
     return made
 
 
