@@ -41,10 +41,20 @@ class ConnectorError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row, object or annotation that was not taken, and why. The others were."""
+    """A row, object or annotation that was not taken, and why. The others were.
+
+    Attributes:
+        version: of the object or row that was rejected, where it has one.
+    """
 
     where: str
     why: str
+    version: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Without a version where there is none."""
+        found = {"where": self.where, "why": self.why}
+        return {**found, "version": self.version} if self.version else found
 
 
 class UsageError(ConnectorError):

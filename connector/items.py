@@ -67,6 +67,11 @@ class Listed:
 class Source(Protocol):
     """Where items come from."""
 
+    @property
+    def manifest(self) -> str | None:
+        """The URL of the manifest that they stand in; None where they are the objects of the bucket."""
+        ...
+
     def __iter__(self) -> Iterator[Listed]:
         """All items there are; what is none is left out, and noted in the rejects."""
         ...
@@ -103,6 +108,10 @@ class BucketItems:
     image_fields: frozenset[str] = frozenset()
 
     @property
+    def manifest(self) -> None:
+        return None
+
+    @property
     def _rules(self) -> Mapping[str, FieldRule]:
         one = FieldRule(match=self.raw.include or ["*"], content=self.raw.content)
         return self.raw.fields or {self.raw.field: one}
@@ -123,7 +132,7 @@ class BucketItems:
             if one.size:
                 yield self._key(one), name, one
             else:
-                self.rejects.append(Reject(one.key, "the object is empty"))
+                self.rejects.append(Reject(one.key, "the object is empty", one.version))
 
     def _key(self, one: Object) -> str:
         path = PurePosixPath(one.path)
@@ -144,13 +153,15 @@ class BucketItems:
         for key, name, one in found:
             held = parts.setdefault(key, {})
             if name in held:
-                self.rejects.append(Reject(one.key, f"{held[name].key} is the {name} of {key} already"))
+                why = f"{held[name].key} is the {name} of {key} already"
+                self.rejects.append(Reject(one.key, why, one.version))
             else:
                 held[name] = one
         for key, objects in parts.items():
             missing = [f for f, rule in self._rules.items() if f not in objects and not rule.optional]
             if missing:
-                self.rejects.append(Reject(key, f"there is no object for {', '.join(missing)}"))
+                why = f"there is no object for {', '.join(missing)}"
+                self.rejects.append(Reject(key, why, digest({f: o.version for f, o in objects.items()})))
             else:
                 yield self._listed(key, objects)
 
@@ -175,7 +186,7 @@ class BucketItems:
             try:
                 yield self._item(one, looked_into, tool)
             except BadRecord as error:
-                self.rejects.append(Reject(one.key, error.what))
+                self.rejects.append(Reject(one.key, error.what, one.version))
 
     def links(self, listed: Listed, tool: LabelingTool) -> Item:
         made = Item(key=listed.key, version=listed.version)
@@ -249,16 +260,20 @@ class ManifestItems:
     plain: bool = False
     pictures: bool = False
 
+    @property
+    def manifest(self) -> str:
+        return self.folder.key_of(self.path)
+
     def __iter__(self) -> Iterator[Listed]:
         seen: set[str] = set()
         for number, row in _rows(self.folder, self.path, self.rejects):
-            where = f"{self.folder.key_of(self.path)}:{number}"
+            where = f"{self.manifest}:{number}"
             key = str(row.get("key") or "").strip()
             if not key:
-                self.rejects.append(Reject(where, "the row has no key: fill the column `key`"))
+                self.rejects.append(Reject(where, "the row has no key: fill the column `key`", digest(row)))
             elif key in seen:
                 why = f"the key {key} stands in an earlier row: keys name one item each"
-                self.rejects.append(Reject(where, why))
+                self.rejects.append(Reject(where, why, digest(row)))
             else:
                 seen.add(key)
                 # A null is no value, except in the field that is shown, where it is an error.
@@ -285,7 +300,7 @@ class ManifestItems:
                     raise BadRecord(f"{no_picture[0]} is not a picture that a browser shows")
                 yield self._item(one, tool)
             except BadRecord as error:
-                self.rejects.append(Reject(one.key, error.what))
+                self.rejects.append(Reject(one.key, error.what, one.version))
 
     def links(self, listed: Listed, tool: LabelingTool) -> Item:
         data = self._item(listed, tool).data

@@ -96,8 +96,14 @@ class Line:
         return BucketItems(self.raw(), settings, rejects, image_fields)
 
     def ledger(self, scratch: bool = False) -> Ledger:
-        """What syncs have begun and not ended; for a dry run, one that is forgotten."""
-        return Ledger(Path(":memory:") if scratch else self.config.folder / LEDGER, self.project)
+        """Batches in flight, rounds and rejects; for a dry run, a copy in memory."""
+        path = self.config.folder / LEDGER
+        if not scratch:
+            return Ledger(path, self.project)
+        if not path.exists():
+            return Ledger(Path(":memory:"), self.project)
+        with closing(Ledger(path, self.project)) as real:
+            return real.copy()
 
     def pull(self, progress: Progress = lambda _: None) -> Pulled:
         """Bring what people labeled into the store."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import polars as pl
 
 from connector.adapters.base import LabelingTool, batches
+from connector.errors import Reject
 from connector.index import IDENTITY
 from connector.items import Listed, Source
+from connector.ledger import KnownReject, Ledger
 from connector.store import THINGS, Store, rows_of
 
 AT_ONCE = 10_000
@@ -30,6 +32,11 @@ class Difference(StrEnum):
     STALE = "store is stale"
 
 
+_OF_REJECTS = [
+    str(what) for what in (Difference.NO_TASK, Difference.DOUBLE, Difference.CHANGED, Difference.GONE)
+]
+"""The differences that a reject explains."""
+
 ROWS = pl.Schema({"key": pl.String, "task": pl.String, "what": pl.String, "detail": pl.String})
 
 
@@ -39,24 +46,43 @@ class Reconciled:
 
     Attributes:
         items, tasks, annotations: of the bucket, of the tool.
-        differences: schema `ROWS`, sorted.
+        differences: schema `ROWS`, sorted; without those that a reject explains.
+        rejects: what is no item, or has no task because the last push rejected it.
     """
 
     items: int
     tasks: int
     annotations: int
     differences: pl.DataFrame
+    rejects: list[KnownReject]
+
+    @property
+    def counted(self) -> list[Reject]:
+        """The rejects that no user has accepted."""
+        return [one.reject for one in self.rejects if not one.accepted]
+
+    @property
+    def agree(self) -> bool:
+        """Whether nothing differs and nothing is rejected, apart from what users have accepted."""
+        return self.differences.is_empty() and not self.counted
 
 
 def reconcile(
-    tool: LabelingTool, store: Store, source: Source, progress: Callable[[int], None] = lambda _: None
+    tool: LabelingTool,
+    store: Store,
+    source: Source,
+    progress: Callable[[int], None] = lambda _: None,
+    rejects: Sequence[Reject] = (),
+    ledger: Ledger | None = None,
 ) -> Reconciled:
     """Compare what is listed, what the tool holds and what the store holds.
 
     Everything in the tool is read; people who label meanwhile show as stale.
 
     Args:
-        progress: told of every page and batch.
+        progress: called with the number of items of every page and batch.
+        rejects: where `source` reports what is no item.
+        ledger: what the last push rejected, and users accepted; without it nothing is known.
     """
     ours = pl.concat([store.current(record).select(*IDENTITY, "key", "version", "hash") for record in THINGS])
     theirs = _held(tool, progress)
@@ -71,8 +97,25 @@ def reconcile(
         _rows(_gone(listed, tasks, source), Difference.GONE),
     ]
     differences = pl.concat([pl.DataFrame(schema=ROWS), *found]).sort(pl.all())
+    of_listing = set(rejects)
+    known = _known(of_listing, source, ledger, listed)
+    explains = pl.col("what").is_in(_OF_REJECTS) & pl.col("key").is_in([one.key for one in known])
+    explained = set(differences.filter(explains)["key"])
+    differences = differences.filter(~explains)
+    known = [one for one in known if one.key in explained or one.reject in of_listing]
     answers = int((theirs["record"] == "annotation").sum())
-    return Reconciled(len(listed), len(tasks), answers, differences)
+    return Reconciled(len(listed), len(tasks), answers, differences, known)
+
+
+def _known(
+    rejects: Collection[Reject], source: Source, ledger: Ledger | None, listed: pl.DataFrame
+) -> list[KnownReject]:
+    """The rejects of the listing, and those of the last push that may still apply."""
+    if ledger is None:
+        return [KnownReject(one.where, one.why, one.version, source.manifest) for one in rejects]
+    keys = [one.key for one in ledger.rejects()]
+    versions = dict(listed.filter(pl.col("key").is_in(keys)).iter_rows())
+    return ledger.present(list(rejects), source.manifest, versions)
 
 
 def _held(tool: LabelingTool, progress: Callable[[int], None]) -> pl.DataFrame:

@@ -91,6 +91,11 @@ class Database:
         """Let go of the file."""
         self._db.close()
 
+    def copy_to(self, other: Database) -> None:
+        """Replace all that another one holds with what this one holds."""
+        with self.read() as db, other.read() as target:
+            db.backup(target)
+
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """The connection, for one thread at a time.

@@ -72,7 +72,7 @@ class Effects:
 
 @dataclass
 class Pushed:
-    """What a push did. `found` = `new` + `known` + `changed` + `moved` + `adopted` + rejects.
+    """What a push did. `found` = `new` + `known` + `changed` + `moved` + `adopted` + all rejects.
 
     Attributes:
         adopted: items that a task without a key refers to already; it has their key now.
@@ -82,6 +82,7 @@ class Pushed:
         updated, removed: tasks that show the new content, that were deleted.
         doubles: tasks that two pushes at once had made of one item, deleted again.
         queues: where people find the tasks to look at.
+        rejects, accepted: what was not taken; users have accepted some of it, which does not count.
     """
 
     found: int = 0
@@ -96,6 +97,17 @@ class Pushed:
     doubles: int = 0
     queues: dict[str, str] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
+    accepted: list[Reject] = field(default_factory=list)
+
+    def remembered(self, ledger: Ledger, manifest: str | None) -> Pushed:
+        """The same, with all rejects recorded and the accepted ones apart.
+
+        Args:
+            manifest: what was pushed; None is the bucket.
+        """
+        known = ledger.keep_rejects(self.rejects, manifest, datetime.now(UTC))
+        counted = [one.reject for one in known if not one.accepted]
+        return replace(self, rejects=counted, accepted=[one.reject for one in known if one.accepted])
 
 
 @dataclass
@@ -156,7 +168,7 @@ def push(
     Args:
         source: what should be in the tool.
         rejects: what `source` did not take; refused items are added.
-        ledger: where a batch stands before it is sent.
+        ledger: where a batch stands before it is sent, and what is known of rejects; a copy for a dry run.
         effects: what changes of the raw data do.
         progress: told of every batch.
         dry_run: the tool is only looked at. Nobody has pulled before, so it is asked for its keys.
@@ -166,7 +178,8 @@ def push(
 
     def work() -> Pushed:
         del rejects[before:]
-        return _push(tool, store, source, rejects, ledger, effects or Effects(), progress, dry_run)
+        pushed = _push(tool, store, source, rejects, ledger, effects or Effects(), progress, dry_run)
+        return pushed.remembered(ledger, source.manifest)
 
     return work() if dry_run else _alone(store, work)
 
@@ -303,7 +316,7 @@ class _Push:
             self.tool.update_item(first.id, Item(key=listed.key, version=listed.version))
             self.done.adopted += 1
             return True
-        self.rejects.append(Reject(listed.key, why))
+        self.rejects.append(Reject(listed.key, why, listed.version))
         return True
 
     # new items
@@ -328,7 +341,7 @@ class _Push:
         except BadRecord as error:
             self.ledger.end(number)
             if len(batch) == 1:
-                self.rejects.append(Reject(batch[0].key, error.what))
+                self.rejects.append(Reject(batch[0].key, error.what, batch[0].version))
                 return
             middle = len(batch) // 2
             self._send_batch(batch[:middle])
@@ -553,7 +566,7 @@ def sync(
             pushed.doubles = undouble(tool, store, rejects)
             if pushed.doubles:
                 pulled += _pull(tool, store)
-        return pulled, pushed
+        return pulled, pushed.remembered(ledger, source.manifest)
 
     return _alone(store, work)
 
@@ -628,7 +641,7 @@ def _silently_changed(tool: LabelingTool, store: Store) -> Iterator[Task]:
 
 
 def standing(tool: LabelingTool, store: Store) -> dict[str, Any]:
-    """Where the line stands: what the tool and the store hold.
+    """The state of the project: what the tool and the store hold.
 
     Returns:
         tasks_in_tool, tasks_in_store, complete (as many people as asked for have answered), answers,

@@ -393,13 +393,13 @@ def _pages_of_s3(objects: Objects, below: str | None, after: str, unusable: Reje
         for one in answer.iterfind("{*}Contents"):
             key, size = unquote(one.findtext("{*}Key", "")), int(one.findtext("{*}Size", "0"))
             path = key.removeprefix(within)
+            etag = one.findtext("{*}ETag")
             if key.endswith("/") and not size:
                 continue  # marks a folder
             if key.endswith("/") or path.startswith("/") or not usable(path):
-                unusable.append(Reject(f"s3://{bucket}/{key}", UNUSABLE))
+                unusable.append(Reject(f"s3://{bucket}/{key}", UNUSABLE, (etag or "").strip('"')))
                 continue
             modified = datetime.fromisoformat(one.findtext("{*}LastModified", ""))
-            etag = one.findtext("{*}ETag")
             yield {"path": path, "size": size, "last_modified": modified, "e_tag": etag, "version": None}
         more = answer.findtext("{*}NextContinuationToken")
         place = {"continuation-token": more} if more else None

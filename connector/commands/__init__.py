@@ -16,7 +16,7 @@ COMMANDS = {
     "demo": ("demo:demo", "Run the whole line once, on a throw-away Label Studio."),
     "init": ("setup:init", "Write a configuration, connector.toml."),
     "doctor": ("setup:doctor", "Check every connection, and say how to mend it."),
-    "status": ("setup:status", "Show where the line stands."),
+    "status": ("setup:status", "Show the state of the project."),
     "push": ("sync:push", "Make a task of every object of the bucket."),
     "pull": ("sync:pull", "Bring what people labeled into the label store."),
     "sync": ("sync:sync", "Push and pull, once or as long as it runs."),

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -177,7 +177,7 @@ class Session:
 
         path = Path(f"rejects-{self.name.replace(' ', '-')}.jsonl")
         write_atomic(
-            path, "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in rejects).encode()
+            path, "".join(json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in rejects).encode()
         )
         first = rejects[0]
         click.echo(f"{len(rejects)} rejected, see {path}; the first: {first.where}: {first.why}", err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,11 +16,12 @@ import click
 from click.core import ParameterSource
 
 from connector.commands.session import Command, Session, pass_session
-from connector.errors import AuthError, ConnectorError, Unsupported, UsageError
+from connector.errors import AuthError, ConnectorError, Reject, Unsupported, UsageError
 
 if TYPE_CHECKING:
     from connector.config import Config
-    from connector.items import Source
+    from connector.ledger import KnownReject, Ledger
+    from connector.line import Line
 
 MANY_FILES = 100
 """So many small files of the store are worth a hint."""
@@ -295,16 +296,18 @@ def _store_version(session: Session) -> str:
 @click.option("--no-bucket", is_flag=True, help="Do not count the objects of the bucket.")
 @pass_session
 def status(session: Session, no_bucket: bool) -> None:
-    """Show where the line stands.
+    """Show the state of the project.
 
     How much there is in bucket, tool and store, how long ago the store was known to be what the tool holds,
-    who is writing to it, and what went wrong last.
+    who is writing to it, what went wrong last, and what the last push rejected. Rejects that are accepted
+    (`connector reconcile --accept`) are listed and do not count.
 
     \b
     Example:
         connector status
         connector status --no-bucket --json
     """
+    from connector.store import TASK
     from connector.sync import standing
 
     line, now = session.line, datetime.now(UTC)
@@ -313,29 +316,86 @@ def status(session: Session, no_bucket: bool) -> None:
     with closing(line.ledger()) as ledger:
         rounds = ledger.rounds()
         found["on_their_way"] = sum(len(keys) for _, keys, _ in ledger.begun())
+        if no_bucket:
+            rejects = ledger.rejects()
+        else:
+            with session.progress("bucket") as progress:
+                keys = set(store.current(TASK, columns=("key",))["key"])
+                found["items_in_bucket"], rejects = _in_bucket(line, ledger, keys, progress)
     found["last_errors"] = [asdict(one) for one in rounds if one.error]
     seen = max(filter(None, [found["last_pull"], *(r.at for r in rounds if not r.error)]), default=None)
     found["lag_seconds"] = (now - seen).total_seconds() if seen else None
     holder = store.holder()
     found["writing"] = str(holder) if holder else None
     found["small_files"] = store.compact(now, dry_run=True).files
-    if not no_bucket:
-        with session.progress("bucket") as progress:
-            found["items_in_bucket"] = _counted(line.items([]), progress)
+    found["accepted"] = sum(one.accepted for one in rejects)
+    found["rejected"] = len(rejects) - found["accepted"]
     counts = [found.get("items_in_bucket"), found["tasks_in_tool"], found["tasks_in_store"]]
-    found["agree"] = len({count for count in counts if count is not None}) == 1
+    found["agree"] = len({count for count in counts if count is not None}) == 1 and not found["rejected"]
     rows = [(name.replace("_", " "), value) for name, value in found.items() if name != "last_errors"]
-    session.table("Where the line stands", ("", ""), rows)
+    session.table("State of the project", ("", ""), rows)
+    list_rejects(session, rejects)
     if found["small_files"] >= MANY_FILES:
         session.note("the store has many small files: `connector store compact` makes reading faster")
     for trouble in found["last_errors"]:
         session.say(f"{trouble['at']:%Y-%m-%d %H:%M:%S} UTC: {trouble['error']}")
-    session.answer({**found, "source": session.source(store=store.url, version=found["version"])})
+    session.answer(
+        {
+            **found,
+            "rejects": rejects,
+            "source": session.source(store=store.url, version=found["version"]),
+        }
+    )
 
 
-def _counted(source: Source, progress: Callable[[int], None]) -> int:
-    count = 0
-    for _ in source:
+def _in_bucket(
+    line: Line, ledger: Ledger, tasks: Collection[str], progress: Callable[[int], None]
+) -> tuple[int, list[KnownReject]]:
+    """How many items of the bucket should have a task, and all rejects: its own and those of manifests.
+
+    Args:
+        tasks: the keys that have a task.
+    """
+    of_listing, known = list[Reject](), ledger.rejects()
+    keys, versions, count = {one.key for one in known}, dict[str, str](), 0
+    for one in line.items(of_listing):
         count += 1
+        if one.key in keys:
+            versions[one.key] = one.version
         progress(1)
-    return count
+    rejects = ledger.present(of_listing, None, versions)
+    none = {one.key for one in rejects} & versions.keys() - set(tasks)
+    return count - len(none), [*rejects, *(one for one in known if one.manifest)]
+
+
+SHOWN_REJECTS = 20
+"""The number of rejects that are listed for people; with --json all are."""
+
+
+def list_rejects(session: Session, rejects: Sequence[KnownReject]) -> None:
+    """List what is known of rejects, those first that count."""
+    if not rejects:
+        return
+    by_count = sorted(rejects, key=lambda one: one.accepted)
+    rows = [
+        (
+            one.where,
+            one.why,
+            one.since,
+            f"{one.accepted_by}, {one.accepted_at:%Y-%m-%d %H:%M} UTC" if one.accepted_at else "no",
+        )
+        for one in by_count[:SHOWN_REJECTS]
+    ]
+    session.table("Rejected", ("where", "why", "since", "accepted"), rows)
+    if len(rejects) > SHOWN_REJECTS:
+        session.say(f"and {len(rejects) - SHOWN_REJECTS} more: see --json")
+    suggest_accepting(session, [one.reject for one in rejects if not one.accepted])
+
+
+def suggest_accepting(session: Session, rejects: Sequence[Reject]) -> None:
+    """The next step where there are rejects that count."""
+    if rejects:
+        session.note(
+            "next: fix what was rejected, or accept that it stays out: "
+            "`connector reconcile --accept KEY`, or --accept-all"
+        )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from connector.commands.session import Command, Session, out_option, pass_session
-from connector.errors import EXIT_GATE, ConnectorError, Reject
+from connector.commands.setup import list_rejects, suggest_accepting
+from connector.errors import EXIT_GATE, ConnectorError, Reject, UsageError
 
 if TYPE_CHECKING:
+    from connector.ledger import Ledger
     from connector.predictions import Predicted
     from connector.store import Store
     from connector.sync import Effects, Pulled, Pushed
@@ -98,9 +103,9 @@ def push(
     if predictions:
         shown = _show_predictions(session, predictions, keep_others, dry_run)
         found["predictions"] = {**asdict(shown), "rejects": len(shown.rejects)}
-        pushed.rejects.extend(shown.rejects)
     session.answer({**found, "source": _source_of(session, given)})
-    return session.rejected(pushed.rejects)
+    suggest_accepting(session, pushed.rejects)
+    return session.rejected([*pushed.rejects, *(shown.rejects if predictions else ())])
 
 
 def _show_predictions(session: Session, file: Path, keep_others: bool, dry_run: bool) -> Predicted:
@@ -171,6 +176,7 @@ def sync(session: Session, /, watch: bool, interval: float, **given: Any) -> int
     _say_pushed(session, pushed, dry_run=False)
     _say_pulled(session, pulled)
     session.answer({"push": _as_json(pushed), "pull": asdict(pulled), "source": _source_of(session, given)})
+    suggest_accepting(session, pushed.rejects)
     return session.rejected(pushed.rejects)
 
 
@@ -203,44 +209,95 @@ def _watch(session: Session, given: Mapping[str, Any], interval: float) -> int:
 @click.command(cls=Command)
 @manifest_option
 @out_option("Write the differences: .csv, .parquet, .jsonl or .xlsx.")
+@click.option(
+    "--accept",
+    multiple=True,
+    metavar="KEY",
+    help="Accept that what the last push rejected under this key stays out; may be repeated.",
+)
+@click.option("--accept-all", is_flag=True, help="Accept all that the last push rejected.")
+@click.option("--unaccept", multiple=True, metavar="KEY", help="Take it back; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Accept nothing; only report what would agree then.")
 @pass_session
-def reconcile(session: Session, manifest: str | None, out: Path | None) -> int | None:
+def reconcile(
+    session: Session,
+    manifest: str | None,
+    out: Path | None,
+    accept: tuple[str, ...],
+    accept_all: bool,
+    unaccept: tuple[str, ...],
+    dry_run: bool,
+) -> int | None:
     """Prove that bucket, tool and store agree, item by item.
 
-    Everything is read and nothing is changed. What differs is listed, and the exit code is 3.
+    Everything is read, and nothing in bucket, tool and store is changed. What differs is listed, and the exit
+    code is 3.
+
+    Objects that cannot become a task (an empty one, a text among pictures) are rejects: they are listed, and
+    while they are not accepted the exit code is 4, as that of every push. An accepted reject does not count,
+    until the object changes or the reason does.
 
     \b
     Example:
         connector reconcile --out differences.csv
+        connector reconcile --accept s3://pictures/raw/notes.txt
     """
     from connector.reconcile import reconcile as compare
 
+    if accept_all and (accept or unaccept):
+        raise UsageError("--accept-all is given with --accept or --unaccept", "use one of them")
     rejects: list[Reject] = []
     tool, store = session.line.tool(), session.line.store()
-    source = session.line.items(rejects, manifest)
-    with session.progress("reconcile") as progress:
-        found = compare(tool, store, source, progress)
+    with closing(session.line.ledger(scratch=dry_run)) as ledger, session.progress("reconcile") as progress:
+        newly = _accept(ledger, accept, accept_all, unaccept)
+        source = session.line.items(rejects, manifest)
+        found = compare(tool, store, source, progress, rejects, ledger)
+    if accept or accept_all:
+        session.say(f"{newly} rejects {'would be' if dry_run else 'are now'} accepted")
     by_kind = dict(found.differences["what"].value_counts(sort=True).iter_rows())
     session.say(f"{found.items} items, {found.tasks} tasks, {found.annotations} annotations")
     if by_kind:
         session.table("Where they differ", ("what", "how many"), list(by_kind.items()))
-    else:
+    list_rejects(session, found.rejects)
+    if found.agree:
         session.say("bucket, tool and store agree")
     if any("store" in what for what in by_kind):
         session.note("next: run `connector pull --all`, then this again")
     session.write_rows(found.differences, out)
     session.answer(
         {
-            "agree": not by_kind,
+            "agree": found.agree,
             "items": found.items,
             "tasks": found.tasks,
             "annotations": found.annotations,
-            "rejected": len(rejects),
+            "rejected": len(found.counted),
+            "accepted": len(found.rejects) - len(found.counted),
+            "rejects": found.rejects,
             "differences": by_kind,
+            "dry_run": dry_run,
             "source": session.source(bucket=session.line.raw().url, store=store.url, version=store.version),
         }
     )
-    return EXIT_GATE if by_kind else None
+    rejected = session.rejected(found.counted)
+    return EXIT_GATE if by_kind else rejected
+
+
+def _accept(ledger: Ledger, accept: Sequence[str], accept_all: bool, unaccept: Sequence[str]) -> int:
+    """Accept rejects, and take acceptances back; returns how many were not accepted before."""
+    if unaccept:
+        ledger.unaccept(unaccept)
+    if not (accept or accept_all):
+        return 0
+    return ledger.accept(None if accept_all else accept, _user(), datetime.now(UTC))
+
+
+def _user() -> str:
+    """Who runs this, for people to read."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container may give its user no name
+        name = f"user {os.getuid()}"
+    return f"{name}@{socket.gethostname()}"
 
 
 # What they have in common.
@@ -272,7 +329,7 @@ def _source_of(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_json(pushed: Pushed) -> dict[str, Any]:
     found = asdict(pushed)
-    return {**found, "rejected": len(found.pop("rejects"))}
+    return {**found, "rejected": len(found.pop("rejects")), "accepted": len(found.pop("accepted"))}
 
 
 def _say_pushed(session: Session, done: Pushed, dry_run: bool) -> None:
@@ -280,6 +337,7 @@ def _say_pushed(session: Session, done: Pushed, dry_run: bool) -> None:
     parts = [f"{done.new} {would}new", f"{done.known} known"]
     parts += [f"{n} {what}" for what, n in _other(done, would) if n]
     parts += [f"{len(done.rejects)} rejected"]
+    parts += [f"{len(done.accepted)} rejected and accepted"] if done.accepted else []
     session.say(f"{done.found} found: {', '.join(parts)}")
     if done.gone:
         session.say(f"{done.gone} tasks have lost their raw data; {done.removed} {would}deleted")

@@ -23,6 +23,7 @@ class Given:
 
     versions: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    manifest: str | None = None
 
     def __iter__(self) -> Iterator[Listed]:
         for key, version in self.versions.items():
