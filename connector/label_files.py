@@ -6,7 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -344,6 +344,19 @@ def _looks_wide(table: Table, others: Sequence[int]) -> bool:
 
 def _cells(table: Table, columns: _Columns, path: Path, reading: Reading) -> tuple[pl.DataFrame, Written]:
     """A row for each answer, with its roles and `labels`, a list; and how these are written."""
+    rows, written = _as_given(table, columns, path, reading)
+    if reading.decimal == ".":
+        return rows, written
+    one = pl.element()
+    dotted = rows["labels"].explode().str.contains(r"^\s*[-+]?\d+\.\d+\s*$").any()
+    if dotted:  # it would not be known any more which labels had a comma
+        return rows, written
+    number = one.str.contains(r"^\s*[-+]?\d+,\d+\s*$")
+    plain = pl.when(number).then(one.str.replace(",", ".", literal=True)).otherwise(one)
+    return rows.with_columns(pl.col("labels").list.eval(plain)), replace(written, decimal=reading.decimal)
+
+
+def _as_given(table: Table, columns: _Columns, path: Path, reading: Reading) -> tuple[pl.DataFrame, Written]:
     of = columns.of
     single = {
         role: pl.col(f"{of[role][0]}").cast(pl.String)

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -313,11 +314,14 @@ def _check_scale(labels: Labels, name: str, kind: str, scale: Scale) -> None:
     try:
         values_of(kind, said, scale)
     except ValueError as error:
-        raise UsageError(
-            f"control {name!r} has no {scale.level} level: {error}",
-            f"give the whole order, lowest first, as in --order {name}=low,medium,high; or a level for other "
-            "controls only, as in --level CONTROL=LEVEL",
-        ) from error
+        if any(re.fullmatch(r"\s*[-+]?\d+,\d+\s*", text) for text in said):
+            hint = "give --decimal , if the file has decimal commas"
+        else:
+            hint = (
+                f"give the whole order, lowest first, as in --order {name}=low,medium,high; or a level for "
+                "other controls only, as in --level CONTROL=LEVEL"
+            )
+        raise UsageError(f"control {name!r} has no {scale.level} level: {error}", hint) from error
 
 
 _Head = tuple[str, str, str, str, bool, float | None, datetime | None]

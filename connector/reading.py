@@ -46,7 +46,7 @@ class Reading:
         repeats: what several rows of one annotator for one question are: `last` (the last counts), `all`
             (each is an answer) or `labels` (several labels of one answer); by default what the rows suggest.
         date_format: of `created_at`, as `strptime` has it; by default ISO 8601.
-        decimal: what separates the decimals of `seconds`.
+        decimal: the decimal sign of `seconds`, and of labels that are numbers.
         encoding: of a text file; by default detected.
     """
 
@@ -87,6 +87,9 @@ def columns_of(text: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
+_DECIMAL = r"[-+]?\d+\.\d+"
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """How labels were written where they were read, so that they are written so again.
@@ -94,10 +97,12 @@ class Written:
     Attributes:
         several: what stands between several labels of one answer; or `json` or `python`, for a list.
         type: of a label: `text`, `boolean`, `integer` or `number`.
+        decimal: the decimal sign of labels that are numbers.
     """
 
     several: str = SEVERAL
     type: str = "text"
+    decimal: str = "."
 
     def restore(self, frame: pl.DataFrame, kinds: Mapping[str, str], *columns: str) -> pl.DataFrame:
         """A table whose labels are as they were written.
@@ -115,7 +120,9 @@ class Written:
             # Where a label itself holds the separator, only a list can tell one label from several.
             unclear = any(self.several in label for labels in parts.values() for label in labels)
             way = "json" if unclear and self.several not in ("json", "python") else self.several
-            plain = {text: _plain(labels, way) for text, labels in parts.items()}
+            plain = {
+                text: _plain([self._local(one) for one in labels], way) for text, labels in parts.items()
+            }
             changed = {text: label for text, label in plain.items() if text != label}
             if changed:
                 frame = frame.with_columns(
@@ -123,6 +130,10 @@ class Written:
                 )
             frame = frame.with_columns(self._typed(frame[name]).alias(name))
         return frame
+
+    def _local(self, label: str) -> str:
+        is_decimal = self.decimal != "." and re.fullmatch(_DECIMAL, label)
+        return label.replace(".", self.decimal) if is_decimal else label
 
     def _typed(self, labels: pl.Series) -> pl.Series:
         """Labels in the type they had, if all of them still have it."""

@@ -96,7 +96,13 @@ def reading_options(function: F) -> F:
             ("--date-format",),
             {"metavar": "FORMAT", "help": "Of created_at, such as '%m/%d/%Y %H:%M'; ISO 8601 by default."},
         ),
-        (("--decimal",), {"type": click.Choice([".", ","]), "help": "The decimal sign of seconds."}),
+        (
+            ("--decimal",),
+            {
+                "type": click.Choice([".", ","]),
+                "help": "The decimal sign of seconds and of labels that are numbers.",
+            },
+        ),
         (("--encoding",), {"metavar": "NAME", "help": "Of a text file; by default detected."}),
     ]
     for names, more in reversed(options):

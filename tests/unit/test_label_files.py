@@ -180,6 +180,18 @@ def test_local_dates_and_decimals_are_read_as_the_flags_say() -> None:
     assert str(loaded.labels.answers["created_at"][0]) == "2026-11-20 10:00:00+00:00"
 
 
+def test_labels_with_decimal_commas_are_numbers_on_request_and_keep_their_comma(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "a.csv", tmp_path / "out.csv"
+    path.write_text("task;annotator;label\n1;a;3,5\n1;b;4\n2;a;1,5\n2;b;1,5\n")
+    words = ["quality", "consensus", "--labels", str(path), "--level", "interval", "--out", str(out)]
+    assert run(words) == 2
+    assert "--decimal ," in capsys.readouterr().err
+    assert run([*words, "--decimal", ","]) == 0
+    assert pl.read_csv(out, infer_schema=False)["label"].to_list() == ["3,75", "1,5"]
+
+
 @pytest.mark.parametrize(
     "name", ["40b_ls_export_ids.json", "42_ls_json_min.json", "43_ls_export.csv", "43b_ls_export.tsv"]
 )
