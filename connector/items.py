@@ -84,6 +84,10 @@ class Source(Protocol):
         """The items as the tool takes them; what cannot be shown is left out, and noted in the rejects."""
         ...
 
+    def objects_of(self, listed: Listed) -> frozenset[str]:
+        """The URLs of the objects that an item is made of, also of those that hold its text or data."""
+        ...
+
     def links(self, listed: Listed, tool: LabelingTool) -> Item:
         """The item with the addresses it shows and nothing else; no object is read.
 
@@ -187,6 +191,9 @@ class BucketItems:
                 yield self._item(one, looked_into, tool)
             except BadRecord as error:
                 self.rejects.append(Reject(one.key, error.what, one.version))
+
+    def objects_of(self, listed: Listed) -> frozenset[str]:
+        return frozenset(one.key for one in listed.parts.values())
 
     def links(self, listed: Listed, tool: LabelingTool) -> Item:
         made = Item(key=listed.key, version=listed.version)
@@ -301,6 +308,11 @@ class ManifestItems:
                 yield self._item(one, tool)
             except BadRecord as error:
                 self.rejects.append(Reject(one.key, error.what, one.version))
+
+    def objects_of(self, listed: Listed) -> frozenset[str]:
+        with suppress(BadRecord):
+            return frozenset(self._addresses(listed))
+        return frozenset()
 
     def links(self, listed: Listed, tool: LabelingTool) -> Item:
         data = self._item(listed, tool).data

@@ -168,12 +168,16 @@ def _keyless(tool: LabelingTool, theirs: pl.DataFrame) -> Iterator[pl.DataFrame]
         task: tool.objects_in(json.loads(content))
         for task, content in tasks.select("task", "content").iter_rows()
     }
-    tasks_of: dict[str, list[str]] = {}
+    tasks_of: dict[str, set[str]] = {}
     for task, urls in objects.items():
         for url in urls:
-            tasks_of.setdefault(url, []).append(task)
+            tasks_of.setdefault(url, set()).add(task)
+    imported, task_of_key = tool.imported_from(), dict(tasks.select("key", "task").iter_rows())
     for row in keyless.select("key", "task").iter_rows(named=True):
-        others = {t for url in objects[row["task"]] for t in tasks_of[url]} - {row["task"]}
+        task = row["task"]
+        others = {other for url in objects[task] for other in tasks_of[url]} - {task}
+        if imported.get(task) in task_of_key:
+            others.add(task_of_key[imported[task]])
         what = Difference.DOUBLE if others else Difference.UNEXPLAINED
         detail = f"its object is that of task {', '.join(sorted(others))}" if others else ""
         yield _rows(pl.DataFrame([{**row, "detail": detail}]), what)

@@ -268,13 +268,27 @@ class _Push:
     # items of which the tool has a task already
 
     @cached_property
+    def _unpushed(self) -> pl.Series:
+        """The ids of the tasks without a key, made by other means than a push."""
+        return self.tasks.filter(pl.col("key") == pl.format("task:{}", "task"))["task"]
+
+    @cached_property
     def _keyless(self) -> dict[str, list[Keyless]]:
-        """The tasks without a key, made by other means than a push, by the objects they refer to."""
+        """These tasks, by the objects they refer to."""
         found: dict[str, list[Keyless]] = {}
-        keyless = self.tasks.filter(pl.col("key") == pl.format("task:{}", "task"))
-        for task in self._data_of(keyless["task"]):
+        for task in self._data_of(self._unpushed):
             for url in task.objects:
                 found.setdefault(url, []).append(task)
+        return found
+
+    @cached_property
+    def _imported(self) -> dict[str, list[Keyless]]:
+        """Those of them that the tool's own storage made, by the object it made each of."""
+        found: dict[str, list[Keyless]] = {}
+        unpushed = set(self._unpushed)
+        for id, url in self.tool.imported_from().items():
+            if id in unpushed:
+                found.setdefault(url, []).append(Keyless(id, frozenset({url})))
         return found
 
     def _data_of(self, ids: pl.Series) -> Iterator[Keyless]:
@@ -291,15 +305,20 @@ class _Push:
     def _adopted(self, listed: Listed) -> bool:
         """Give a task without a key that of the item it refers to; whether the item is dealt with.
 
-        What is ambiguous is neither adopted nor pushed, but a reject.
+        Where no task's data refers to the item's object, that may have been put in its place: then a task
+        counts which the tool itself made of that object. What is ambiguous is neither adopted nor pushed, but
+        a reject.
         """
-        if not self._keyless:
+        if self._unpushed.is_empty():
             return False
         try:
             ours = self.tool.objects_in(self.source.links(listed, self.tool).data)
         except BadRecord:
             return False  # making it ready says so
         tasks = {task.id: task for url in ours for task in self._keyless.get(url, [])}
+        if not tasks:
+            ours = self.source.objects_of(listed)
+            tasks = {task.id: task for url in ours for task in self._imported.get(url, [])}
         if not tasks:
             return False
         [first, *others] = tasks.values()

@@ -246,6 +246,13 @@ class LabelingTool(Protocol):
         """The URLs of all objects that a task's data refers to, in whatever form the tool stores them."""
         ...
 
+    def imported_from(self) -> Mapping[str, str]:
+        """The URL of the object that the tool itself made a task of, by task id.
+
+        Tasks that it did not make, or of which it does not name the object, are left out.
+        """
+        ...
+
     def fetch(self, item: Item) -> int:
         """Fetch the objects that an item shows through the tool, as an annotator's browser does.
 

@@ -104,6 +104,10 @@ class LabelingToolContract:
         """Begin to edit an annotation, or with None to make one, in a person's name, and do not save it."""
         pytest.skip("this tool shows no unsaved drafts")
 
+    def import_object(self, tool: LabelingTool, bucket: Bucket | None) -> tuple[str, str]:  # noqa: ARG002
+        """Let a storage of the tool's own make a task of an object; returns the task's id and the URL."""
+        pytest.skip("this tool makes no tasks by itself")
+
     @pytest.fixture
     def bucket(self) -> Bucket | None:
         """A bucket that the tool reaches, if there is one."""
@@ -261,6 +265,14 @@ class LabelingToolContract:
         assert tool.objects_in(item.data) == {url}
         with pytest.raises(UsageError):
             tool.fetch(item)
+
+    def test_the_object_that_the_tool_itself_made_a_task_of_is_named(
+        self, tool: LabelingTool, bucket: Bucket | None
+    ) -> None:
+        self.add(tool, "a", "b")
+        assert tool.imported_from() == {}
+        task, url = self.import_object(tool, bucket)
+        assert tool.imported_from() == {task: url}
 
     def test_the_version_of_what_is_shown_survives(self, tool: LabelingTool) -> None:
         [task] = tool.add_items([self.item("a").model_copy(update={"version": '"e1-7"'})])

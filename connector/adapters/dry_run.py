@@ -23,6 +23,7 @@ _READS = {
         "tasks_with_predictions",
         "data_for",
         "objects_in",
+        "imported_from",
         "fetch",
     ),
     *("changed_tasks", "task_ids", "count_tasks", "annotators"),

@@ -411,6 +411,31 @@ class LabelStudio:
         hosted = re.fullmatch(r"(.+?)\.s3[.-].*", parts.hostname or "")
         return f"s3://{hosted[1]}/{path}" if hosted else f"s3://{path}"
 
+    def imported_from(self) -> Mapping[str, str]:
+        # The name in the storage, without the storage: of a folder the whole path, of a bucket the whole key.
+        named = _filter("storage_filename", "empty", "String", False)
+        tasks = [*self._by_id([named], "id,storage_filename", task_only=True)]
+        places = self._import_places() if tasks else []
+        found: dict[str, str] = {}
+        for task in tasks:
+            name = str(task["storage_filename"])
+            urls = {f"{before}{as_url(name)}" for start, before, as_url in places if name.startswith(start)}
+            if len(urls) == 1:
+                found[str(task["id"])] = urls.pop()
+        return found
+
+    def _import_places(self) -> list[tuple[str, str, Callable[[str], str]]]:
+        """Of each storage how its names begin, what a URL has before the name, and how it writes the name."""
+        project = {"project": self.project}
+        buckets = [
+            ((s.get("prefix") or "").strip("/"), f"s3://{s['bucket']}/", str)
+            for s in self._server.get("/api/storages/s3", project)
+        ]
+        folders = [
+            (s["path"], "file://", quote) for s in self._server.get("/api/storages/localfiles", project)
+        ]
+        return [*buckets, *folders]
+
     def fetch(self, item: Item) -> int:
         shown = [one for value in item.data.values() for one in _listed(value) if isinstance(one, str)]
         served = [one for one in shown if one.startswith(("s3://", _LOCAL))]

@@ -91,6 +91,7 @@ class Project:
     Attributes:
         people: the names of those who may answer.
         clock: gives the time, in UTC.
+        imported: the URL of the object that a storage of the tool's own made a task of, by task id.
         reuse_ids: give the id of the newest task or annotation, once deleted, to the next, as some tools do.
     """
 
@@ -102,6 +103,7 @@ class Project:
     tasks: dict[str, Task] = field(default_factory=dict)
     queues: dict[str, list[str]] = field(default_factory=dict)
     buckets: list[str] = field(default_factory=list)
+    imported: dict[str, str] = field(default_factory=dict)
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     _last_id: Counter[str] = field(default_factory=Counter)
     _changes: int = 0
@@ -271,6 +273,10 @@ class MemoryTool:
 
     def objects_in(self, data: Mapping[str, Any]) -> frozenset[str]:
         return frozenset(value for value in data.values() if isinstance(value, str) and "://" in value)
+
+    def imported_from(self) -> Mapping[str, str]:
+        with self.faults.around("imported_from"):
+            return {task: url for task, url in self.project.imported.items() if task in self.project.tasks}
 
     def fetch(self, item: Item) -> int:
         self._need(self.capabilities.connect_bucket, "connection to a bucket")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from connector.adapters.base import Bucket, LabelingTool
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.label_studio import LabelStudio, create_project
 from connector.adapters.label_studio_server import Server
+from connector.adapters.objects import Objects
 from connector.demo.server import S3, Running, free_port
 from connector.errors import AuthError, ConnectorError, Temporary, UsageError
 from connector.retry import patient
@@ -72,6 +74,19 @@ class TestLive(LabelStudioContract):
     @pytest.fixture
     def bucket(self, s3: S3) -> Bucket:
         return Bucket(s3.url, s3.options)
+
+    def import_object(self, tool: LabelingTool, bucket: Bucket | None) -> tuple[str, str]:
+        assert isinstance(tool, LabelStudio)
+        assert bucket is not None
+        within = f"import-{tool.project}"
+        item = json.dumps(self.item("a").data).encode()
+        Objects(f"{bucket.url}/{within}", bucket.options).write("ü 1#.json", item)
+        keys = {f"aws_{name}": bucket.options[name] for name in ("access_key_id", "secret_access_key")}
+        body = {"bucket": bucket.url.removeprefix("s3://"), "prefix": within, **keys}
+        body |= {"project": tool.project, "s3_endpoint": bucket.options["endpoint"]}
+        made = self.server.post("/api/storages/s3/", body)
+        self.server.post(f"/api/storages/s3/{made['id']}/sync", {})
+        return max(tool.task_ids(), key=int), f"{bucket.url}/{within}/ü 1#.json"
 
     @pytest.fixture
     def unwell(

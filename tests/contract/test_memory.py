@@ -9,7 +9,7 @@ from connector.adapters.base import Bucket
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.memory import CAPABILITIES, MemoryTool, Project
 from connector.errors import AuthError, Temporary
-from connector.model import Draft
+from connector.model import Draft, Item
 
 POOR = replace(
     CAPABILITIES,
@@ -52,6 +52,12 @@ class TestMemory(LabelingToolContract):
         held = tool.project.tasks[task_id]
         draft = Draft(annotator=who, annotation=annotation)
         tool.project.tasks[task_id] = held.model_copy(update={"drafts": (*held.drafts, draft)})
+
+    def import_object(self, tool: MemoryTool, bucket: Bucket | None) -> tuple[str, str]:
+        assert bucket is not None
+        id, url = tool._new_task(Item(key="?", data={"text": "of the object"})), f"{bucket.url}/ü 1.json"
+        tool.project.imported[id] = url
+        return id, url
 
     def connections(self, tool: MemoryTool) -> int:
         return len(tool.project.buckets)

@@ -158,6 +158,55 @@ def test_local_files_that_the_tool_imported_are_adopted(line: Line) -> None:
     assert line.tool.count_tasks() == 3
 
 
+def test_tasks_whose_data_names_no_object_are_adopted_by_what_the_tool_made_them_of(
+    line: Line, s3: S3
+) -> None:
+    line, raw = in_bucket(line, s3)
+    picture = scenes(1, seed=3)[0].png
+    for name in ("ä #1.png", "b.png"):
+        raw.write(name, picture)
+    owner = Server(line.server.url, line.server.owner.pat)
+    own = {"bucket": s3.bucket, "prefix": f"p{line.project}", "s3_endpoint": s3.endpoint, "title": "mine"}
+    keys = {"aws_access_key_id": s3.access_key, "aws_secret_access_key": s3.secret_key}
+    made = owner.post("/api/storages/s3/", {"project": line.project, "use_blob_urls": True, **own, **keys})
+    owner.post(f"/api/storages/s3/{made['id']}/sync", {})
+    old = [task for page in line.tool.changed_tasks(None) for task in page.tasks]
+    for task in old:  # as a cache, or a script of the user's, leaves them
+        data = {"image": f"https://cache.example.com/{task.id}.png", "patient": task.id}
+        owner.send("PATCH", f"/api/tasks/{task.id}/", {"data": data})
+    raw.write("new.png", picture)
+    for words in (("--dry-run",), ()):
+        done = line.ask("push", *words)
+        assert (done["adopted"], done["new"], done["rejected"]) == (2, 1, 0)
+    names = {"ä #1.png", "b.png", "new.png"}
+    assert set(line.tool.known_keys()) == {f"{raw.url}/{name}" for name in names}
+    for task in old:
+        now = line.tool.read_task(task.id)
+        cached = f"https://cache.example.com/{task.id}.png"
+        assert now.data == {"image": cached, "patient": task.id}
+    assert line.ask("push")["known"] == 3
+    assert line.ask("reconcile")["agree"]
+
+
+def test_tasks_that_the_tool_made_of_json_objects_are_adopted(line: Line) -> None:
+    folder = line.server.files / f"project-{line.project}"
+    for n in range(2):
+        (folder / f"ü {n}.json").write_text(json.dumps({"image": f"https://example.com/{n}.png"}))
+    many = [{"image": f"https://example.com/{n}.png"} for n in (3, 4)]
+    (folder / "list.json").write_text(json.dumps(many))
+    owner = Server(line.server.url, line.server.owner.pat)
+    body = {"project": line.project, "path": str(folder), "use_blob_urls": False, "title": "mine"}
+    made = owner.post("/api/storages/localfiles/", body)
+    owner.post(f"/api/storages/localfiles/{made['id']}/sync", {})
+    assert line.tool.count_tasks() == 4
+    config = line.folder / "connector.toml"
+    config.write_text(config.read_text().replace("[raw]", '[raw]\ncontent = "json"'))
+    done = line.ask("push", code=4)
+    assert (done["adopted"], done["new"], done["rejected"]) == (2, 0, 1)
+    assert "all refer to it" in rejects(line)[(folder / "list.json").as_uri()]
+    assert line.tool.count_tasks() == 4
+
+
 def test_an_update_keeps_the_users_own_fields_and_the_note(line: Line) -> None:
     key = put_pictures(line, 1)[0]
     line.ask("push")

@@ -37,6 +37,9 @@ class Given:
             data = {**self.data, "content": one.version}
             yield tool.data_for(Item(key=one.key, data=data, version=one.version), "image", one.key)
 
+    def objects_of(self, listed: Listed) -> frozenset[str]:
+        return frozenset({listed.key})
+
     def links(self, listed: Listed, tool: LabelingTool) -> Item:
         return tool.data_for(Item(key=listed.key, version=listed.version), "image", listed.key)
 

@@ -91,11 +91,14 @@ def test_tasks_that_no_push_made_are_duplicates_or_unexplained(tmp_path: Path) -
     synced(tool, source, tmp_path)
     [ours] = tool.task_ids()
     twin = made_by_hand(tool, image="s3://raw/a")
+    resolved = made_by_hand(tool, image="address of a cache")
+    tool.project.imported[resolved.id] = "s3://raw/a"
     alone = made_by_hand(tool, text="no object at all")
     pull(tool, Store(str(tmp_path / "labels")))
     found = reconcile(tool, Store(str(tmp_path / "labels")), source).differences
     assert found.select("task", "what", "detail").rows() == [
         (twin.id, "two tasks", f"its object is that of task {ours}"),
+        (resolved.id, "two tasks", f"its object is that of task {ours}"),
         (alone.id, "no item", ""),
     ]
 

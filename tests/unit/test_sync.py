@@ -662,6 +662,28 @@ def test_a_task_that_refers_to_the_object_is_adopted_and_keeps_its_data_and_answ
     assert rejects == []
 
 
+def test_a_task_that_the_tool_made_of_the_object_is_adopted_where_its_data_names_none(tmp_path: Path) -> None:
+    tool = MemoryTool(new_project())
+    resolved = made_by_hand(tool, image="address of a cache", patient="p-17")
+    listed = [made_by_hand(tool, image=f"row {n}") for n in range(2)]
+    tool.project.imported |= {resolved.id: "s3://raw/a.png"}
+    tool.project.imported |= dict.fromkeys([task.id for task in listed], "s3://raw/list.json")
+    source = given("s3://raw/a.png", "s3://raw/list.json", "s3://raw/b.png", version="v1")
+    with closing(Ledger(tmp_path / "dry.sqlite", "test")) as ledger:
+        store = Store(str(tmp_path / "no labels"))
+        dry = sync.push(DryRun(tool), store, source, [], ledger, dry_run=True)
+    _, done = synced(tool, source, tmp_path)
+    for pushed in (dry, done):
+        assert (pushed.new, pushed.adopted, [r.where for r in pushed.rejects]) == (
+            1,
+            1,
+            ["s3://raw/list.json"],
+        )
+    assert f"tasks {listed[0].id}, {listed[1].id} all refer to it" in done.rejects[0].why
+    now = tool.read_task(resolved.id)
+    assert (now.key, now.version, now.data) == ("s3://raw/a.png", "v1", resolved.data)
+
+
 def test_an_ambiguous_adoption_is_a_reject_that_says_so(tmp_path: Path) -> None:
     tool = MemoryTool(new_project())
     for _ in range(2):
