@@ -71,8 +71,13 @@ class NotCounted:
     of: int
     why: str
 
+    @property
+    def share(self) -> str:
+        """How many, and why, beside the numbers of the control."""
+        return f"{self.count} of {self.of} answers not counted: {self.why}"
+
     def __str__(self) -> str:
-        return f"{self.control}: {self.count} of {self.of} answers not counted: {self.why}"
+        return f"{self.control}: {self.share}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +244,7 @@ def named(gold: Loaded, tasks: pl.DataFrame) -> Loaded:
         for frame in (gold.labels.answers, gold.labels.regions)
     )
     uncounted = gold.labels.uncounted.with_columns(annotation=pl.format("gold/{}", "annotation"))
+    uncounted = uncounted.join(answers, on="annotation", how="semi")
     labels = replace(gold.labels, answers=answers, regions=regions, uncounted=uncounted)
     rejects = [*gold.rejects, *(Reject(f"gold task {task}", why) for task in strangers)]
     return replace(gold, labels=labels, rejects=rejects)
@@ -250,20 +256,35 @@ def add_gold(people: Loaded, gold: Loaded) -> Loaded:
     Answers that an annotator gave and that are marked as ground truth stay answers.
     """
     others = people.labels.answers.filter(pl.col("role") != Role.GOLD).with_columns(gold=pl.lit(value=False))
+    regions, uncounted = (
+        pl.concat([mine.join(others, on="annotation", how="semi"), theirs])
+        for mine, theirs in (
+            (people.labels.regions, gold.labels.regions),
+            (people.labels.uncounted, gold.labels.uncounted),
+        )
+    )
     labels = Labels(
         pl.concat([others, gold.labels.answers]),
-        pl.concat([people.labels.regions.join(others, on="annotation", how="semi"), gold.labels.regions]),
+        regions,
         {**gold.labels.controls, **people.labels.controls},
-        pl.concat([people.labels.uncounted, gold.labels.uncounted]),
+        uncounted,
         {**gold.labels.scales, **people.labels.scales},
     )
     return replace(
         people,
         labels=labels,
+        answered={**people.answered, **_answered(labels)},
         rejects=[*people.rejects, *gold.rejects],
         source={**people.source, "gold": gold.source},
         unmeasured={**gold.unmeasured, **people.unmeasured},
     )
+
+
+def _answered(labels: Labels) -> dict[str, int]:
+    """Of each control that is measured, how many annotations answer it, those that cannot be counted too."""
+    answers = (rows.select("annotation", "control") for rows in (labels.regions, labels.uncounted))
+    found = pl.concat(answers).unique().group_by("control").len()
+    return {control: n for control, n in found.iter_rows() if control in labels.controls}
 
 
 def declared(

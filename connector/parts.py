@@ -157,15 +157,14 @@ def _gold_of(gold: Loaded, between: tuple[str, str] | None) -> Loaded:
         return replace(gold, rejects=[])
     first, last = map(pl.lit, between)
     here, labels = pl.col("task").is_between(first, last), gold.labels
-    return replace(
-        gold,
-        labels=replace(
-            labels,
-            answers=labels.answers.filter(here),
-            regions=labels.regions.filter(here),
-        ),
-        rejects=[],
+    answers = labels.answers.filter(here)
+    part = replace(
+        labels,
+        answers=answers,
+        regions=labels.regions.filter(here),
+        uncounted=labels.uncounted.join(answers, on="annotation", how="semi"),
     )
+    return replace(gold, labels=part, rejects=[])
 
 
 def _together(found: Sequence[Aligned], gold: Loaded | None) -> Aligned:

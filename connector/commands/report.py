@@ -91,6 +91,7 @@ def report(
             Plan.load(plan).corrections if plan else (),
             cards,
             session.settings.quality.gold_least,
+            loaded.not_counted,
         )
     write_atomic(out, render(data).encode())
     session.say(f"report: {out}")

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from connector.corrections.history import in_short
 from connector.corrections.plan import WRITING, Action, Correction
 from connector.errors import BadRecord
+from connector.labels import NotCounted
 from connector.quality.agreement import MISSES, pairs
 from connector.quality.annotators import METHOD, annotators, natural
 from connector.quality.answers import ABSENT
@@ -72,6 +73,7 @@ def content(
     corrections: Sequence[Correction],
     cards: int,
     least: int = LEAST,
+    not_counted: Sequence[NotCounted] = (),
 ) -> ReportData:
     """Everything a report shows.
 
@@ -84,6 +86,7 @@ def content(
         error_rate: what a review said of the whole.
         cards: how many disagreements are drawn.
         least: gold tasks that a verdict needs.
+        not_counted: answers that no number counts.
 
     Raises:
         ValueError: if gold answers contradict each other.
@@ -94,16 +97,20 @@ def content(
     has_gold = bool(units["gold"].any())
     no_gold = NO_GOLD_ANSWERED if has_gold else NO_GOLD
     by_control = _by_control(keep_roles(units, ["person"]))
+    figures = _figures(merged, found, labels.controls, limit, error_rate, no_gold, not_counted)
+    measured = {*found.controls, *(one.control for one in merged.controls)}
+    notices = [f"{control}: {check}" for control, check in found.checks.items() if check.surprising]
+    notices += [str(one) for one in not_counted if one.control not in measured]
     return ReportData(
         title=title,
         made_at=made_at,
         source=source,
         confidence=confidence,
-        figures=_figures(merged, found, labels.controls, limit, error_rate, no_gold),
+        figures=figures,
         progress=_progress(labels, len(tasks) or None),
         annotators=_rows(labels, units, found, confidence, "answered no gold task" if has_gold else NO_GOLD),
         golden_limit=limit,
-        notices=[f"{control}: {check}" for control, check in found.checks.items() if check.surprising],
+        notices=notices,
         agreement=[_matrix(control, part, both) for control, part in by_control if len(both := pairs(part))],
         confusion=[_confusion(control, part) for control, part in _by_control(found.confusion)],
         cards=_cards(units, merged, labels, names, pictures, cards),
@@ -142,7 +149,11 @@ def _figures(
     limit: float,
     error_rate: Estimate | None,
     no_gold: str,
+    not_counted: Sequence[NotCounted],
 ) -> list[Figure]:
+    def left_out(control: str) -> list[str]:
+        return [one.share for one in not_counted if one.control == control]
+
     def counted(control: str) -> str:
         return "objects" if controls[control] == BOX else "tasks"
 
@@ -152,6 +163,7 @@ def _figures(
             score,
             f"right answers where the answer is known; n counts answers to {counted(control)}",
             limit=limit,
+            not_counted=left_out(control),
         )
         for control, score in sorted(found.controls.items())
     ] or [Figure("Golden score", unknown(0, "wilson", no_gold), limit=limit)]
@@ -166,12 +178,14 @@ def _figures(
                 "for every other annotator of its task"
                 if detected
                 else f"pairs of answers that are the same; {n}",
+                not_counted=left_out(one.control),
             ),
             Figure(
                 f"Krippendorff's alpha, {one.control}",
                 one.agreement.krippendorff_alpha,
                 f"agreement beyond chance: 1 is perfect, 0 is chance; {MISSES + '; ' if detected else ''}{n}",
                 percent=False,
+                not_counted=left_out(one.control),
             ),
         ]
     rate = error_rate or unknown(0, "review sample", NO_REVIEW)

@@ -17,6 +17,7 @@ class Figure:
         estimate: a share from 0 to 1, or a coefficient such as alpha from -1 to 1.
         percent: whether it reads as a percentage.
         limit: the quality gate it is held against, if any; drawn as a mark.
+        not_counted: answers that it leaves out, and why.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Figure:
     comment: str = ""
     percent: bool = True
     limit: float | None = None
+    not_counted: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

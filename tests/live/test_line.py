@@ -298,6 +298,32 @@ def test_ontology_is_shown_pushed_and_guarded(line: Line) -> None:
     assert "ship" in objects.labels
 
 
+def test_a_label_that_was_removed_costs_its_control_and_is_reported(line: Line) -> None:
+    """The boxes of an annotation count also where its scene is not in the ontology any more."""
+    keys = put_pictures(line, 2)
+    line.ask("push")
+    tasks = line.tool.known_keys()
+    for key in keys:
+        for who, scene in enumerate(("harbour", "field", "field")):
+            line.answer(who, tasks[key], result(scene, [Box("car", 10, 10, 20, 20)], f"a{who}"))
+    config = line.ask("ontology", "show")["config"].replace('<Choice value="harbour"/>', "")
+    (line.folder / "smaller.xml").write_text(config)
+    line.ask("ontology", "push", "smaller.xml", "--force")
+    line.ask("pull")
+    found = line.ask("quality", "consensus", code=4)
+    why = "label 'harbour' is not in the ontology"
+    assert found["not_counted"] == [{"control": "scene", "count": 2, "of": 6, "why": why}]
+    counted = {c["control"]: (c["annotations"], c["annotators"]) for c in found["controls"]}
+    assert counted == {"scene": (4, 2), "objects": (6, 3)}
+    code, out, err = line.run("quality", "consensus")
+    assert code == 4
+    assert f"scene: 2 of 6 answers not counted: {why}" in out
+    assert "2 rejected" in err
+    line.ask("report", "--out", "report.html", code=4)
+    html = (line.folder / "report.html").read_text()
+    assert html.count("2 of 6 answers not counted: label &#39;harbour&#39; is not in the ontology") == 2
+
+
 def test_predictions_that_the_server_leaves_out_are_named_and_the_old_ones_stay(line: Line) -> None:
     """It answers 201 and how many it stored. What it took replaces what was there."""
     tasks = [

@@ -215,7 +215,11 @@ def test_what_a_source_leaves_open_a_reviewer_decides_before_most_people(tmp_pat
     merged = consensus(table, seed=0).units
     if source == "gold":
         gold = table.filter(control="tree", annotator="ann").with_columns(
-            label=pl.lit("a"), role=pl.lit("gold"), annotator=pl.lit("file"), annotation=pl.lit("gold/1")
+            label=pl.lit("a"),
+            role=pl.lit("gold"),
+            gold=pl.lit(value=True),
+            annotator=pl.lit("file"),
+            annotation=pl.lit("gold/1"),
         )
         found = from_role(loaded, pl.concat([table, gold]), Role.GOLD, store.tasks(), False, merged)
     else:
