@@ -39,6 +39,13 @@ def roles(desk: Desk) -> list[tuple[str, str, str]]:
     return sorted(table.select("annotator", "role", "label").iter_rows())
 
 
+def starred(desk: Desk) -> list[str]:
+    """Of the first task: whose answers are gold."""
+    sync.pull(desk.tool, desk.store)
+    table = units(read_store(desk.store, {}).labels).filter("gold", task="1")
+    return table["annotator"].unique().sort().to_list()
+
+
 def plans(desk: Desk) -> list[tuple[str, str | None]]:
     """Of the first task: what each annotation says now, and which plan wrote it."""
     sync.pull(desk.tool, desk.store)
@@ -100,11 +107,12 @@ def test_the_gold_that_ours_took_the_flag_from_stays_gold(desk: Desk) -> None:
     [task] = contract.add(desk.tool, "a")
     mine, *_ = desk.answer(task, ("cat", "dog"))
     desk.tool.write_annotation(mine.model_copy(update={"ground_truth": True}), mine.revision)
-    assert (PEOPLE[0], "gold", "cat") in roles(desk)
+    assert (PEOPLE[0], "person", "cat") in roles(desk)
+    assert starred(desk) == [PEOPLE[0]]
     now = desk.tool.read_task(task.id)
     one = Correction(task="1", key="a", action=Action.ADD, expect=now.revision, then=mine.result, why="so")
     desk.apply(Plan(project=PROJECT, source={}, corrections=(one,)))
-    assert (PEOPLE[0], "gold", "cat") in roles(desk)
+    assert starred(desk) == [PEOPLE[0]]
     assert (PEOPLE[3], "code", "cat") in roles(desk)
 
 
