@@ -24,7 +24,7 @@ import polars as pl
 from connector.adapters.base import LabelingTool
 from connector.adapters.objects import Object, Objects, usable
 from connector.config import FieldRule, Raw
-from connector.errors import BadRecord, Reject, UsageError
+from connector.errors import AuthError, BadRecord, Reject, UsageError
 from connector.model import Item, digest
 
 CHECK_BYTES = 16
@@ -78,6 +78,10 @@ class Source(Protocol):
 
     def holds(self, key: str) -> bool:
         """Whether an item of this key would be listed here; then, if it is not, it is gone."""
+        ...
+
+    def in_bucket(self, url: str) -> bool:
+        """Whether an object of this URL lies in the bucket that the tool is connected to."""
         ...
 
     def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:
@@ -183,6 +187,9 @@ class BucketItems:
 
     def holds(self, key: str) -> bool:
         return self.objects.holds(key)
+
+    def in_bucket(self, url: str) -> bool:
+        return self.objects.holds(url)
 
     def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:
         looked_into = self._looked_into(listed)
@@ -294,6 +301,9 @@ class ManifestItems:
         """A manifest may list a part: what it leaves out need not be gone."""
         return False
 
+    def in_bucket(self, url: str) -> bool:
+        return self.raw.holds(url)
+
     def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:
         found = self._found(listed)
         for one in listed:
@@ -327,10 +337,18 @@ class ManifestItems:
                 raise BadRecord(f"the row has no {self.field}: fill that column")
             return item
         urls = self._addresses(listed)
-        if isinstance(data.get(self.field), list):
-            shown = [tool.data_for(item, self.field, url).data[self.field] for url in urls]
-            return item.model_copy(update={"data": {**data, self.field: shown}})
-        return tool.data_for(item, self.field, urls[0])
+        shown = [self._shown(item, url, tool) for url in urls]
+        is_list = isinstance(data.get(self.field), list)
+        return item.model_copy(update={"data": {**data, self.field: shown if is_list else shown[0]}})
+
+    def _shown(self, item: Item, url: str, tool: LabelingTool) -> Any:
+        """The address at which the tool shows an object."""
+        try:
+            return tool.data_for(item, self.field, url).data[self.field]
+        except UsageError as error:
+            if self.raw.holds(url):
+                raise  # then it cannot show the bucket at all
+            raise BadRecord(error.what, error.hint) from error
 
     def _addresses(self, listed: Listed) -> list[str]:
         """The URLs of the objects that a row shows."""
@@ -346,18 +364,52 @@ class ManifestItems:
         return [one if "://" in one else self.raw.key_of(one.lstrip("/")) for one in named]
 
     def _found(self, listed: Sequence[Listed]) -> dict[str, bytes | None]:
-        """The first bytes of the objects below our bucket that rows show; None of what is not there."""
-        urls: dict[str, None] = {}
+        """The first bytes of the objects that rows show; None of what is not there.
+
+        Objects elsewhere are looked for where the settings of our bucket open their storage, too. What cannot
+        be read there for another reason is left out: the tool may be permitted more than we are.
+        """
+        by_place: dict[str, list[str]] = {}
         for one in listed:
             with suppress(BadRecord):
-                urls |= dict.fromkeys(url for url in self._addresses(one) if self.raw.holds(url))
-        paths = {url: self.raw.path_of(url) for url in urls}
-        asked = [Object(url, path, 0, _UNKNOWN, None) for url, path in paths.items() if usable(path)]
-        found = {one.key: content for one, content in self.raw.contents(asked, CHECK_BYTES)}
-        return {url: found.get(url) for url in urls}
+                for url in self._addresses(one):
+                    by_place.setdefault(self._place(url), []).append(url)
+        found: dict[str, bytes | None] = {}
+        for place, urls in by_place.items():
+            if place == self.raw.url:
+                found |= _starts(self.raw, urls)
+            elif place:
+                found |= self._elsewhere(place, urls)
+        return found
+
+    def _elsewhere(self, place: str, urls: Sequence[str]) -> Mapping[str, bytes | None]:
+        try:
+            return _starts(Objects(place, self.raw.options), urls)
+        except AuthError:
+            return {}
+        except UsageError as error:
+            there_is_none = error.__cause__ is None or isinstance(error.__cause__, FileNotFoundError)
+            return dict.fromkeys(urls) if there_is_none else {}
+
+    def _place(self, url: str) -> str:
+        """Where to look for an object: our bucket, another one or folder of the same storage, or nowhere."""
+        if self.raw.holds(url):
+            return self.raw.url
+        scheme, _, place = url.partition("://")
+        if scheme != self.raw.url.partition("://")[0]:
+            return ""
+        return "file:///" if scheme == "file" else f"{scheme}://{place.partition('/')[0]}"
 
     def _is_no_picture(self, start: bytes | None) -> bool:
         return self.pictures and start is not None and not is_image(start)
+
+
+def _starts(place: Objects, urls: Iterable[str]) -> dict[str, bytes | None]:
+    """The first bytes of objects, by URL; None of what is not there."""
+    paths = {url: place.path_of(url) if place.holds(url) else "" for url in urls}
+    asked = [Object(url, path, 0, _UNKNOWN, None) for url, path in paths.items() if path and usable(path)]
+    found = {one.key: content for one, content in place.contents(asked, CHECK_BYTES)}
+    return {url: found.get(url) for url in paths}
 
 
 def is_image(start: bytes) -> bool:

@@ -351,7 +351,7 @@ class _Push:
         """Send a batch. The tool takes all of it or none: a refused one is halved to find the culprit."""
         if not batch:
             return
-        self._check_shown(batch[0])
+        self._check_shown(batch)
         self._alone()
         number = self.ledger.begin([item.key for item in batch], datetime.now(UTC))
         try:
@@ -368,16 +368,18 @@ class _Push:
         else:
             self.ledger.end(number)
 
-    def _check_shown(self, item: Item) -> None:
-        """Before the first task is made: whether annotators will see what it shows.
+    def _check_shown(self, batch: Sequence[Item]) -> None:
+        """Before the first tasks are made: whether annotators will see what one of them shows.
 
         Raises:
             UsageError: if they will not; nothing was sent then.
         """
         if self.done.new or self.dry_run or len(self.tasks) or not self.tool.capabilities.connect_bucket:
             return
-        if any(self.source.holds(url) for url in self.tool.objects_in(item.data)):
-            self.tool.fetch(item)
+        for item in batch:
+            if any(self.source.in_bucket(url) for url in self.tool.objects_in(item.data)):
+                self.tool.fetch(item)
+                return
 
     # items that are not what they were
 

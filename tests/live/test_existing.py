@@ -12,11 +12,12 @@ import pytest
 from connector.adapters.base import Bucket
 from connector.adapters.label_studio_server import Server
 from connector.adapters.objects import Objects
+from connector.demo import server as demo_server
 from connector.demo.pictures import scenes
-from connector.demo.server import S3
+from connector.demo.server import S3, label_studio
 from connector.errors import UsageError
 from connector.model import Item
-from tests.conftest import Line
+from tests.conftest import Line, new_line
 from tests.live.test_line import put_pictures
 from tests.servers import put_raw
 
@@ -251,6 +252,87 @@ def test_pictures_that_would_not_load_are_noticed_before_the_push_and_repaired_a
     now = owner.get(f"/api/tasks/{task}/", {"resolve_uri": "false"})["data"]
     assert now == {**data, "patient": "p-17"}
     assert line.ask("push", "--on-change", "update")["updated"] == 0
+
+
+@pytest.mark.parametrize("source", [(), ("--manifest", "m.csv")], ids=["bucket", "manifest"])
+def test_local_files_that_the_server_does_not_serve_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: tuple[str, ...]
+) -> None:
+    environment = demo_server._environment
+    with label_studio(tmp_path / "server") as running:
+        (tmp_path / "work").mkdir()
+        line = new_line(running, tmp_path / "work")
+        put_pictures(line, 2)
+        (line.folder / "m.csv").write_text("key,image\nweb,https://example.com/a.png\na,scene-001.png\n")
+        # A storage of the folder exists: made while the server still served it.
+        line.tool.connect_bucket(Bucket((running.files / f"project-{line.project}").as_uri()))
+        running.stop()
+        off = {"LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "false"}
+        monkeypatch.setattr(demo_server, "_environment", lambda data: {**environment(data), **off})
+        running.start()
+        found = {c["name"]: c for c in line.ask("doctor", code=2)["checks"]}
+        reached = found["the server reaches the bucket"]
+        assert not reached["ok"]
+        assert "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true" in reached["next"]
+        code, _, err = line.run("push", *source)
+        assert (code, line.tool.count_tasks()) == (2, 0)
+        assert "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true" in err
+        running.stop()
+        monkeypatch.setattr(demo_server, "_environment", environment)
+        running.start()
+        assert line.ask("push", *source)["new"] == 2
+
+
+def test_a_push_of_a_manifest_fetches_an_object_through_the_tool(line: Line) -> None:
+    put_pictures(line, 2)
+    config = line.folder / "connector.toml"
+    right = config.read_text()
+    config.write_text(right.replace(f'files_root = "{line.server.files}"', ""))
+    (line.folder / "m.csv").write_text("key,image\nweb,https://example.com/a.png\na,scene-001.png\n")
+    code, _, err = line.run("push", "--manifest", "m.csv")
+    assert (code, line.tool.count_tasks()) == (2, 0)
+    assert f"serves files below {line.server.files}" in err
+    config.write_text(right)
+    assert line.ask("push", "--manifest", "m.csv")["new"] == 2
+
+
+def test_one_bad_row_of_a_manifest_is_one_reject(line: Line, s3: S3) -> None:
+    line, raw = in_bucket(line, s3)
+    picture = scenes(1, seed=3)[0].png
+    raw.write("good.png", picture)
+    elsewhere = Objects(f"{s3.url}/elsewhere-{line.project}", s3.options)
+    elsewhere.write("other.png", picture)
+    put_raw(s3, f"p{line.project}/quest?ion.png", picture)
+    put_raw(s3, f"p{line.project}/a//b.png", picture)
+    good = {"a": "good.png", "b": f"{elsewhere.url}/other.png", "c": "https://example.com/x.png"}
+    bad = {
+        "double": "a//b.png",
+        "up": "../up.png",
+        "control": "tab\there.png",
+        "question": "quest?ion.png",
+        "missing": "missing.png",
+        "missing elsewhere": f"{elsewhere.url}/missing.png",
+        "no bucket of that name": "s3://no-such-bucket-here/x.png",
+        "names no bucket": "s3://",
+        "empty": "",
+    }
+    rows = [{"key": key, "image": image} for key, image in (good | bad).items()]
+    (line.folder / "m.json").write_text(json.dumps(rows))
+    # Through the tool the first object of its bucket is fetched; b lies in none that it is connected to.
+    pushed = line.ask("push", "--manifest", "m.json", code=4)
+    assert (pushed["found"], pushed["new"], pushed["rejected"]) == (12, 3, 9)
+    assert set(rejects(line)) == set(bad)
+    assert set(line.tool.known_keys()) == set(good)
+
+
+def test_a_file_that_the_server_does_not_show_is_one_reject_of_a_manifest(line: Line, tmp_path: Path) -> None:
+    put_pictures(line, 1)
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(scenes(1, seed=3)[0].png)
+    (line.folder / "m.csv").write_text(f"key,image\na,{outside.as_uri()}\nb,scene-001.png\n")
+    pushed = line.ask("push", "--manifest", "m.csv", code=4)
+    assert (pushed["new"], pushed["rejected"]) == (1, 1)
+    assert f"does not lie below {line.server.files}" in rejects(line)["a"]
 
 
 def test_an_object_that_the_bucket_no_longer_gives_out_is_named_by_the_doctor(line: Line, s3: S3) -> None:

@@ -32,6 +32,9 @@ class Given:
     def holds(self, key: str) -> bool:
         return key.startswith("raw/")
 
+    def in_bucket(self, url: str) -> bool:
+        return url.startswith("raw/")
+
     def items(self, listed: Sequence[Listed], tool: LabelingTool) -> Iterator[Item]:
         for one in listed:
             data = {**self.data, "content": one.version}

@@ -18,7 +18,7 @@ from connector import items
 from connector.adapters.memory import MemoryTool
 from connector.adapters.objects import Object, Objects
 from connector.config import parse
-from connector.errors import Reject, UsageError
+from connector.errors import AuthError, Reject, UsageError
 from connector.items import BucketItems, ManifestItems, Source
 from connector.model import Item
 
@@ -320,6 +320,58 @@ def test_a_row_without_an_object_or_with_one_that_is_not_there_is_rejected(folde
         ("c", "there is no object memory"),
         ("d", "there is no object memory"),
     ]
+
+
+def test_objects_outside_the_bucket_are_looked_for_where_its_settings_open_them(folder: Objects) -> None:
+    Objects("memory://elsewhere").write("deep/there.png", PNG)
+    Objects("memory://elsewhere").write("notes.txt", b"no picture")
+    urls = {
+        "a": "memory://elsewhere/deep/there.png",
+        "b": "memory://elsewhere/missing.png",
+        "c": "memory://elsewhere/notes.txt",
+        "d": "memory://no-such-bucket/x.png",
+        "e": "memory://elsewhere/a//b.png",
+        "f": "s3://another-kind-of-storage/x.png",
+        "g": "https://example.com/x.png",
+    }
+    rows = [{"key": key, "image": url} for key, url in urls.items()]
+    found, rejects = manifest(folder, "m.json", json.dumps(rows))
+    assert {i.key: i.data["image"] for i in found} == {key: urls[key] for key in "afg"}
+    assert {r.where: r.why for r in rejects} == {
+        "b": f"there is no object {urls['b']}",
+        "c": f"{urls['c']} is not a picture that a browser shows",
+        "d": f"there is no object {urls['d']}",
+        "e": f"there is no object {urls['e']}",
+    }
+
+
+def test_files_outside_the_folder_are_looked_for(tmp_path: Path) -> None:
+    for name in ("raw/in.png", "ü out.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(PNG)
+    rows = {"a": tmp_path / "raw/in.png", "b": tmp_path / "ü out.png", "c": tmp_path / "missing.png"}
+    text = "".join(f"{key},{path.as_uri()}\n" for key, path in rows.items())
+    (tmp_path / "m.csv").write_text(f"key,image\n{text}d,in.png\n")
+    source = ManifestItems(Objects(str(tmp_path)), "m.csv", Objects(str(tmp_path / "raw")), "image", [])
+    assert [i.key for i in source.items(list(source), MemoryTool())] == ["a", "b", "d"]
+    assert [(r.where, r.why) for r in source.rejects] == [("c", f"there is no object {rows['c'].as_uri()}")]
+
+
+def test_what_may_not_be_read_elsewhere_is_left_to_the_tool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.csv").write_text("key,image\na,memory://secret/x.png\n")
+    contents = Objects.contents
+
+    def refused(bucket: Objects, *words: Any, **more: Any) -> Any:
+        if bucket.url == "memory://secret":
+            raise AuthError("not allowed to use memory://secret")
+        return contents(bucket, *words, **more)
+
+    monkeypatch.setattr(Objects, "contents", refused)
+    source = ManifestItems(Objects(str(tmp_path)), "m.csv", Objects("memory://raw"), "image", [])
+    assert [i.key for i in source.items(list(source), MemoryTool())] == ["a"]
+    assert source.rejects == []
 
 
 def test_a_row_changes_with_its_content_or_as_its_version_says(folder: Objects) -> None:
