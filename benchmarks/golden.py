@@ -90,7 +90,7 @@ def _table(gold: np.ndarray, people: np.ndarray) -> pl.DataFrame:
     tasks = np.char.zfill(np.arange(len(gold)).astype(str), 6)
     parts = [
         pl.DataFrame({"task": tasks, "label": said.astype(str)}).with_columns(
-            annotator=pl.lit(who), role=pl.lit(role)
+            annotator=pl.lit(who), role=pl.lit(role), gold=pl.lit(role == "gold")
         )
         for who, role, said in (
             ("gold", "gold", gold),
