@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,21 +99,21 @@ class Session:
     def say(self, text: str) -> None:
         """A line for people; nothing with --json or --quiet."""
         if not (self.as_json or self.quiet):
-            click.echo(text)
+            click.echo(harmless(text))
 
     def note(self, text: str) -> None:
         """A hint, on stderr."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(harmless(text), err=True)
 
     def error(self, text: str) -> None:
         """Why the exit code is not 0, on stderr, also with --quiet."""
-        click.echo(text, err=True)
+        click.echo(harmless(text), err=True)
 
     def detail(self, text: str) -> None:
         """What only --verbose asks for, on stderr."""
         if self.verbose or self.debug:
-            click.echo(text, err=True)
+            click.echo(harmless(text), err=True)
 
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str = ""
@@ -125,18 +126,20 @@ class Session:
         if self.as_json or self.quiet:
             return
         if not rows:
-            click.echo(empty or f"{title}: none")
+            click.echo(harmless(empty or f"{title}: none"))
             return
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         # A pipe has no width: let the table be as wide as it is.
         console = Console(width=None if sys.stdout.isatty() else 160)
         table = Table(
-            *columns, title=title, title_justify="left", title_style="bold", show_header=any(columns)
+            *columns, title=Text(title), title_justify="left", title_style="bold", show_header=any(columns)
         )
         for row in rows:
-            table.add_row(*(_cell(value) for value in row))
+            # A plain string would be read as markup.
+            table.add_row(*(Text(harmless(_cell(value), keep="")) for value in row))
         console.print(table)
 
     def answer(self, found: Mapping[str, Any]) -> None:
@@ -144,7 +147,11 @@ class Session:
         if self.as_json:
             self.printed = True
             found = found if self.read is None else {**found, "read": self.read}
-            click.echo(json.dumps(plain(found), ensure_ascii=False, indent=2, allow_nan=False))
+            text = json.dumps(plain(found), ensure_ascii=False, indent=2, allow_nan=False)
+            # JSON escapes only some of what a terminal obeys.
+            click.echo(
+                _UNSEEN.sub(lambda sign: sign[0] if sign[0] == "\n" else f"\\u{ord(sign[0]):04x}", text)
+            )
 
     def source(self, **more: Any) -> dict[str, Any]:
         """What an answer says of where it comes from."""
@@ -180,7 +187,7 @@ class Session:
             path, "".join(json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in rejects).encode()
         )
         first = rejects[0]
-        click.echo(f"{len(rejects)} rejected, see {path}; the first: {first.where}: {first.why}", err=True)
+        self.error(f"{len(rejects)} rejected, see {path}; the first: {first.where}: {first.why}")
         return EXIT_REJECTS
 
     def write_rows(self, frame: pl.DataFrame, path: Path | None) -> None:
@@ -317,8 +324,8 @@ def _chain(ctx: click.Context) -> list[click.Context]:
 
 def _failed(session: Session, error: ConnectorError, code: int) -> int:
     if session.debug:
-        traceback.print_exc()
-    click.echo(f"Error: {error}", err=True)
+        session.error(traceback.format_exc())
+    session.error(f"Error: {error}")
     if not session.printed:
         session.answer({"error": error.what, "next": error.hint or None, "exit": code})
     return code
@@ -345,6 +352,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return value
+
+
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]")
+"""Control characters, and those that reorder the text around them."""
+
+
+def harmless(text: str, keep: str = "\n\t") -> str:
+    """A text that shows what a terminal would obey: escape sequences, bells, and marks that reorder text.
+
+    Args:
+        keep: control characters that stay.
+    """
+    return _UNSEEN.sub(lambda sign: sign[0] if sign[0] in keep else ascii(sign[0])[1:-1], text)
 
 
 def _cell(value: object) -> str:

@@ -481,6 +481,20 @@ def test_quiet_says_nothing_and_people_get_words(folder: Path, name: str) -> Non
     assert not out.startswith("{")
 
 
+@pytest.mark.parametrize("name", ["quality consensus", "quality annotators"])
+def test_a_terminal_obeys_no_name_of_an_annotator_or_control(folder: Path, name: str) -> None:
+    odd = ["[/b]", "[red]", "\x1b[2J", "\x9b2J"]
+    write_table(folder / "labels.csv", odd)
+    code, out, err = run(folder, USES[name])
+    assert code == 0
+    assert all(sign.isprintable() or sign == "\n" for sign in out + err)
+    if name == "quality annotators":
+        assert all(shown in out for shown in ("[/b]", "[red]", r"\x1b[2J", r"\x9b2J"))
+        answer = run(folder, USES[name], "--json")[1]
+        assert all(sign.isprintable() or sign == "\n" for sign in answer)
+        assert sorted(row["annotator"] for row in json.loads(answer)["annotators"]) == sorted(odd)
+
+
 @pytest.mark.parametrize("words", ["", *COMMANDS, *USES, "review queue", "review collect"])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_is_on_stdout_and_ends_with_0(folder: Path, words: str, flag: str) -> None:

@@ -170,3 +170,16 @@ def test_of_an_empty_store_there_is_nothing_to_tell(folder: Path, words: str) ->
     assert ask(folder, "log")["commits"] == []
     assert say(folder, "log") == "The label store has no versions yet; run `connector pull`.\n"
     assert not (folder / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "label", ["[/x]", "[occluded]", "[bold]cat", "\x1b[2J\x07cat", "\x9b2Jcat", "\u202ecat"]
+)
+def test_labels_are_shown_as_they_are_and_a_terminal_obeys_none_of_them(folder: Path, label: str) -> None:
+    open_line(folder / "connector.toml").store().append([task("1", label)], "4", NOW)
+    shown = say(folder, "show")
+    if label.isprintable():
+        assert label in shown
+    else:
+        assert all(sign.isprintable() or sign == "\n" for sign in shown)
+        assert ascii(label)[1:-1] in shown
