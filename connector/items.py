@@ -53,7 +53,7 @@ class Listed:
 
     Attributes:
         key: names it for good.
-        version: changes when its content does; empty where nobody can tell.
+        version: changes when its content does; empty where it is unknown.
         tells_content: an equal version under another key is the same content.
         parts: what it is made of: a row of a manifest, or an object for each field.
     """

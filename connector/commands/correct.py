@@ -232,8 +232,8 @@ def apply_command(
 ) -> int | None:
     """Write a plan's corrections to the tool.
 
-    Each is compared with what the tool holds now and noted in the journal before it is sent. Where somebody
-    edited meanwhile nothing is written. Run again, it continues.
+    Each is compared with what the tool holds now and noted in the journal before it is sent. What was edited
+    meanwhile is left as it is. Run again, it continues.
 
     \b
     Example:
@@ -329,7 +329,7 @@ def _show_history(session: Session, task: str) -> None:
 @click.option("--head", help="What an earlier run of this command told: nothing up to there was cut off.")
 @pass_session
 def verify(session: Session, head: str | None) -> None:
-    """Prove that nobody has changed the journal of corrections.
+    """Prove that the journal of corrections was not changed.
 
     Each line of it bears the hash of the line before. Who keeps the last hash elsewhere can prove later,
     with --head, that its end was not cut off either.
@@ -373,7 +373,7 @@ def _now() -> datetime:
 
 def _tell(session: Session, done: Applied, verb: str, dry_run: bool, plan: str | None) -> int | None:
     would = "would be " if dry_run else ""
-    why = "they were undone or edited" if done.undone else "somebody edited"
+    why = "they were undone or edited" if done.undone else "they were edited"
     session.say(
         f"run {done.run}: {done.written} {would}{verb}, {done.already} were already, "
         f"{len(done.conflicts)} left out because {why} meanwhile, {len(done.failed)} failed"

@@ -45,7 +45,7 @@ class Sent:
 
     Attributes:
         before, after: what the tool held before it was sent, and then.
-        made: ids of annotations that this undoing has made already: they are nobody's work.
+        made: ids of annotations that this undoing has made already: they are no annotator's work.
     """
 
     before: Held
@@ -106,7 +106,7 @@ class Kind(ABC):
             task: as the tool holds it now.
 
         Raises:
-            Conflict: if somebody changed it since.
+            Conflict: if it was changed since.
             Temporary: if the answer was lost; it may have arrived.
         """
 

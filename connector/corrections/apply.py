@@ -68,9 +68,9 @@ def apply(
 ) -> Applied:
     """Write a plan's corrections, each only if the tool still holds what the plan expects.
 
-    Somebody's edit since is a conflict: that correction is left out and reported. What the tool refuses is
+    What was edited since is a conflict: that correction is left out and reported. What the tool refuses is
     reported too, and the others go on. Whatever stops it, the same call goes on from there and writes nothing
-    twice: it looks first what had arrived. What was undone is written again where the tool holds what the
+    twice: it checks first what had arrived. What was undone is written again where the tool holds what the
     plan expects; where the undo left a newer revision, it is a conflict; `undone` counts both.
 
     Args:
@@ -226,7 +226,7 @@ class _Apply:
         try:
             return kind.send(self.tool, correction, before, self.by)
         except Temporary as error:
-            # Nobody knows whether it arrived: look, and do not send it again.
+            # It is unknown whether it arrived: check, and do not send it again.
             after = kind.arrived(self.tool.read_task(correction.task), correction, before, self.by)
             if after is None:
                 raise Lost(error.what) from error

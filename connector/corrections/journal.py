@@ -47,7 +47,7 @@ class State(StrEnum):
     UNDOING = "undoing"
     UNDONE = "undone"
     EDITED = "edited since"
-    """It was to be undone, and somebody had edited it."""
+    """It was to be undone, and had been edited."""
 
 
 class Begun(Record):
@@ -384,7 +384,7 @@ class Journal:
         yield from self._told
 
     def chain(self, head: str | None = None) -> Chain:
-        """Read all of it anew, and prove that nobody has changed it.
+        """Read all of it anew, and prove that it was not changed.
 
         Args:
             head: the hash of its last line at an earlier time: then nothing up to there was cut off.
@@ -414,7 +414,7 @@ class Journal:
         """Write a segment. It is kept for good when this returns.
 
         Raises:
-            Conflict: if somebody else has written one since this journal was read.
+            Conflict: if another writer has added one since this journal was read.
         """
         if not entered:
             return

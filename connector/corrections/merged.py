@@ -17,7 +17,7 @@ from connector.quality.answers import ABSENT, STEP, parted
 from connector.quality.kinds import BOX, CHOICE, DRAWN, KEYPOINT, NUMBER, RANKING, RATING, RELATION, TAXONOMY
 from connector.quality.table import UNDIRECTED
 from connector.quality.units import ABOUT, UNIT
-from connector.regions import Region, Relation, gather, parse_result
+from connector.regions import Answer, Region, Relation, gather, parse_result
 
 PLACES: Mapping[str, Sequence[str]] = {
     BOX: ("x", "y", "width", "height", "rotation"),
@@ -37,7 +37,7 @@ def merged_result(
     own: Mapping[str, str],
     rest: frozenset[str] = frozenset(),
 ) -> list[Mapping[str, Any]] | None:
-    """The whole result that says what is right, each region made from one that somebody gave.
+    """The whole result that says what is right, each region made from one that an annotator gave.
 
     Args:
         right: `UNIT`, kind, then, shape: what shall stand in each unit of the task.
@@ -46,7 +46,7 @@ def merged_result(
         rest: controls that are only there to make it whole: what cannot be made of them is left out.
 
     Returns:
-        The regions; None where something that is right was given by nobody whose regions we have.
+        The regions; None where no annotator whose regions we have gave something that is right.
     """
     pieces = _Pieces(task, units, own)
     made: dict[Unit, list[dict[str, Any]]] = {}
@@ -83,81 +83,120 @@ def corrected_result(
         right, units, own: as of `merged_result`.
 
     Returns:
-        The regions; None where something that is right was given by nobody whose regions we have.
+        The regions; None where no annotator whose regions we have gave something that is right.
     """
-    raws: list[dict[str, Any]] = json.loads(annotation.result)
-    held = gather(regions := parse_result(raws))
-    at = {id(region): number for number, region in enumerate(regions)}
-    areas = {area_id(area, number): area for number, area in enumerate(held.areas)}
-    mine = units.filter(pl.col("annotation") == annotation.id, pl.col("region").is_not_null())
-    drawn = {(row["control"], row["unit"]): areas[row["region"]] for row in mine.iter_rows(named=True)}
-    ids = {unit: area.id for unit, area in drawn.items()}
-    pieces = _Pieces(task, units, own)
     rows = {(row["control"], row["unit"]): row for row in _about(right, units).iter_rows(named=True)}
     known = {(row["control"], row["unit"]): row for row in units.iter_rows(named=True)}
     todo = {unit: rows.get(unit) or {**known[unit], "then": ABSENT} for unit in changed}
-    slots: list[list[Mapping[str, Any]]] = [[raw] for raw in raws]
+    edited = _Edited(task, annotation, units, own)
+    for unit, row in sorted(todo.items()):
+        if row["kind"] in DRAWN and not edited.draw(unit, row):
+            return None
+    todo |= {unit: row for unit, row in rows.items() if edited.is_new(row)}
+    for unit, row in sorted(todo.items()):
+        if row["kind"] not in DRAWN and not edited.answer(unit, row):
+            return None
+    return edited.result
 
-    def put(old: Iterable[Region], new: Sequence[Mapping[str, Any]]) -> None:
-        places = sorted(at[id(region)] for region in old)
-        for place in places:
-            slots[place] = []
-        if places:
-            slots[places[0]] = list(new)
-        elif new:
-            slots.append(list(new))
 
-    new_things: set[Unit] = set()
-    for unit, row in sorted(todo.items(), key=lambda one: (one[1]["kind"] not in DRAWN, one[0])):
-        if row["kind"] not in DRAWN:
-            continue
-        area = drawn.get(unit)
+class _Edited:
+    """The result of an annotation while its units are replaced, each in its place.
+
+    Attributes:
+        ids: of the drawn things that are there, the ids of their regions.
+        new: the drawn things that this annotation did not have.
+    """
+
+    def __init__(
+        self, task: Task, annotation: Annotation, units: pl.DataFrame, own: Mapping[str, str]
+    ) -> None:
+        raws: list[dict[str, Any]] = json.loads(annotation.result)
+        self.task = task
+        self.regions = parse_result(raws)
+        self.held = gather(self.regions)
+        self.pieces = _Pieces(task, units, own)
+        self._place = {id(region): number for number, region in enumerate(self.regions)}
+        self._slots: list[list[Mapping[str, Any]]] = [[raw] for raw in raws]
+        areas = {area_id(area, number): area for number, area in enumerate(self.held.areas)}
+        mine = units.filter(pl.col("annotation") == annotation.id, pl.col("region").is_not_null())
+        self.drawn = {
+            (row["control"], row["unit"]): areas[row["region"]] for row in mine.iter_rows(named=True)
+        }
+        self.ids = {unit: area.id for unit, area in self.drawn.items()}
+        self.new: set[Unit] = set()
+
+    @property
+    def result(self) -> list[Mapping[str, Any]]:
+        return [raw for slot in self._slots for raw in slot]
+
+    def is_new(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row says what is right about a thing that is new."""
+        ends = {_thing(row), (row["end_control"], row["end_unit"])}
+        return row["parent_control"] is not None and bool(ends & self.new) and row["then"] != ABSENT
+
+    def draw(self, unit: Unit, row: Mapping[str, Any]) -> bool:
+        """Replace, add or remove a drawn thing; false where no annotator drew what is right."""
+        area = self.drawn.get(unit)
         if row["then"] == ABSENT:
             if area is not None:
-                gone = [r for r in regions if area.id and _names(r, area.id)]
-                put([*area.regions, *area.answers, *gone], [])
-                del ids[unit]
-            continue
-        found = pieces.of(row)
+                gone = [r for r in self.regions if area.id and _names(r, area.id)]
+                self._put([*area.regions, *area.answers, *gone], [])
+                del self.ids[unit]
+            return True
+        found = self.pieces.of(row)
         if found is None:
-            return None
-        ids[unit] = (area.id if area else "") or _id(task, unit)
+            return False
+        self.ids[unit] = (area.id if area else "") or _id(self.task, unit)
         if area is None:
-            new_things.add(unit)
-        new = [{**raw, "id": ids[unit]} for raw in found]
-        put(area.regions if area else (), new)
+            self.new.add(unit)
+        new = [{**raw, "id": self.ids[unit]} for raw in found]
+        self._put(area.regions if area else (), new)
         place = {name: value for name, value in new[0].get("value", {}).items() if name != new[0]["type"]}
         for answer in area.answers if area else ():
-            slots[at[id(answer)]] = [_moved(answer.dump(), place)]
-    for unit, row in rows.items():
-        ends = {_thing(row), (row["end_control"], row["end_unit"])}
-        if row["parent_control"] is not None and ends & new_things and row["then"] != ABSENT:
-            todo[unit] = row
-    for unit, row in sorted(todo.items()):
+            self._slots[self._place[id(answer)]] = [_moved(answer.dump(), place)]
+        return True
+
+    def answer(self, unit: Unit, row: Mapping[str, Any]) -> bool:
+        """Replace, add or remove an answer or a relation; false where no annotator gave what is right.
+
+        That about a thing which is not there is left out.
+        """
         about = _thing(row)
-        if row["kind"] in DRAWN or (row["parent_control"] is not None and about not in ids):
-            continue
+        if row["parent_control"] is not None and about not in self.ids:
+            return True
         if row["kind"] == RELATION:
             end = (row["end_control"], row["end_unit"])
-            links = [r for r in held.relations if end in ids and _joins(r, row, ids[about], ids[end])]
-            put(links, [*_links([row], ids)] if row["then"] != ABSENT else [])
-            continue
-        area = drawn.get(about)
-        if row["parent_control"] is not None:
-            old = [a for a in area.answers if a.control == unit[0]] if area else []
-        else:
-            old = [a for a in held.answers if a.control == unit[0] and row["place"] in (None, place_of(a))]
-        found = pieces.of(row) if row["then"] != ABSENT else []
+            if end in self.ids:
+                ends = self.ids[about], self.ids[end]
+                links = [r for r in self.held.relations if _joins(r, row, *ends)]
+                self._put(links, [*_links([row], self.ids)] if row["then"] != ABSENT else [])
+            return True
+        found = self.pieces.of(row) if row["then"] != ABSENT else []
         if found is None:
-            return None
+            return False
+        old: Sequence[Answer]
         if row["parent_control"] is not None:
-            shape = next((raw for slot in slots for raw in slot if raw.get("id") == ids[about]), {})
-            found = [{**_moved(raw, shape.get("value", {})), "id": ids[about]} for raw in found]
+            area = self.drawn.get(about)
+            old = [a for a in area.answers if a.control == unit[0]] if area else []
+            shape = next((raw for raw in self.result if raw.get("id") == self.ids[about]), {})
+            new = [{**_moved(raw, shape.get("value", {})), "id": self.ids[about]} for raw in found]
         else:
-            name = old[0].id if old and old[0].id is not None else _id(task, unit)
-            found = [{**raw, "id": name} for raw in found]
-        put(old, found)
-    return [raw for slot in slots for raw in slot]
+            answers = (a for a in self.held.answers if a.control == unit[0])
+            old = [a for a in answers if row["place"] in (None, place_of(a))]
+            name = old[0].id if old and old[0].id is not None else _id(self.task, unit)
+            new = [{**raw, "id": name} for raw in found]
+        self._put(old, new)
+        return True
+
+    def _put(self, old: Iterable[Region], new: Sequence[Mapping[str, Any]]) -> None:
+        """Put regions in the place of others; at the end, where there were none."""
+        places = sorted(self._place[id(region)] for region in old)
+        for place in places:
+            self._slots[place] = []
+        if places:
+            self._slots[places[0]] = list(new)
+        elif new:
+            self._slots.append(list(new))
 
 
 def _names(region: Region, id: str) -> bool:
@@ -187,7 +226,7 @@ def _thing(row: Mapping[str, Any]) -> Unit:
 
 
 class _Pieces:
-    """The regions that say what is right in one unit, made from somebody's."""
+    """The regions that say what is right in one unit, made from an annotator's."""
 
     def __init__(self, task: Task, units: pl.DataFrame, own: Mapping[str, str]) -> None:
         self.given = _given(task, own)
@@ -197,7 +236,7 @@ class _Pieces:
         self.drawn = {(row["annotation"], row["control"], row["unit"]): row["region"] for row in drawn}
 
     def of(self, row: Mapping[str, Any], nearly: bool = False) -> list[dict[str, Any]] | None:
-        """The regions of a unit, with the ids that their authors gave; None where nobody gave any.
+        """The regions of a unit, with the ids that their authors gave; None where no annotator gave any.
 
         Args:
             nearly: whether an answer that is not quite what is right will do.
@@ -210,7 +249,7 @@ class _Pieces:
         )
         same = here.filter(pl.col("label") == row["then"])
         voted: Mapping[str, Any] = {}
-        if not len(same):  # what most gave, and nobody just this
+        if not len(same):  # the merged answer, which no annotator gave exactly so
             every = [raw for one in here.iter_rows(named=True) for raw in self.given[self._key(one)]]
             made = _VOTED[row["kind"]](row["then"], every) if row["kind"] in _VOTED else None
             if not len(here) or (made is None and not nearly):
@@ -243,7 +282,7 @@ def _number(text: str) -> int | float:
 
 
 def _paths(then: str, raws: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The paths of a merged tree, as somebody gave them or one below them."""
+    """The paths of a merged tree, as an annotator gave them or one below them."""
     name = "taxonomy" if any("taxonomy" in raw.get("value", {}) for raw in raws) else "choices"
     given = (path for raw in raws for path in raw.get("value", {}).get(name) or ())
     known = {STEP.join(path[:depth]): path[:depth] for path in given for depth in range(1, len(path) + 1)}
@@ -258,7 +297,7 @@ _VOTED: Mapping[str, Callable[[str, Sequence[Mapping[str, Any]]], Mapping[str, A
     RATING: lambda then, _: {"rating": _number(then)},
     RANKING: lambda then, _: {"ranker": json.loads(then)},
 }
-"""How a merged answer that nobody gave as it is stands in a value."""
+"""How a merged answer that no annotator gave exactly so stands in a value."""
 
 
 def _moved(raw: Mapping[str, Any], place: Mapping[str, Any]) -> Mapping[str, Any]:

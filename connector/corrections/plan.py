@@ -196,7 +196,7 @@ class Proposal:
 
     Attributes:
         annotation: the one that is not right; None where it is about the task.
-        result: what is right, whole; None where nobody says.
+        result: what is right, whole; None where it is unknown.
         cancelled: whether the annotation is a skipped one, and stays skipped.
     """
 
@@ -215,7 +215,7 @@ class Proposed:
 
     Attributes:
         renames: the labels that all proposals together rename.
-        undecided: tasks that people differ on, and that nobody can decide.
+        undecided: tasks that people differ on, where nothing decides what is right.
         rejects: what cannot be used, and why.
     """
 
@@ -232,7 +232,7 @@ class Limits:
     Attributes:
         min_confidence: leave out what is less sure; what a person said is sure.
         max_changes: at most so many corrections, the surest.
-        annotators: only their annotations; empty: everybody's.
+        annotators: only their annotations; empty: those of all annotators.
         per_annotator: at most so many of each annotator's, the surest.
     """
 
@@ -251,7 +251,7 @@ def plan(
 ) -> Plan:
     """Make a plan of what a source says.
 
-    `ask` is for tasks of which nobody says what is right; everything else is for the others. What the tool
+    `ask` is for tasks of which it is unknown what is right; everything else is for the others. What the tool
     shows already is not planned again: a task that has its ground truth, a prediction that says the same, a
     task that still waits for an annotator.
 
@@ -284,7 +284,7 @@ def plan(
 def _refuse_unfit(one: Proposal, action: Action) -> None:
     if action in WRITING and one.result is None:
         raise UsageError(
-            f"to {action}, somebody must say what is right of task {one.task.id}: {one.why}",
+            f"to {action}, the right answer to task {one.task.id} must be known: {one.why}",
             f"give the right answer, or use --policy {Action.DELETE}, {Action.RETURN} or {Action.ASK}",
         )
     if action in OWN and one.annotation is None:

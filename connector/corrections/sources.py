@@ -164,7 +164,7 @@ def _differing(
         right, said, everything = (frames[task.id] for frames in of_task[:3])
         why = "the answers do not decide it"
         if task.id not in undecided:
-            why = "nobody drew what is right there"
+            why = "no annotator drew what is right there"
             if own:
                 made = list(_of_annotations(task, right, said, everything, loaded.corrected))
             else:
@@ -233,7 +233,7 @@ def _of_task(
 
 
 def _taken(people: pl.DataFrame, rest: pl.DataFrame) -> tuple[list[dict[str, Any]], str]:
-    """Where people differ on the rest: what was taken, and a note on what nobody decided."""
+    """Where people differ on the rest: what was taken, and a note on what nothing decides."""
     taken = _changes(people.join(rest.select("control").unique(), on="control", how="semi"), rest)
     merged = set(rest.filter(by="others")["control"])
     differ = ", ".join(dict.fromkeys(name for one in taken if (name := str(one["control"])) in merged))
@@ -646,7 +646,7 @@ def _propose(found: Proposed, one: Proposal, ontology: Ontology, where: str = ""
 
 
 def from_verdicts(verdicts: pl.DataFrame, tasks: Iterable[Task]) -> Proposed:
-    """Tasks that a review found wrong, without anybody having said what is right.
+    """Tasks that a review found wrong, where the right answer is unknown.
 
     Args:
         verdicts: task, control, correct; see `review.read_verdicts`.

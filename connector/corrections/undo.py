@@ -26,7 +26,7 @@ def undo(
 ) -> Applied:
     """Take back a run, the last correction first, each only if it is still as we left it.
 
-    What somebody edited since is a conflict, and stays. An annotation that was deleted is made again, with a
+    What was edited since is a conflict, and stays. An annotation that was deleted is made again, with a
     new id. Whatever stops it, the same call goes on from there.
 
     Args:
@@ -117,7 +117,7 @@ class _Undo:
         try:
             return kind.take_back(self.tool, task, sent)
         except Temporary:
-            # Nobody knows whether it arrived: what did is not done again.
+            # It is unknown whether it arrived: what did is not done again.
             task = self.tool.read_task(task.id)
         try:
             return kind.take_back(self.tool, task, sent)

@@ -126,7 +126,10 @@ def test_what_is_right_and_drawn_by_nobody_whose_region_we_have_is_undecided(lin
     assert labels(one.result) == ["dog"]
     none = task.model_copy(update={"annotations": ()})
     found = sources.from_role(loaded, both, Role.REVIEWER, [none], False)
-    assert (found.proposals, [u.why for u in found.undecided]) == ([], ["nobody drew what is right there"])
+    assert (found.proposals, [u.why for u in found.undecided]) == (
+        [],
+        ["no annotator drew what is right there"],
+    )
 
 
 def test_an_annotation_that_cannot_be_read_does_not_hinder_the_others(line: Line) -> None:
@@ -256,7 +259,7 @@ def test_rows_that_name_only_what_is_wrong_delete_and_return(line: Line, tmp_pat
     assert (gone.why, labels(gone.now), gone.then) == ("blurred", ["cat"], None)
     [back] = made(found, "return")
     assert back.note == f"{PEOPLE[0]}, please look again: blurred"
-    with pytest.raises(UsageError, match="somebody must say what is right"):
+    with pytest.raises(UsageError, match=r"the right answer to task .* must be known"):
         made(found, "replace")
 
 
@@ -315,7 +318,7 @@ def test_verdicts_return_delete_and_ask_but_know_nothing_right(line: Line) -> No
     assert [c.annotator for c in made(found, "return")] == PEOPLE[:2]
     assert found.proposals[0].why == "a reviewer found it wrong: animal"
     assert [reject.where for reject in found.rejects] == ["task 99"]
-    with pytest.raises(UsageError, match="somebody must say"):
+    with pytest.raises(UsageError, match="must be known"):
         made(found, "add")
 
 
