@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from connector.adapters.base import LabelingTool
 from connector.corrections.renames import uses
 from connector.errors import UsageError
-from connector.model import Annotation, Ontology
+from connector.model import Annotation, Control, Ontology
 from connector.regions.answers import SEPARATOR
+from connector.regions.base import RELATIONS
 
 
 def push(
@@ -74,11 +75,15 @@ def _labels(annotation: Annotation) -> Iterator[tuple[str, str]]:
 def missing(ontology: Ontology, used: Mapping[tuple[str, str], int]) -> Mapping[str, int]:
     """The labels that annotations use and the ontology does not have, and how often: `control: label`."""
     lost: dict[str, int] = {}
+    relations = [control for control in ontology.controls if control.kind == RELATIONS]
     for (name, label), n in sorted(used.items()):
-        control = ontology.control(name)
-        if control is not None:
-            paths = {SEPARATOR.join(option.path) for option in control.options}
-            if control.dynamic or not control.labels or label in control.labels or label in paths:
-                continue
-        lost[f"{name}: {label}"] = n
+        # A relation names no control, so its labels may be those of any control of this kind.
+        asked = [ontology.control(name), *(relations if name == RELATIONS else ())]
+        if not any(control is not None and _allows(control, label) for control in asked):
+            lost[f"{name}: {label}"] = n
     return lost
+
+
+def _allows(control: Control, label: str) -> bool:
+    paths = {SEPARATOR.join(option.path) for option in control.options}
+    return bool(control.dynamic) or not control.labels or label in control.labels or label in paths

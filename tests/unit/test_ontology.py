@@ -371,3 +371,17 @@ def test_a_label_that_an_annotation_in_the_tool_uses_is_kept(how: str) -> None:
     push(tool, CAT_DOG, 2)
     push(tool, CAT_DOG.replace(gone, ""), 2, force=True)
     assert tool.project.ontology == parse_config(CAT_DOG.replace(gone, ""))
+
+
+@pytest.mark.parametrize("name", ["", 'name="how"'])
+def test_labels_of_relations_are_kept_and_may_be_removed_whatever_their_question_is_called(name: str) -> None:
+    """A relation in a result names no question."""
+    relations = f'<Relations {name}><Relation value="likes"/><Relation value="fears"/></Relations></View>'
+    config = CAT_DOG.replace("</View>", relations)
+    contract, tool = LabelingToolContract(), MemoryTool(Project(ontology=parse_config(config)))
+    [task] = contract.add(tool, "a")
+    link = {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right", "labels": ["likes"]}
+    contract.write(tool, task, "ann@example.com", link)
+    push(tool, config.replace('<Relation value="fears"/>', ""), 2)
+    with pytest.raises(UsageError, match=r"relations: likes \(1\)"):
+        push(tool, config.replace('<Relation value="likes"/>', ""), 2)
