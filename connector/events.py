@@ -31,6 +31,7 @@ from connector.eventlog import Changes, Event, EventLog, Planned, Standing, even
 from connector.label_files import read_file
 from connector.labels import Loaded, declared, read_answers, standing_of, with_gold
 from connector.model import Ontology, Role
+from connector.quality.answers import ABSENT
 from connector.quality.consensus import merged_answers
 from connector.quality.golden import golden
 from connector.quality.table import Scale
@@ -259,7 +260,12 @@ def _merged(
     loaded = read_answers(rows, data, config.roles, ontology)
     table = keep_roles(units(loaded.labels, config.quality.thresholds), [Role.PERSON])
     found: list[list[dict[str, Any]]] = [[] for _ in cases]
-    for unit in merged_answers(table, _scales(loaded, config)).iter_rows(named=True):
+    answers = merged_answers(table, _scales(loaded, config))
+    # A control that no annotator used is no part of the answer, and not what they agree on; unless they used
+    # none, and agree that nothing is there.
+    empty = (pl.col("label") == ABSENT) & (pl.col("votes") == pl.col("annotators"))
+    answers = answers.filter(~empty | empty.all().over("task"))
+    for unit in answers.iter_rows(named=True):
         # A tie decides nothing; what is named there depends on the tasks that are looked at together.
         found[int(unit.pop("task"))].append({**unit, "label": None} if unit["tie"] else unit)
     return found

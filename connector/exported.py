@@ -382,9 +382,13 @@ def _read(
     repeats = [f"{task} of {annotator}" for (task, annotator), n in twice.items() if n > 1]
     if repeats:
         notices.append(f"{len(repeats)} tasks were annotated several times by one person: {_some(repeats)}")
-    silent = len(found.labels.answers.join(found.labels.regions, on="annotation", how="anti"))
-    if silent:
-        notices.append(f"{silent} submitted annotations are empty: each is an answer that nothing is there")
+    given = found.labels.regions.filter(pl.col("label") != ABSENT)
+    empty = len(found.labels.answers.join(given, on="annotation", how="anti"))
+    if empty:
+        how = "each says that nothing is there"
+        if tables.ontology is None:
+            how = "they count for the drawn controls that other annotations use; --ontology FILE names all"
+        notices.append(f"{empty} submitted annotations are empty: {how}")
     regions, clipped = _within_pictures(found.labels.regions, found.labels.controls)
     if clipped:
         notices.append(f"{clipped} boxes reach beyond their picture: clipped to it")
@@ -401,6 +405,8 @@ def _read(
         labels=labels.n_unique(),
         repeats=copies + sum(n - 1 for n in twice.values()),
         identical=copies,
+        empty=empty,
+        empty_counted=bool(found.labels.controls),
         similar=similar,
         rejects=len(found.rejects),
         notices=[*notices, *similar_notices(similar, reading.merge_similar)],

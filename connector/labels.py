@@ -27,7 +27,7 @@ from connector.errors import BadRecord, Reject, UsageError
 from connector.model import PLAN_MODEL, Control, Ontology, Role, dump_json
 from connector.quality.answers import ABSENT, days, together
 from connector.quality.interval import Ints
-from connector.quality.kinds import CHOICE, DATE, NUMBER, ON_A_SCALE, RATING, values_of
+from connector.quality.kinds import CHOICE, DATE, DRAWN, NUMBER, ON_A_SCALE, RATING, TAXONOMY, values_of
 from connector.quality.similarity import decode_brush, from_pixels
 from connector.quality.table import ANSWERS, REGIONS, UNCOUNTED, UNDIRECTED, Labels, Scale
 from connector.reading import Read, Written
@@ -331,7 +331,8 @@ def _check_scale(labels: Labels, name: str, kind: str, scale: Scale) -> None:
         )
     if scale.order and scale.level == "ratio":
         raise UsageError("an order has no zero point", f"give --level {name}=ordinal or {name}=interval")
-    said = labels.regions.filter(control=name)["label"].unique().sort().to_list()
+    given = labels.regions.filter(pl.col("control") == name, pl.col("label") != ABSENT)
+    said = given["label"].unique().sort().to_list()
     try:
         values_of(kind, said, scale)
     except ValueError as error:
@@ -343,6 +344,24 @@ def _check_scale(labels: Labels, name: str, kind: str, scale: Scale) -> None:
                 "other controls only, as in --level CONTROL=LEVEL"
             )
         raise UsageError(f"control {name!r} has no {scale.level} level: {error}", hint) from error
+
+
+def may_be_empty(ontology: Ontology) -> dict[str, Kind]:
+    """The controls whose empty answer says something, and their kinds.
+
+    They are shown with every task, about all of it, and the tool lets them be left empty: controls that draw,
+    and choices and trees that are not required. An empty answer says that nothing is there, or that no label
+    fits. Nothing is known of a control that is shown only under some condition, or for each region or each
+    item of a list; nor of a number, rating, date, text, comparison or ranking that was not given.
+    """
+    kinds = ((control, kind_of(control, ontology)) for control in ontology.controls)
+    return {
+        control.name: kind
+        for control, kind in kinds
+        if not (control.required or control.conditions or control.per_region or control.per_item)
+        and not control.repeats
+        and (kind in DRAWN or (kind in (CHOICE, TAXONOMY) and len(control.targets) <= 1))
+    }
 
 
 _Head = tuple[str, str, str, str, bool, float | None, datetime | None]
@@ -360,6 +379,7 @@ class Tables:
         self.rejects: list[Reject] = []
         self.uncounted: list[tuple[str, str, str]] = []
         self.answered: Counter[str] = Counter()
+        self.may_be_empty = may_be_empty(ontology) if ontology else {}
 
     def add(self, head: _Head, where: str, result: object, data: Callable[[], Mapping[str, Any]]) -> None:
         """Take in one annotation. What the ontology does not allow is rejected control by control.
@@ -369,7 +389,7 @@ class Tables:
         Args:
             data: gives the task's.
         """
-        task, annotation = head[:2]
+        task, annotation, _, role = head[:4]
         controls = dict(self.controls)
         try:
             given = parse_result(result)
@@ -379,6 +399,9 @@ class Tables:
                 counted = (in_its_labels(one, self.ontology) for one in counted)
             gathered = gather(counted)
             rows = [(task, annotation, *row) for row in self._rows(gathered, controls)]
+            # An expert may answer one question of many, or find nothing at all; a model predicts a part.
+            if role == Role.PERSON or (role in (Role.GOLD, Role.REVIEWER) and not given):
+                rows += [(task, annotation, *row) for row in self._empty(given)]
         except BadRecord as error:
             self.rejects.append(Reject(where, error.what))
             return
@@ -448,6 +471,13 @@ class Tables:
         for other in result.others:
             self.unmeasured[other.control or other.type] = other.type
 
+    def _empty(self, given: Sequence[Region]) -> Iterator[tuple[Any, ...]]:
+        """The rows of questions that were left empty. Of what is drawn, the unit table says so by itself."""
+        said = set(map(_control, given))
+        for name, kind in self.may_be_empty.items():
+            if kind not in DRAWN and name not in said:
+                yield name, name, None, None, ABSENT, None, None, None
+
     def _answered(
         self, answer: Answer, parent: str | None, controls: dict[str, str]
     ) -> Iterator[tuple[Any, ...]]:
@@ -458,6 +488,8 @@ class Tables:
             yield answer.control, id, parent, place, _label(label), None, None, None
 
     def done(self, source: Mapping[str, Any], tasks: pl.DataFrame) -> Loaded:
+        if self.answers:
+            self.controls = {**self.may_be_empty, **self.controls}
         answers = pl.DataFrame(self.answers, schema=ANSWERS, orient="row")
         regions = pl.DataFrame(self.regions, schema=REGIONS, orient="row")
         uncounted = pl.DataFrame(self.uncounted, schema=UNCOUNTED, orient="row")

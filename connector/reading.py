@@ -162,7 +162,8 @@ class Read:
         identical: repeated rows that say the same as another of their annotator, and were counted once.
         contradicting: repeated rows that say something else: as text, `TASK of ANNOTATOR: LABEL, then LABEL`.
         repeats: all repeated rows, whatever was done with them.
-        empty: answers without a label, which were not counted.
+        empty: answers without a label; of an export, annotations without a region.
+        empty_counted: whether these are answers, which say that nothing is there.
         similar: groups of labels that differ only by case or spaces.
         ignored: columns that were not read.
         notices: what a person should know or decide, each with the option that decides it.
@@ -177,20 +178,22 @@ class Read:
     identical: int = 0
     contradicting: Sequence[str] = ()
     empty: int = 0
+    empty_counted: bool = False
     similar: Sequence[Sequence[str]] = ()
     rejects: int = 0
     ignored: Sequence[str] = ()
     notices: Sequence[str] = ()
 
     def __str__(self) -> str:
+        empty = _number(self.empty, "empty answer") + ("" if self.empty_counted else " not counted")
         parts = [
-            f"{self.rows} rows",
-            f"{self.tasks} tasks",
-            f"{self.annotators} annotators",
-            f"{self.labels} labels",
-            *([f"{self.repeats} repeats"] if self.repeats else []),
-            *([f"{self.empty} empty answers not counted"] if self.empty else []),
-            *([f"{len(self.similar)} groups of near-identical labels"] if self.similar else []),
+            _number(self.rows, "row"),
+            _number(self.tasks, "task"),
+            _number(self.annotators, "annotator"),
+            _number(self.labels, "label"),
+            *([_number(self.repeats, "repeat")] if self.repeats else []),
+            *([empty] if self.empty else []),
+            *([_number(len(self.similar), "group") + " of near-identical labels"] if self.similar else []),
             *([f"{self.rejects} rejected"] if self.rejects else []),
         ]
         return f"read {self.file}: {', '.join(parts)}"
@@ -215,6 +218,10 @@ class Read:
         }
 
 
+def _number(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def merged_spelling(
     rows: pl.DataFrame, kinds: Mapping[str, str], merge: bool
 ) -> tuple[pl.DataFrame, list[list[str]]]:
@@ -227,7 +234,8 @@ def merged_spelling(
             first.
     """
     chosen = [name for name, kind in kinds.items() if kind in _ENCODED]
-    counted = rows.filter(pl.col("control").is_in(chosen)).group_by("control", "label").len()
+    given = rows.filter(pl.col("control").is_in(chosen), pl.col("label") != ABSENT)
+    counted = given.group_by("control", "label").len()
     plain = pl.col("label").str.strip_chars().str.replace_all(r"\s+", " ").str.to_lowercase()
     spelled = pl.col("label").str.strip_chars()
     alike = (

@@ -10,11 +10,15 @@ import polars as pl
 
 from connector.adapters.base import LabelingTool
 from connector.errors import Unsupported, UsageError
+from connector.quality.answers import ABSENT
 from connector.quality.interval import CONFIDENCE, Estimate
 from connector.quality.kinds import CHOICE
 from connector.quality.sampling import ALL, SAMPLE, draw, error_rate
 from connector.quality.table import Labels
 from connector.tables import read_table
+
+NO_ANSWER = "no answer"
+"""The stratum of tasks whose first choice was left empty, or not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,9 @@ def draw_sample(
     wanted = size if size is not None else math.ceil(len(people) * (fraction or 0))
     choices = sorted(name for name, kind in labels.controls.items() if kind == CHOICE)
     merged = consensus.filter(pl.col("control") == (choices[0] if choices else ""))
-    tasks = people.join(merged.select("task", stratum="label"), on="task", how="left").with_columns(
-        pl.col("stratum").fill_null("no answer" if choices else ALL)
+    stratum = pl.col("label").replace(ABSENT, NO_ANSWER)
+    tasks = people.join(merged.select("task", stratum=stratum), on="task", how="left").with_columns(
+        pl.col("stratum").fill_null(NO_ANSWER if choices else ALL)
     )
     try:
         drawn = draw(tasks, wanted, by, seed)

@@ -42,6 +42,7 @@ ONE_GOLD = (
     "keep one gold answer per task. Label Studio marks imported annotations as ground truth unless they say "
     '"ground_truth": false; --gold FILE replaces what is marked'
 )
+NO_CONTROLS = "every answer is empty, and the file does not name the controls"
 NO_TIME = "no pace: it is not known how long the answers took"
 ALL_DECIDED = "no annotator's answer is there: each is of the role gold, reviewer, model or code"
 NOBODY_ELSE = "no agreement: nobody else answered the same"
@@ -127,11 +128,14 @@ def consensus_command(
     for c in merged.controls:
         if c.converged is False:
             session.note(f"{c.control}: the model did not converge in {c.iterations} iterations")
-    if not rows and len(found.units):
-        session.note(ALL_DECIDED)
+    if not rows and (len(found.units) or _all_empty(loaded)):
+        session.note(ALL_DECIDED if len(found.units) else f"{NO_CONTROLS}: give --ontology FILE")
     session.write_rows(_in_order(as_written(merged.units, loaded, "label"), CONSENSUS_ROWS), out)
+    # A control that is left empty everywhere shows nothing about agreement on another answer.
     measured = [
-        (f"Krippendorff's alpha of {c.control}", c.agreement.krippendorff_alpha) for c in merged.controls
+        (f"Krippendorff's alpha of {c.control}", c.agreement.krippendorff_alpha)
+        for c in merged.controls
+        if c.empty < c.annotations
     ]
     gate = _gate(measured, fail_under, "no control has answers that could agree")
     answer = {"controls": controls, **like_json(session, loaded, like, False, confidence), **gate}
@@ -177,6 +181,8 @@ def golden_command(
     gate = _gate([("the overall score", found.overall)], fail_under)
     if not len(found.annotators) and fail_under is None:
         session.rejected(loaded.rejects)
+        if _all_empty(loaded):
+            raise UsageError(NO_CONTROLS, "give --ontology FILE, the labeling configuration")
         raise UsageError(
             f"{NO_GOLD}, or no other annotator answered those tasks",
             "give --gold FILE, or mark annotations as ground truth",
@@ -320,6 +326,11 @@ def summary_command(
     return session.rejected(loaded.rejects)
 
 
+def _all_empty(loaded: Loaded) -> bool:
+    """Whether there are answers, and no control that they could be of."""
+    return bool(len(loaded.labels.answers)) and not {**loaded.labels.controls, **loaded.unmeasured}
+
+
 def _explain_alpha(session: Session, merged: Consensus) -> None:
     from connector.quality.agreement import MISSES
     from connector.quality.kinds import DETECTED
@@ -404,6 +415,7 @@ def _agreement_json(loaded: Loaded, merged: Consensus) -> list[dict[str, Any]]:
             "units": c.units,
             "annotations": c.annotations,
             "annotators": c.annotators,
+            "empty": c.empty,
             "agreement": c.agreement,
             "truth": {"method": c.truth, "ties": c.ties, **_model_json(c)},
             "labels": [
@@ -413,7 +425,7 @@ def _agreement_json(loaded: Loaded, merged: Consensus) -> list[dict[str, Any]]:
         }
         for c in merged.controls
     ]
-    keys = ("tasks", "units", "annotations", "annotators", "agreement", "truth", "labels")
+    keys = ("tasks", "units", "annotations", "annotators", "empty", "agreement", "truth", "labels")
     nothing = dict.fromkeys(keys)
     return controls + [
         {"control": control, "kind": kind, **nothing, "why": NOT_MEASURED}

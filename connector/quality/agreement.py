@@ -65,11 +65,12 @@ class Agreement:
     def headline(self) -> tuple[str, Estimate]:
         """The one number to show as the agreement, and its name: of what is drawn or related, the F1.
 
+        Where no annotator drew anything it is the observed agreement: that nothing is there.
         Objects that no annotator drew cannot be counted, so there is no rate of all decisions that agree, and
         none by chance; of kappa the F1 is the limit (Hripcsak & Rothschild 2005).
         """
         for name, one in (("detection F1", self.detection_f1), ("relations F1", self.relations_f1)):
-            if one.why not in (NOT_DRAWN, NOT_RELATED):
+            if one.why not in (NOT_DRAWN, NOT_RELATED, NOTHING_DRAWN):
                 return name, one
         return "observed", self.observed
 
@@ -225,8 +226,8 @@ def _share_that_agrees(paired: Counts) -> Floats:
 
 
 def _absent(found: Counts) -> int | None:
-    """The number of `ABSENT`, if it was given."""
-    return list(found.labels).index(ABSENT) if ABSENT in found.labels else None
+    """The number of `ABSENT`, if it was given and two who say it do not agree by that."""
+    return list(found.labels).index(ABSENT) if found.of_things and ABSENT in found.labels else None
 
 
 def _nominal(sums: Floats, labels: int, absent: int | None = None) -> Floats:

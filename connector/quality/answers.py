@@ -32,7 +32,7 @@ from connector.quality.similarity import (
 from connector.quality.table import Scale
 
 ABSENT = "ABSENT"
-"""What an annotator says of an object that others drew and he did not, or of a question about it."""
+"""What an annotator says of an object that only others drew, and of a question that was left empty."""
 
 SEVERAL = " + "
 """Joins the labels of a multiple choice, in alphabetical order."""

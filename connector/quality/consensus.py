@@ -9,7 +9,7 @@ from types import MappingProxyType
 import polars as pl
 
 from connector.quality.agreement import Agreement, agreement_of, by_label
-from connector.quality.answers import UNDECLARED
+from connector.quality.answers import ABSENT, UNDECLARED
 from connector.quality.counts import Counts, counts, label_counts
 from connector.quality.graded import pair_similarity
 from connector.quality.interval import CONFIDENCE, Estimate
@@ -27,6 +27,7 @@ class ControlSummary:
     """What stands behind the agreement of one control.
 
     Attributes:
+        empty: how many of the annotations leave it empty.
         truth: how its answers were merged.
         iterations, converged: of Dawid and Skene's model; None of other methods.
         labels: of each label its positive agreement, and alpha against all others together.
@@ -38,6 +39,7 @@ class ControlSummary:
     units: int
     annotations: int
     annotators: int
+    empty: int
     ties: int
     truth: str
     agreement: Agreement
@@ -113,6 +115,7 @@ def consensus(
                 units=len(truth),
                 annotations=part["annotation"].n_unique(),
                 annotators=part["annotator"].n_unique(),
+                empty=len(part.group_by("annotation").agg((pl.col("label") == ABSENT).all()).filter("label")),
                 ties=int(truth["tie"].sum()),
                 truth=name,
                 iterations=fitted[0],

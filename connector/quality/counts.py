@@ -12,7 +12,7 @@ import polars as pl
 
 from connector.quality.answers import ABSENT, parted
 from connector.quality.interval import Floats, Ints
-from connector.quality.kinds import kind_of
+from connector.quality.kinds import DETECTED, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,9 @@ class Counts:
         start: (U,) the first entry of each unit.
         answers: (U,) how many there are to each unit.
         labels: the names of the labels, by their numbers.
+        of_things: whether a unit exists only because an annotator drew something, or answered a question
+            about it. Two others who both say `ABSENT` then agree on nothing; to a question about the whole
+            task they gave the same answer.
     """
 
     unit: Ints
@@ -35,6 +38,7 @@ class Counts:
     start: Ints
     answers: Ints
     labels: Sequence[str]
+    of_things: bool = True
 
     @property
     def tasks(self) -> int:
@@ -55,7 +59,7 @@ class Counts:
         0 where all answers are: no annotator drew anything, and that is agreement. Elsewhere such a pair is
         no answer to anything: the unit exists only because another annotator drew there.
         """
-        if ABSENT not in self.labels:
+        if not self.of_things or ABSENT not in self.labels:
             return np.zeros(len(self.answers))
         absent = self.given(ABSENT)
         return np.where(absent < self.answers, absent * (absent - 1.0), 0.0)
@@ -83,8 +87,14 @@ class Counts:
         unit[start[1:]] = 1
         n = self.n[entry]
         answers = np.add.reduceat(n, start) if len(start) else start
-        return Counts(
-            np.cumsum(unit), self.label[entry], n, self.task[old[start]], start, answers, self.labels
+        return replace(
+            self,
+            unit=np.cumsum(unit),
+            label=self.label[entry],
+            n=n,
+            task=self.task[old[start]],
+            start=start,
+            answers=answers,
         )
 
 
@@ -97,10 +107,11 @@ def counts(table: pl.DataFrame) -> Counts:
     Raises:
         ValueError: if there are several controls.
     """
-    kind_of(table)
+    kind = kind_of(table)
     names = table["label"].unique().sort()
     task, unit, label = (_ranks(table[name]) for name in ("task", "unit", "label"))
-    return counts_of_codes(task, unit, label, names.to_list())
+    of_things = kind in DETECTED or table["parent_control"].null_count() < len(table)
+    return replace(counts_of_codes(task, unit, label, names.to_list()), of_things=of_things)
 
 
 def label_counts(table: pl.DataFrame) -> Counts:

@@ -32,7 +32,9 @@ _regions: _Columns = {
     # What it was drawn on, where a task shows several things; of a relation, `UNDIRECTED` if it has no
     # direction; else null.
     "place": pl.String,
-    "label": pl.String,  # what was answered, as text; of a thing drawn without a label, the empty text
+    # What was answered, as text; of a thing drawn without a label, the empty text; `answers.ABSENT` of a
+    # question about the whole task that was left empty.
+    "label": pl.String,
     "shape": pl.List(pl.Float64),  # as `kinds` tells; null for an answer
     "picture_width": pl.Float64,  # in pixels; null where there is none or it is unknown
     "picture_height": pl.Float64,

@@ -134,7 +134,7 @@ def _short_key(key: str) -> str:
 
 
 def _counted(answers: str, known: set[str]) -> str:
-    """`ABSENT, tree, tree` as `tree 2, not drawn 1`; as it stands where a label itself holds a comma."""
+    """`ABSENT, tree, tree` as `tree 2, nothing 1`; as it stands where a label itself holds a comma."""
     parts = answers.split(", ")
     if len(parts) == 1 or not known.issuperset(parts):
         return spoken(answers)
@@ -169,7 +169,7 @@ def _figures(
     ] or [Figure("Golden score", unknown(0, "wilson", no_gold), limit=limit)]
     for one in merged.controls:
         n = f"n counts {counted(one.control)} with two answers or more"
-        detected = one.kind in DETECTED
+        detected = one.kind in DETECTED and one.empty < one.annotations
         figures += [
             Figure(
                 f"Detection agreement, {one.control}" if detected else f"Agreement, {one.control}",

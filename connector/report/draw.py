@@ -117,7 +117,7 @@ def _utc(at: datetime) -> datetime:
 
 def spoken(label: str) -> str:
     """A label as people say it."""
-    return "not drawn" if label == ABSENT else label
+    return "nothing" if label == ABSENT else label
 
 
 def axis(estimates: Iterable[Estimate], limit: float | None = None) -> Axis:

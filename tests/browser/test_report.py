@@ -249,7 +249,7 @@ def test_a_screen_reader_finds_landmarks_headings_tables_and_names(show: Show, w
     assert [name for name in by_role["heading"] if name.lower() in SECTIONS] == [
         *map(str.capitalize, SECTIONS)
     ]
-    assert {"Annotator", "Golden score", "Given by", "Should be", "not drawn"} <= {*by_role["columnheader"]}
+    assert {"Annotator", "Golden score", "Given by", "Should be", "nothing"} <= {*by_role["columnheader"]}
     assert by_role["checkbox"] == ["qqq", "qqq2", "consensus", "qqq"]
     assert "The picture of qqq" in by_role["image"]
     assert browser.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"

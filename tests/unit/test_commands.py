@@ -105,7 +105,7 @@ ESTIMATE = dict.fromkeys(("value", "low", "high", "n"), "number") | {"method": "
 UNKNOWN = dict.fromkeys(("value", "low", "high")) | {"n": "number", "method": "text", "why": "text"}
 CONTROL = {
     **dict.fromkeys(("control", "kind"), "text"),
-    **dict.fromkeys(("tasks", "units", "annotations", "annotators"), "number"),
+    **dict.fromkeys(("tasks", "units", "annotations", "annotators", "empty"), "number"),
     "agreement": {
         "level": "text",
         **dict.fromkeys(("observed", "krippendorff_alpha", "fleiss_kappa", "gwet_ac1"), ESTIMATE),

@@ -35,7 +35,7 @@ __all__ = ["desk"]
 def roles(desk: Desk) -> list[tuple[str, str, str]]:
     """Of the first task: who, in which role, says what."""
     sync.pull(desk.tool, desk.store)
-    table = units(read_store(desk.store, {}).labels).filter(pl.col("task") == "1")
+    table = units(read_store(desk.store, {}).labels).filter(task="1", control="animal")
     return sorted(table.select("annotator", "role", "label").iter_rows())
 
 

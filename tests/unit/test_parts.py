@@ -32,6 +32,7 @@ from connector.label_files import read_file
 from connector.labels import Loaded, read_store
 from connector.model import Annotation, Ontology, Role, Task
 from connector.parts import Aligned, align, align_store
+from connector.quality.answers import ABSENT
 from connector.store import Store
 from tests.results import annotate
 from tests.unit.work import die, double, refuse, slow
@@ -148,11 +149,24 @@ def test_gold_of_another_source_takes_the_place_of_the_stores(store: Store, gold
     assert [r.where for r in found.loaded.rejects] == ["annotation 2-ada of task 2", "gold task nobody's"]
 
 
-def test_a_control_that_nobody_used_has_no_units(tmp_path: Path) -> None:
+def test_a_control_that_no_annotator_used_is_empty_everywhere(tmp_path: Path) -> None:
     store = stored(tmp_path, 9)
+    assert set(aligned(store, 2).units.filter(control="outline")["label"]) == {"cat", ABSENT}
+    store.append([], "later", NOW, deleted_tasks=["9"])
+    found = aligned(store, 2).units
+    assert set(found["control"]) == {"box", "mood", "outline", "sky", "relations"}
+    outlines = found.filter(control="outline")
+    assert set(outlines["label"]) == {ABSENT}
+    assert outlines["annotation"].sort().to_list() == found["annotation"].unique().sort().to_list()
+    assert_same(aligned(store, 2), aligned(store, 100))
+
+
+def test_a_control_under_a_condition_that_no_annotator_used_has_no_units(tmp_path: Path) -> None:
+    hidden = '<PolygonLabels name="outline" visibleWhen="choice-selected" whenTagName="sky" '
+    store = stored(tmp_path, 9, parse_config(CONFIG.replace('<PolygonLabels name="outline" ', hidden)))
     assert "outline" in set(aligned(store, 2).units["control"])
     store.append([], "later", NOW, deleted_tasks=["9"])
-    assert set(aligned(store, 2).units["control"]) == {"box", "mood", "sky", "relations"}
+    assert "outline" not in set(aligned(store, 2).units["control"])
     assert_same(aligned(store, 2), aligned(store, 100))
 
 

@@ -82,7 +82,7 @@ def sections(html: str) -> dict[str, str]:
         (draw.rate, [(2.34, "2.3"), (9.94, "9.9"), (9.96, "10"), (119.6, "120"), (1234.4, "1~234")]),
         (draw.duration, [(0, "0.0 s"), (8.44, "8.4 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s")]),
         (draw.duration, [(95, "1 min 35 s"), (3599.4, "59 min 59 s"), (3599.6, "1 h 0 min")]),
-        (draw.spoken, [("car", "car"), (ABSENT, "not drawn")]),
+        (draw.spoken, [("car", "car"), (ABSENT, "nothing")]),
     ],
 )
 def test_numbers_and_labels_are_said_in_words(show: Callable[[Any], str], said: list[Any]) -> None:
@@ -258,7 +258,7 @@ def test_every_number_carries_its_n_and_every_unknown_one_its_reason() -> None:
     cells = re.findall(r'<td class="h\d+">(.*?)</td>', shown["agreement"])
     assert [text(cell) for cell in cells] == ["50.0 % n = 6"] * 2
     heads = re.findall(r'<th scope="row">(.*?)</th>', shown["confusion"])
-    assert [text(head) for head in heads] == ["nobody answered n = 12", "not drawn n = 3"]
+    assert [text(head) for head in heads] == ["nobody answered n = 12", "nothing n = 3"]
     assert "12 of 40 tasks have at least one answer" in text(shown["progress"])
 
 
@@ -378,7 +378,7 @@ def test_the_figures_are_those_of_the_statistics() -> None:
         # All three drew three of the objects and two the fourth; nobody drew a face.
         "Detection agreement, b": (20 / 22, 22),
         "Agreement, c": ((1 + 1 / 3 + 0) / 3, 3),
-        "Detection agreement, faces": (None, 0),
+        "Agreement, faces": (1, 3),  # that there is none
     }
     for name, (value, n) in by_hand.items():
         assert (found[name].value, found[name].n) == (value if value is None else pytest.approx(value), n)
@@ -386,7 +386,7 @@ def test_the_figures_are_those_of_the_statistics() -> None:
     for control, score in golden(table, 0.8).controls.items():
         assert found.pop(f"Golden score, {control}") == score
     for one in consensus(table, seed=0).controls:
-        name = "Detection agreement" if one.kind == BOX else "Agreement"
+        name = "Detection agreement" if one.control == "b" else "Agreement"
         assert found.pop(f"{name}, {one.control}") == one.agreement.headline[1]
         assert found.pop(f"Krippendorff's alpha, {one.control}") == one.agreement.krippendorff_alpha
     assert [(name, one.value) for name, one in found.items()] == [("Error rate", None)]
@@ -474,7 +474,7 @@ def test_progress_counts_each_task_at_its_first_answer() -> None:
 
 
 def test_a_correction_counts_what_people_said() -> None:
-    told = [("ABSENT, car, car", "car 2, not drawn 1"), ("ABSENT", "not drawn"), ("one, label", "one, label")]
+    told = [("ABSENT, car, car", "car 2, nothing 1"), ("ABSENT", "nothing"), ("one, label", "one, label")]
     changes = [{"control": "b", "unit": "1", "now": now, "then": "car"} for now, _ in told]
     plan = {"task": "t1", "key": "", "action": "add", "expect": "", "then": "[]", "why": "w"}
     one = Correction.model_validate({**plan, "changes": changes, "confidence": 0.9})

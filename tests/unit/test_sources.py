@@ -116,7 +116,7 @@ def test_gold_decides_where_there_is_gold(line: Line) -> None:
 def test_what_is_right_and_drawn_by_nobody_whose_region_we_have_is_undecided(line: Line) -> None:
     task = line.task("a", says("cat"))
     loaded = line.loaded()
-    table = units(loaded.labels)
+    table = units(loaded.labels).filter(control="animal")
     stranger = table.with_columns(
         role=pl.lit("reviewer"), annotation=pl.lit("gold/1"), label=pl.lit("dog"), annotator=pl.lit("x")
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from connector.quality.answers import joined
+from connector.quality.answers import ABSENT, joined
 from connector.quality.interval import Floats, Ints
 from connector.quality.kinds import CHOICE, DRAWN, Shapes
 from connector.quality.table import Labels
@@ -25,7 +25,7 @@ class Side:
 
 
 def side_of(labels: Labels, control: str) -> Side:
-    rows = labels.regions.filter(pl.col("control") == control)
+    rows = labels.regions.filter(pl.col("control") == control, pl.col("label") != ABSENT)
     kind = str(labels.controls[control])
     if kind in DRAWN:
         return Side(rows, shapes_of(rows), kind)
