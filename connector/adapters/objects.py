@@ -65,6 +65,8 @@ UNUSABLE = (
     "the name has an empty part (`//`), `.` or `..` as a part, or a control character: rename the object"
 )
 
+OUTSIDE = "it is a symbolic link, or behind one, that leads out of the folder: copy the file into the folder"
+
 _UNUSABLE_PATH = re.compile(r'Path "(.*?)"(?:: Encountered| contained)', re.DOTALL)
 
 _SIGNED_FOR = timedelta(minutes=5)
@@ -170,10 +172,14 @@ class Objects:
                 are listed. Without it, and in other storages, such a name is an error.
         """
         with Ours(self.url):
-            anything = False
+            anything, links = False, _Links(self.url)
             for meta in self._metas(below or None, unusable):
                 anything = True
-                if meta["size"] or self._has(meta["path"]):
+                if links.outside(meta["path"]):
+                    if unusable is None:
+                        raise UsageError(f"{self.key_of(meta['path'])}: {OUTSIDE}")
+                    unusable.append(Reject(self.key_of(meta["path"]), OUTSIDE))
+                elif meta["size"] or self._has(meta["path"]):
                     yield self._object(meta)
             # A web page in the place of a storage reads like an empty list; asked this, it gives itself away.
             if not (anything or unusable):
@@ -249,8 +255,13 @@ class Objects:
         path = key.removeprefix(self._beginning)
         return unquote(path) if self.url.startswith("file:") else path
 
+    def _refuse_outside(self, path: str) -> None:
+        if _Links(self.url).outside(path):
+            raise UsageError(f"{self.key_of(path)}: {OUTSIDE}")
+
     def read(self, path: str) -> bytes:
         """The bytes of an object."""
+        self._refuse_outside(path)
         with Ours(self.key_of(path)):
             answer = obstore.get(self._store, path)
             _checked(answer.meta, self.key_of(path))
@@ -267,12 +278,14 @@ class Objects:
         Raises:
             Conflict: while it is read, if the object was replaced meanwhile.
         """
+        self._refuse_outside(path)
         with Ours(self.key_of(path)):
             store, meta = self._store, self._meta(path)
         return io.BufferedReader(_Remote(store, self.key_of(path), path, meta))
 
     def head(self, path: str, length: int) -> bytes:
         """The first bytes of an object, at most `length`; of an empty one, none."""
+        self._refuse_outside(path)
         with Ours(self.key_of(path)):
             try:
                 return bytes(obstore.get_range(self._store, path, start=0, length=length))
@@ -343,6 +356,25 @@ class Objects:
                 return
             except TypeError:
                 self._meta(path)  # tells why there can be no such path; `delete` does not
+
+
+class _Links:
+    """The symbolic links in a folder. Whoever may write there must not make us read, or show, other files."""
+
+    def __init__(self, url: str) -> None:
+        self._top = _folder(url).resolve() if url.startswith("file:") else None
+        self._folders: dict[str, Path] = {}
+
+    def outside(self, path: str) -> bool:
+        """Whether a file lies elsewhere; never in storages that are no folder."""
+        if self._top is None:
+            return False
+        folder, _, name = path.rpartition("/")
+        real = self._folders.get(folder)
+        if real is None:
+            real = self._folders[folder] = (self._top / folder).resolve()
+        file = real / name
+        return not (file.resolve() if file.is_symlink() else file).is_relative_to(self._top)
 
 
 class _Remote(io.RawIOBase):

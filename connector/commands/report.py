@@ -108,7 +108,9 @@ def _error_rate(sample: Path | None, verdicts: Path | None, confidence: float) -
 
 
 def _pictures(session: Session, loaded: Loaded) -> Callable[[str], bytes | None]:
-    """Reads a task's picture from the bucket; a task without one, or a bucket that is away, has none."""
+    """Reads a task's picture from the bucket; a task without one, or an unreachable bucket, has none."""
+    from connector.report.content import PICTURE_BYTES
+
     keys = dict(zip(loaded.tasks["task"], loaded.tasks["key"], strict=True))
 
     def picture(task: str) -> bytes | None:
@@ -116,7 +118,7 @@ def _pictures(session: Session, loaded: Loaded) -> Callable[[str], bytes | None]
             return None
         try:
             raw = session.line.raw()
-            return raw.read(raw.path_of(keys[task]))
+            return raw.head(raw.path_of(keys[task]), PICTURE_BYTES + 1)
         except ConnectorError as error:
             session.detail(f"no picture of task {task}: {error.what}")
             return None

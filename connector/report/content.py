@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import polars as pl
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from connector.corrections.history import in_short
 from connector.corrections.plan import WRITING, Action, Correction
@@ -46,6 +46,14 @@ READABLE = 24
 
 POINTS = 200
 PIXELS = 960
+"""The longer side of a picture in the page, at most."""
+
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
+"""The formats of pictures that are decoded. Of the others some run programs, and some are rarely tested."""
+
+PICTURE_BYTES, PICTURE_PIXELS = 64 << 20, 120_000_000
+"""A larger picture is not decoded."""
+
 LOOKED_AT, TRIED_FOR_EACH = 1000, 4
 """Of a plan so many corrections are looked at for pictures, and so many are read for each that is shown."""
 
@@ -439,17 +447,28 @@ def _dispute(whole: pl.DataFrame, numbers: pl.DataFrame, objects: pl.DataFrame) 
 
 
 def shrunk(image: bytes | None) -> bytes | None:
-    """A picture small enough to stand in a page; None if it is none."""
-    if image is None:
+    """A picture small enough to stand in a page, encoded anew; None if it is none, or too large to decode.
+
+    Nothing but its pixels remains: no metadata, and nothing behind its end.
+    """
+    if image is None or len(image) > PICTURE_BYTES:
         return None
     try:
-        with Image.open(io.BytesIO(image)) as opened:
-            if opened.format in ("PNG", "JPEG", "GIF", "WEBP") and max(opened.size) <= PIXELS:
-                return image
-            small = ImageOps.exif_transpose(opened).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+            if opened.width * opened.height > PICTURE_PIXELS:
+                return None
+            opened.draft("RGB", (PIXELS, PIXELS))
+            lossless = opened.format in ("PNG", "GIF") and max(opened.size) <= PIXELS
+            upright = ImageOps.exif_transpose(opened)
+            small = upright.convert("RGBA" if lossless and upright.has_transparency_data else "RGB")
+    except Exception:
+        # What a decoder raises for broken data differs by format; one bad picture must not end the report.
         return None
     small.thumbnail((PIXELS, PIXELS))
+    small.info.clear()
     out = io.BytesIO()
-    small.save(out, "JPEG", quality=85)
+    if lossless:
+        small.save(out, "PNG")
+    else:
+        small.save(out, "JPEG", quality=85)
     return out.getvalue()

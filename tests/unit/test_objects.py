@@ -14,7 +14,7 @@ from obstore.exceptions import GenericError
 
 from connector.adapters.objects import Object, Objects, _page_of_s3, absolute_url, delta_options, placed
 from connector.adapters.objects_failures import Ours
-from connector.errors import AuthError, Conflict, ConnectorError, Temporary, UsageError
+from connector.errors import AuthError, Conflict, ConnectorError, Reject, Temporary, UsageError
 
 
 def test_a_slash_behind_the_url_changes_nothing() -> None:
@@ -184,3 +184,23 @@ def test_the_listing_of_s3_is_signed_as_amazon_documents_it(monkeypatch: pytest.
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")
     assert signature == hmac.digest(key, text.encode(), "sha256").hex()
+
+
+def test_links_that_lead_out_of_a_folder_are_not_followed(tmp_path: Path) -> None:
+    secret, raw = tmp_path / "secret", tmp_path / "raw"
+    for folder in (secret, raw):
+        folder.mkdir()
+        (folder / "a.png").write_bytes(folder.name.encode())
+    (raw / "file.png").symlink_to(secret / "a.png")
+    (raw / "folder").symlink_to(secret)
+    (raw / "inside.png").symlink_to("a.png")
+    objects, rejects = Objects(str(raw)), list[Reject]()
+    assert sorted(one.path for one in objects.list(unusable=rejects)) == ["a.png", "inside.png"]
+    assert objects.read("inside.png") == b"raw"
+    outside = ["file.png", "folder/a.png"]
+    assert sorted(one.where for one in rejects) == [objects.key_of(path) for path in outside]
+    assert all("symbolic link" in one.why for one in rejects)
+    for path in outside:
+        for read in (objects.read, objects.open, lambda path: objects.head(path, 10)):
+            with pytest.raises(UsageError, match="symbolic link"):
+                read(path)

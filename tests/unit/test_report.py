@@ -37,6 +37,7 @@ from connector.quality.table import REGIONS, Labels
 from connector.quality.units import ABSENT, units
 from connector.report import Box, Card, Choice, ConfusionMatrix, Figure, Progress, ReportData, draw, render
 from connector.report.content import (
+    PICTURE_BYTES,
     PIXELS,
     POINTS,
     READABLE,
@@ -550,8 +551,38 @@ def test_a_large_picture_is_shrunk_and_stands_upright_and_a_small_one_stays() ->
     top, foot = (turned.getpixel((PIXELS // 4, PIXELS * n // 4)) for n in (1, 3))
     assert (top, foot) == (pytest.approx((255, 0, 0), abs=5), pytest.approx((0, 0, 255), abs=5))
     assert (strange.format, strange.size) == ("JPEG", (30, 10))
-    small = encoded(wide.resize((PIXELS, 10)), "PNG")
-    assert shrunk(small) == small
+    small = wide.resize((PIXELS, 10))
+    assert Image.open(io.BytesIO(shrunk(encoded(small, "PNG")) or b"")).tobytes() == small.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
+@pytest.mark.parametrize("side", [30, 2 * PIXELS])
+def test_nothing_of_a_picture_but_its_pixels_reaches_the_page(kind: str, side: int) -> None:
+    exif, text = Image.Exif(), PngInfo()
+    exif[0x010E] = "taken at home"
+    text.add_text("comment", "taken at home")
+    options = {"exif": exif} if kind != "GIF" else {"comment": b"taken at home"}
+    options |= {"comment": b"taken at home"} if kind == "JPEG" else {"pnginfo": text} if kind == "PNG" else {}
+    raw = encoded(Image.new("RGB", (side, side), "red"), kind, icc_profile=b"taken at home", **options)
+    made = shrunk(raw + b"taken at home")
+    assert b"taken at home" in raw
+    assert made
+    assert b"taken at home" not in made
+    assert not Image.open(io.BytesIO(made)).getexif()
+
+
+def test_a_picture_that_is_too_large_to_be_decoded_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    huge = encoded(Image.new("1", (20_000, 20_000)), "PNG")
+    assert len(huge) < 1_000_000
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
+    assert shrunk(huge) is None
+    assert shrunk(b" " * (PICTURE_BYTES + 1)) is None
+
+
+def test_formats_that_run_programs_are_not_opened() -> None:
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    assert Image.open(io.BytesIO(eps)).format == "EPS"
+    assert shrunk(eps) is None
 
 
 def test_a_file_that_is_no_picture_gives_none() -> None:
