@@ -186,15 +186,18 @@ class _Apply:
                 found = f"it was undone; {found}"
             self._left_out(State.CONFLICT, number, correction, found, False)
             return None
-        if correction.then is not None and (wrong := self._not_allowed(correction.then, task)):
+        if correction.then is not None and (
+            wrong := self._not_allowed(correction.then, task, correction.annotation)
+        ):
             self._left_out(State.FAILED, number, correction, wrong, False)
             return None
         return kind.before(task, correction)
 
-    def _not_allowed(self, then: str, task: Task) -> str:
-        """What the tool's questions do not allow of a result: a plan may have been edited."""
+    def _not_allowed(self, then: str, task: Task, annotation: str | None) -> str:
+        """What the tool's questions do not allow of a result, and is new: a plan may have been edited."""
+        held: list[object] = next((json.loads(a.result) for a in task.annotations if a.id == annotation), [])
         try:
-            check_result(json.loads(then), self._ontology, lambda: task.data)
+            check_result(json.loads(then), self._ontology, lambda: task.data, held)
         except BadRecord as error:
             return error.what
         return ""

@@ -628,13 +628,14 @@ def _function(name: str) -> Correcting:
 
 
 def _propose(found: Proposed, one: Proposal, ontology: Ontology, where: str = "") -> None:
-    """Take a proposal if the ontology allows it.
+    """Take a proposal if the ontology allows it. What stands in its annotation already need not be allowed.
 
     Args:
         where: what a reject names; by default the annotation or the task.
     """
+    held = json.loads(one.annotation.result) if one.annotation else []
     try:
-        check_result(json.loads(dump_json(one.result or [])), ontology, lambda: one.task.data)
+        check_result(json.loads(dump_json(one.result or [])), ontology, lambda: one.task.data, held)
     except (BadRecord, TypeError) as error:
         where = where or (f"annotation {one.annotation.id}" if one.annotation else f"task {one.task.id}")
         found.rejects.append(Reject(where, error.what if isinstance(error, BadRecord) else str(error)))

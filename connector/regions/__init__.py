@@ -8,7 +8,7 @@ know are kept. This is the only place that reads a region.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -299,7 +299,10 @@ def gather(regions: Iterable[Region]) -> Gathered:
 
 
 def check_result(
-    raw: object, ontology: Ontology | None = None, data: Callable[[], Mapping[str, Any]] | None = None
+    raw: object,
+    ontology: Ontology | None = None,
+    data: Callable[[], Mapping[str, Any]] | None = None,
+    held: Sequence[Any] = (),
 ) -> Gathered:
     """Read a whole result, put together what belongs together, and refuse what may not be.
 
@@ -307,6 +310,7 @@ def check_result(
         raw: the list that the result's JSON holds.
         ontology: what is allowed; None where nobody knows.
         data: gives the task's data; asked only where something was drawn.
+        held: regions that the tool holds already, so they need not be allowed.
 
     Raises:
         BadRecord: as `parse_result`, `check` and `gather` do.
@@ -314,8 +318,10 @@ def check_result(
     regions = parse_result(raw)
     if ontology is not None:
         of_task = data() if data and any(isinstance(region, Drawn) for region in regions) else None
+        known = {dump_json(one) for one in held}
         for region in regions:
-            check(region, ontology, of_task)
+            if not known or dump_json(region.dump()) not in known:
+                check(region, ontology, of_task)
         regions = tuple(in_its_labels(region, ontology) for region in regions)
     return gather(regions)
 

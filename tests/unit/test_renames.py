@@ -237,6 +237,17 @@ def test_an_answer_given_later_with_the_old_label_is_left_as_it_is(desk: Desk) -
     assert desk.labels() == ["new", "old", "other", "old"]
 
 
+def test_a_label_is_renamed_also_beside_an_answer_that_the_ontology_no_longer_allows(desk: Desk) -> None:
+    """The tool holds such answers; else the old label of the other question could never be removed."""
+    task = desk.task("a", [*said("whole", "old"), *said("several", "other")])
+    gone = OLD.replace('<Choice value="other"/>', "")
+    ontology_room.push(desk.tool, gone, 3, force=True)
+    assert desk.rename().written == 1
+    [answer] = desk.tool.read_task(task.id).annotations
+    assert json.loads(answer.result) == [*said("whole", "new"), *said("several", "other")]
+    assert desk.labels() == ["new"]
+
+
 def test_the_guard_refuses_a_label_that_is_used_since_the_rename(desk: Desk) -> None:
     task = desk.task("a", said("whole", "old"), said("whole", "other"))
     desk.rename()
