@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +16,11 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         UsageError: if its folder is not there or cannot be written.
     """
-    _write(path, data, lambda file: file.replace(path))
+    _write(path, data, 0o666, lambda file: file.replace(path))
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file whole where there is none. Of two who try at once, one does.
+    """Write a file whole where there is none, for its owner alone. Of two who try at once, one does.
 
     Raises:
         Conflict: if there is one.
@@ -31,20 +31,21 @@ def write_new(path: Path, data: bytes) -> None:
         path.hardlink_to(file)
         file.unlink()
 
-    _write(path, data, link)
+    _write(path, data, 0o600, link)
 
 
-def _write(path: Path, data: bytes, name: Callable[[Path], object]) -> None:
+def _write(path: Path, data: bytes, mode: int, name: Callable[[Path], object]) -> None:
+    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        # The umask takes away from the mode what the user does not want.
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             try:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-                Path(file.name).chmod(0o644)  # as other files are; a temporary one is private
-                name(Path(file.name))
+                name(part)
             except BaseException:
-                Path(file.name).unlink(missing_ok=True)
+                part.unlink(missing_ok=True)
                 raise
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from connector.errors import UsageError
-from connector.files import write_atomic
+from connector.errors import Conflict, UsageError
+from connector.files import write_atomic, write_new
 
 
 @contextmanager
@@ -38,12 +38,27 @@ def without_privileges() -> Iterator[None]:
         os.seteuid(me)
 
 
-def test_a_file_is_replaced_and_everybody_may_read_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_a_file_is_replaced_and_read_by_whom_the_umask_allows(tmp_path: Path, umask: int, mode: int) -> None:
     path = tmp_path / "ä 'x'.html"
-    for data in (b"first \x00", b"", b"and second"):
-        write_atomic(path, data)
-        assert path.read_bytes() == data
-    assert path.stat().st_mode & 0o777 == 0o644
+    before = os.umask(umask)
+    try:
+        for data in (b"first \x00", b"", b"and second"):
+            write_atomic(path, data)
+            assert path.read_bytes() == data
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == mode
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_written_once_is_its_owners_and_is_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "00000001.jsonl"
+    write_new(path, b"first")
+    with pytest.raises(Conflict):
+        write_new(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
 
