@@ -16,10 +16,11 @@ from typing import Any
 import polars as pl
 
 from connector.errors import Reject, UsageError
-from connector.labels import GOLD, TASKS, Loaded, Tables
+from connector.labels import GOLD, TASKS, Loaded, Tables, count_answers
 from connector.model import Ontology, Role
 from connector.quality.answers import ABSENT
 from connector.quality.kinds import BOX
+from connector.quality.units import latest, with_turns
 from connector.reading import Read, Reading, merged_spelling, similar_notices
 from connector.tables import Records, is_unicode
 
@@ -366,6 +367,17 @@ def _some(names: Mapping[str, object] | Sequence[str]) -> str:
     return ", ".join(first) + (", …" if len(names) > len(first) else "")
 
 
+def _without_earlier(found: Loaded) -> Loaded:
+    """Only the last annotation of each annotator of a task."""
+    answers = latest(with_turns(found.labels.answers)).drop("turn")
+    regions, uncounted = (
+        frame.join(answers, on="annotation", how="semi", maintain_order="left")
+        for frame in (found.labels.regions, found.labels.uncounted)
+    )
+    labels = replace(found.labels, answers=answers, regions=regions, uncounted=uncounted)
+    return replace(found, labels=labels, answered=count_answers(labels))
+
+
 def _read(
     tables: Tables,
     path: Path,
@@ -377,11 +389,24 @@ def _read(
 ) -> Loaded:
     """The labels, with what was found in the file."""
     found = tables.done(source, pl.DataFrame(schema=TASKS))
+    if reading.repeats == "labels":
+        raise UsageError(
+            f"{path} is an export, in which each annotation has all its labels",
+            "--repeats labels is for tables; give --repeats last or all",
+        )
     people = found.labels.answers.filter(pl.col("role") != Role.GOLD)
     twice = Counter(people.select("task", "annotator").iter_rows())
     repeats = [f"{task} of {annotator}" for (task, annotator), n in twice.items() if n > 1]
+    if reading.repeats == "last":
+        found = _without_earlier(found)
     if repeats:
-        notices.append(f"{len(repeats)} tasks were annotated several times by one person: {_some(repeats)}")
+        earlier = (
+            "earlier ones are not read" if reading.repeats == "last" else "earlier ones show consistency"
+        )
+        notices.append(
+            f"{len(repeats)} tasks were annotated several times by one person: {_some(repeats)}; "
+            f"the last annotation counts, {earlier}"
+        )
     given = found.labels.regions.filter(pl.col("label") != ABSENT)
     empty = len(found.labels.answers.join(given, on="annotation", how="anti"))
     if empty:

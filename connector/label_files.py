@@ -588,13 +588,16 @@ def _repeats(rows: pl.DataFrame, reading: Reading) -> tuple[pl.DataFrame, _Repea
         return _numbered(kept.with_columns(turn=pl.lit(0)).explode("labels")), _Repeats(
             identical, contradicting, shown, notices
         )
-    # Sorted, so that the order of rows does not decide which answers to several questions belong together.
-    made = said.sort("task", "annotator", "role", "control", "at", "took", "text").with_columns(
-        turn=pl.int_range(pl.len()).over(_WHO)
+    # Numbered from the end, so that the last answers to several questions belong together, as they do above.
+    made = said.sort(*_WHO, "at", "row", nulls_last=False).with_columns(
+        turn=pl.len().over(_WHO) - 1 - pl.int_range(pl.len()).over(_WHO)
     )
+    most = pl.col("turn").max().over("task", "annotator", "role")
+    made = made.with_columns(turn=most - pl.col("turn"))
     if identical + contradicting:
         notices.append(
-            f"{identical + contradicting} repeated answers of an annotator, each kept as an answer"
+            f"{identical + contradicting} repeated answers of an annotator: the last counts, "
+            "and earlier ones show consistency"
         )
     return _numbered(made.explode("labels")), _Repeats(identical, contradicting, shown, notices)
 

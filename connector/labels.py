@@ -273,16 +273,17 @@ def add_gold(people: Loaded, gold: Loaded) -> Loaded:
     return replace(
         people,
         labels=labels,
-        answered={**people.answered, **_answered(labels)},
+        answered={**people.answered, **count_answers(labels)},
         rejects=[*people.rejects, *gold.rejects],
         source={**people.source, "gold": gold.source},
         unmeasured={**gold.unmeasured, **people.unmeasured},
     )
 
 
-def _answered(labels: Labels) -> dict[str, int]:
+def count_answers(labels: Labels) -> dict[str, int]:
     """Of each control that is measured, how many annotations answer it, those that cannot be counted too."""
-    answers = (rows.select("annotation", "control") for rows in (labels.regions, labels.uncounted))
+    given = labels.regions.filter(pl.col("label") != ABSENT)
+    answers = (rows.select("annotation", "control") for rows in (given, labels.uncounted))
     found = pl.concat(answers).unique().group_by("control").len()
     return {control: n for control, n in found.iter_rows() if control in labels.controls}
 

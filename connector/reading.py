@@ -43,8 +43,9 @@ class Reading:
         multi_label: what separates several labels in one cell; the empty text: a cell is always one label.
         merge_similar: labels that differ only by case or spaces are one.
         keep_missing: `NaN`, `NA`, `None` and `null` are labels like any other.
-        repeats: what several rows of one annotator for one question are: `last` (the last counts), `all`
-            (each is an answer) or `labels` (several labels of one answer); by default what the rows suggest.
+        repeats: what several answers of one annotator to one question are: `last` (only the last is read),
+            `all` (the last counts, the others show consistency) or, in a table, `labels` (several labels of
+            one answer). By default what the rows of a table suggest, and `all` of an export.
         date_format: of `created_at`, as `strptime` has it; by default ISO 8601.
         decimal: the decimal sign of `seconds`, and of labels that are numbers.
         encoding: of a text file; by default detected.

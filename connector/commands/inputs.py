@@ -88,8 +88,9 @@ def reading_options(function: F) -> F:
             ("--repeats",),
             {
                 "type": click.Choice(["last", "all", "labels"]),
-                "help": "Several rows of an annotator for one question: the last counts, each is an answer, "
-                "or they are labels of one answer.",
+                "help": "Several answers of an annotator to one question: only the last is read; all are, "
+                "the last counts and the others show consistency (in an export by default); or, in a table, "
+                "they are labels of one answer.",
             },
         ),
         (

@@ -217,6 +217,9 @@ def annotators_command(
     counts the annotator's own answer, and needs three annotators per task. It is not accuracy: the majority
     can be wrong. For accuracy, compare with known answers: `connector quality golden`.
 
+    Where annotators answered a task several times, their last answer is compared with the others', and a
+    second table shows how consistent they are: the share of repeated answers that are the same as before.
+
     \b
     Example:
         connector quality annotators --out annotators.csv
@@ -230,6 +233,11 @@ def annotators_command(
         [name.replace("_", " ") for name in (*columns, *bounds)],
         list(found.select(*columns, *bounds).iter_rows()),
     )
+    repeated = found.drop_nulls("self_agreement")
+    if len(repeated):
+        own = ("annotator", "role", *(f"self_agreement{part}" for part in ("_n", "", "_low", "_high")))
+        heads = ("annotator", "role", "repeated answers", "same", "low", "high")
+        session.table("Consistency of repeated answers", heads, list(repeated.select(own).iter_rows()))
     session.write_rows(found, out)
     session.answer(
         {
@@ -496,12 +504,16 @@ def pl_differs() -> pl.Expr:
 
 
 def _annotators_json(found: pl.DataFrame) -> list[dict[str, Any]]:
-    from connector.quality.annotators import METHOD
+    from connector.quality.annotators import METHOD, NO_REPEATS, SELF_METHOD
 
     made = []
     for row in found.iter_rows(named=True):
         name = _MAJORITY
-        plain = {key: value for key, value in row.items() if key != "why" and not key.startswith(name)}
+        own = "self_agreement"
+        plain = {key: value for key, value in row.items() if key != "why" and not key.startswith((name, own))}
+        same = _number(row, own, f"{own}_low", f"{own}_high", row[f"{own}_n"], SELF_METHOD)
+        if row[own] is None:
+            same["why"] = NO_REPEATS
         number = _number(row, name, f"{name}_low", f"{name}_high", row[f"{name}_n"], METHOD)
         if row[name] is None and row["why"]:
             number["why"] = row["why"]
@@ -509,7 +521,7 @@ def _annotators_json(found: pl.DataFrame) -> list[dict[str, Any]]:
             *([NO_TIME] if row["seconds_median"] is None or row["per_hour"] is None else []),
             *([NOBODY_ELSE] if row["agreement"] is None else []),
         ]
-        made.append({**plain, name: number, **({"why": "; ".join(why)} if why else {})})
+        made.append({**plain, name: number, own: same, **({"why": "; ".join(why)} if why else {})})
     return made
 
 

@@ -20,7 +20,7 @@ from connector.labels import Loaded
 from connector.model import Annotation, Control, Ontology, Role, Task, dump_json
 from connector.quality.answers import ABSENT
 from connector.quality.kinds import ANSWERED, DRAWN, RELATION
-from connector.quality.units import SHAPE, UNIT
+from connector.quality.units import LAST, SHAPE, UNIT
 from connector.regions import check_result
 from connector.regions.answers import SEPARATOR
 from connector.tables import is_unicode, read_json, read_json_lines, read_table, unpack
@@ -112,7 +112,7 @@ def _told(units: pl.DataFrame, role: Role) -> pl.DataFrame:
     """What those of a role say of each unit; of the role gold, what is gold, whoever gave it. Where they
     differ nothing is decided."""
     return (
-        units.filter("gold" if role is Role.GOLD else pl.col("role") == role)
+        units.filter(pl.col("gold") if role is Role.GOLD else (pl.col("role") == role) & LAST)
         .sort([*UNIT, "annotator", "annotation"])
         .group_by(UNIT, maintain_order=True)
         .agg(

@@ -19,7 +19,7 @@ from connector.quality.interval import CONFIDENCE, Estimate, Floats, Ints, clust
 from connector.quality.kinds import DETECTED, RELATION, kind_of, level_of
 from connector.quality.resampling import FEW, FEWEST, ONE_LABEL, TWO, groups, jackknife
 from connector.quality.table import Scale
-from connector.quality.units import UNIT, comparable
+from connector.quality.units import UNIT, comparable, latest
 
 __all__ = ["LEVELS", "Agreement", "agreement", "agreement_of", "by_label", "level_of", "pairs"]
 
@@ -83,7 +83,7 @@ def agreement(
     analytic: bool = False,
     scale: Scale = UNDECLARED,
 ) -> Agreement:
-    """Agreement among all rows of a unit table of one control.
+    """Agreement among the last answers of all annotators in a unit table of one control.
 
     Observed is the mean over units of the share of pairs that agree. Units with one answer say nothing
     about agreement; kappa, AC1 and AC2 count them when they judge what chance would do, as Gwet (2014) does.
@@ -381,7 +381,7 @@ def pairs(table: pl.DataFrame) -> pl.DataFrame:
         Psychological Measurement 20, 37-46; null where chance agreement is certain), detection_f1 (of what is
         drawn or related: the share of the objects of both that both drew; else null), sorted.
     """
-    said = table.select(*UNIT, "kind", "annotator", "label")
+    said = latest(table).select(*UNIT, "kind", "annotator", "label")
     both = said.join(said.drop("kind"), on=UNIT, suffix="_b").filter(
         pl.col("annotator") < pl.col("annotator_b")
     )

@@ -26,6 +26,10 @@ SCHEMA = pl.Schema(
         ("agreement_with_majority_low", pl.Float64()),
         ("agreement_with_majority_high", pl.Float64()),
         ("agreement_with_majority_n", pl.Int64()),
+        ("self_agreement", pl.Float64()),
+        ("self_agreement_low", pl.Float64()),
+        ("self_agreement_high", pl.Float64()),
+        ("self_agreement_n", pl.Int64()),
         ("why", pl.String()),
     ]
 )
@@ -36,7 +40,11 @@ LEAST = 3
 TOO_FEW = f"no agreement with the majority: fewer than {LEAST} annotators per task"
 TIED = "no agreement with the majority: the others are tied wherever this annotator answered"
 
+SELF_METHOD = "consecutive answers to the same task; wilson, tasks as clusters (Rao and Scott 1992)"
+NO_REPEATS = "no task was answered several times"
+
 _MAJORITY = tuple(name for name in SCHEMA if name.startswith("agreement_with_majority"))
+_SELF = tuple(name for name in SCHEMA if name.startswith("self_agreement"))
 
 
 def annotators(table: pl.DataFrame, answers: pl.DataFrame, confidence: float = CONFIDENCE) -> pl.DataFrame:
@@ -47,13 +55,15 @@ def annotators(table: pl.DataFrame, answers: pl.DataFrame, confidence: float = C
     `agreement_with_majority` is the share of units in which the annotator gave the answer that most of the
     *others* gave. It is no accuracy: where most are wrong, the one who is right agrees with nobody. Units
     with fewer than three annotators, and those where the others are tied, do not count; where none is left
-    it is null, and `why` says so. `per_hour` is annotations per hour of time spent on tasks, as the tool
-    measured it.
+    it is null, and `why` says so. Of whoever answered a task several times only the last answer is compared
+    with others'. `self_agreement` is the intra-annotator consistency: the share of repeated answers that are
+    the same as the one before; of what is drawn, the F1 of detection. It is null where nothing was repeated.
+    `per_hour` is annotations per hour of time spent on tasks, as the tool measured it.
 
     Args:
         table: schema `UNITS`.
         answers: schema `ANSWERS`.
-        confidence: of the interval of the agreement with the majority (tasks as clusters).
+        confidence: of the intervals (tasks as clusters).
 
     Returns:
         Schema `SCHEMA`, those with the most tasks first, then by name; null where there is nothing to judge
@@ -70,14 +80,26 @@ def annotators(table: pl.DataFrame, answers: pl.DataFrame, confidence: float = C
     people = keep_roles(table, ["person"])
     others = _others(people)
     judged = pl.DataFrame(
-        [_majority(str(name), part, confidence) for (name,), part in _judged(others).group_by("annotator")],
+        [
+            {"annotator": name, **_shared(part, _MAJORITY, confidence)}
+            for (name,), part in _judged(others).group_by("annotator")
+        ],
         schema={name: SCHEMA[name] for name in ("annotator", *_MAJORITY)},
     ).with_columns(role=pl.lit("person"))
+    repeated = _repeated(table)
+    own = pl.DataFrame(
+        [
+            {"annotator": name, "role": role, **_shared(part, _SELF, confidence)}
+            for (name, role), part in repeated.group_by("annotator", "role")
+        ],
+        schema={name: SCHEMA[name] for name in ("annotator", "role", *_SELF)},
+    )
     agreed = _agreement(others).with_columns(role=pl.lit("person"))
     enough = others.filter(_enough()).select("annotator", role=pl.lit("person")).unique()
     found = (
         worked.join(agreed, on=["annotator", "role"], how="left")
         .join(judged, on=["annotator", "role"], how="left")
+        .join(own, on=["annotator", "role"], how="left")
         .join(enough.with_columns(enough=True), on=["annotator", "role"], how="left")
         .with_columns(
             why=pl.when(pl.col("agreement_with_majority").is_null() & (pl.col("role") == "person")).then(
@@ -134,11 +156,23 @@ def _agreement(others: pl.DataFrame) -> pl.DataFrame:
     An object that both drew counts for both of them in the F1, which is 2 * both / (mine + theirs).
     """
     beside = comparable(others, "theirs", ["task", "control", "annotator", "annotation", "other"])
-    drawn = pl.col("kind").is_in(list(DETECTED))
-    both = (pl.col("label") != ABSENT) & (pl.col("theirs") != ABSENT)
-    weight = pl.when(drawn & both).then(2).otherwise(1)
-    same = (pl.col("label") == pl.col("theirs")) | (drawn & both)
-    return beside.group_by("annotator").agg(agreement=(weight * same).sum() / weight.sum())
+    return beside.group_by("annotator").agg(agreement=(_WEIGHT * _SAME).sum() / _WEIGHT.sum())
+
+
+_BOTH_DREW = pl.col("kind").is_in(list(DETECTED)) & (pl.col("label") != ABSENT) & (pl.col("theirs") != ABSENT)
+_WEIGHT = pl.when(_BOTH_DREW).then(2).otherwise(1)
+_SAME = (pl.col("label") == pl.col("theirs")) | _BOTH_DREW
+
+
+def _repeated(table: pl.DataFrame) -> pl.DataFrame:
+    """Each answer beside the same annotator's one before it to the same unit, with `right` and `weight`."""
+    key = [*UNIT, "annotator", "role"]
+    whose = ["task", "annotator", "role"]
+    said = table.join(table.filter(pl.col("turn") > 0).select(whose).unique(), on=whose, how="semi")
+    before = said.select(*key, turn=pl.col("turn") - 1, theirs="label")
+    both = said.select(*key, "kind", "annotation", "turn", "label").join(before, on=[*key, "turn"])
+    both = comparable(both, "theirs", ["task", "control", "annotator", "role", "annotation"])
+    return both.with_columns(right=_WEIGHT * _SAME, weight=_WEIGHT)
 
 
 def _enough() -> pl.Expr:
@@ -153,17 +187,16 @@ def _judged(others: pl.DataFrame) -> pl.DataFrame:
     most = counted.filter(pl.col("n") == pl.col("n").max().over(mine))
     clear = most.filter(pl.len().over(mine) == 1)
     clear = comparable(clear, "theirs", ["task", "control", "annotator", "annotation"])
-    return clear.with_columns(right=pl.col("label") == pl.col("theirs")).sort(mine)
+    return clear.with_columns(right=pl.col("label") == pl.col("theirs"), weight=pl.lit(1)).sort(mine)
 
 
-def _majority(name: str, part: pl.DataFrame, confidence: float) -> dict[str, object]:
+def _shared(part: pl.DataFrame, names: tuple[str, ...], confidence: float) -> dict[str, object]:
+    """The share of what is right, its limits and its n, under these names."""
     by_task = (
         part.group_by("task")
-        .agg(k=pl.col("right").sum(), n=pl.len())
+        .agg(k=pl.col("right").sum(), n=pl.col("weight").sum())
         .sort("task")
         .cast({"k": pl.Float64, "n": pl.Float64})
     )
     found = clustered(by_task["k"].to_numpy(), by_task["n"].to_numpy(), confidence)
-    return dict(
-        zip(("annotator", *_MAJORITY), (name, found.value, found.low, found.high, found.n), strict=True)
-    )
+    return dict(zip(names, (found.value, found.low, found.high, found.n), strict=True))

@@ -13,6 +13,7 @@ import polars as pl
 from connector.quality.answers import ABSENT, parted
 from connector.quality.interval import Floats, Ints
 from connector.quality.kinds import DETECTED, kind_of
+from connector.quality.units import latest
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +102,15 @@ class Counts:
 def counts(table: pl.DataFrame) -> Counts:
     """How often each label was given in each unit.
 
+    Of an annotator's repeated answers the last one counts.
+
     Args:
         table: columns of `UNITS`, of one control. The order of the rows does not matter.
 
     Raises:
         ValueError: if there are several controls.
     """
-    kind = kind_of(table)
+    kind, table = kind_of(table), latest(table)
     names = table["label"].unique().sort()
     task, unit, label = (_ranks(table[name]) for name in ("task", "unit", "label"))
     of_things = kind in DETECTED or table["parent_control"].null_count() < len(table)
@@ -127,6 +130,7 @@ def label_counts(table: pl.DataFrame) -> Counts:
         ValueError: if there are several controls.
     """
     kind_of(table)
+    table = latest(table)
     said = table["label"].unique()
     parts = [parted(text) or [text] for text in said]
     if all(len(labels) == 1 for labels in parts):

@@ -24,7 +24,7 @@ from connector.quality.interval import (
 )
 from connector.quality.kinds import DETECTED, DRAWN, comparer, level_of
 from connector.quality.table import Scale
-from connector.quality.units import UNIT, keep, shapes_of
+from connector.quality.units import LAST, UNIT, keep, shapes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,9 @@ _SCHEMA = pl.Schema(
 
 EVERYBODY = ""
 
+_SCORED = (pl.col("role") == "person") & LAST
+"""Whose answers are compared with the gold ones."""
+
 
 LEAST = 5
 """Gold tasks, at least, before an annotator passes or fails."""
@@ -165,7 +168,7 @@ def golden(
     Raises:
         ValueError: if two gold answers of one task differ, naming the task; or an answer is none of its kind.
     """
-    compared = _compare(keep(table, (pl.col("role") == "person") | pl.col("gold")), scales)
+    compared = _compare(keep(table, _SCORED | pl.col("gold")), scales)
     rows, controls, detection, checks = [], {}, {}, {}
     for (control,), whole in compared.group_by("control", maintain_order=True):
         name = str(control)
@@ -295,7 +298,7 @@ def check_gold(table: pl.DataFrame, compared: pl.DataFrame) -> GoldCheck:
         compared: what people answered beside the gold answers, of the same control.
     """
     known = compared.select(*UNIT, "gold").unique()
-    people = keep(table, (pl.col("role") == "person") & ~pl.col("gold"))
+    people = keep(table, _SCORED & ~pl.col("gold"))
     people = people.drop("gold").join(known.select(UNIT), on=UNIT, how="semi")
     counted = (
         people.join(known, on=UNIT).group_by(*UNIT, "gold", "label").agg(n=pl.col("annotator").n_unique())
@@ -327,7 +330,7 @@ def _compare(table: pl.DataFrame, scales: Mapping[str, Scale]) -> pl.DataFrame:
         .filter(pl.int_range(pl.len()).over(UNIT) < 2)
         .select(*UNIT, by="annotator", gold_label="label", gold_shape="shape")
     )
-    people = table.filter(pl.col("role") == "person").drop("gold")
+    people = table.filter(_SCORED).drop("gold")
     both = (
         people.join(known, on=UNIT, maintain_order="left_right")
         .filter(pl.col("annotator") != pl.col("by"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from connector.quality.answers import ABSENT
+from connector.quality.units import latest
 
 
 def verdicts(table: pl.DataFrame, consensus: pl.DataFrame) -> pl.DataFrame:
@@ -23,7 +24,7 @@ def verdicts(table: pl.DataFrame, consensus: pl.DataFrame) -> pl.DataFrame:
     Raises:
         ValueError: if two reviewers answered one task differently, naming the task.
     """
-    said = table.filter(pl.col("role") == "reviewer")
+    said = latest(table).filter(pl.col("role") == "reviewer")
     answers = said.group_by("task", "control", "unit").agg(truth=pl.col("label").unique().sort())
     split = answers.filter(pl.col("truth").list.len() > 1)
     if len(split):

@@ -28,13 +28,17 @@ from connector.quality.kinds import (
 )
 from connector.quality.merge import medoid
 from connector.quality.table import Scale
-from connector.quality.units import UNIT
+from connector.quality.units import UNIT, latest
 
 
 def votes(table: pl.DataFrame) -> pl.DataFrame:
-    """How many answers each label got in each unit: `UNIT`, label, votes, annotators."""
+    """How many annotators gave each label in each unit: `UNIT`, label, votes, annotators.
+
+    Of an annotator's repeated answers the last one is the vote.
+    """
     return (
-        table.group_by(*UNIT, "label")
+        latest(table)
+        .group_by(*UNIT, "label")
         .agg(votes=pl.len().cast(pl.Int64))
         .with_columns(annotators=pl.col("votes").sum().over(UNIT))
     )
@@ -83,7 +87,7 @@ def usual(table: pl.DataFrame, scale: Scale = UNDECLARED) -> tuple[pl.DataFrame,
     Raises:
         ValueError: if there are several controls.
     """
-    kind = kind_of(table)
+    kind, table = kind_of(table), latest(table)
     level = level_of(kind, table["label"].unique().to_list(), scale)
     if level == "nominal" or kind not in _MERGES:
         return majority(table), "majority"
@@ -294,7 +298,8 @@ def dawid_skene(
     Starts from the shares of votes. A repeated answer counts as often as it was given.
 
     Args:
-        table: columns of `UNITS`, of one control.
+        table: columns of `UNITS`, of one control. Every row is an observation, as in the paper, whose first
+            observer answered three times; `consensus` passes the last answer of each annotator.
         iterations: at most.
         tolerance: stop when the mean log-likelihood per unit grows by less.
         smoothing: None shrinks everyone's rows towards those of the crowd, by a weight that is learned from

@@ -41,6 +41,9 @@ _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "annotator": pl.String,
     "role": pl.String,
     "gold": pl.Boolean,
+    # Of an annotator who answered the task several times: 0 of the last answer, which counts; 1 of the one
+    # before it, and so on. Null is as 0.
+    "turn": pl.Int32,
     "label": pl.String,
     "region": pl.String,
     "similarity": pl.Float64,  # mean, to the unit's other regions; null for an answer, or alone
@@ -88,7 +91,7 @@ def units(
         Schema `UNITS`. The order of the input and of the annotators does not matter.
     """
     least = {kind: drawn.threshold for kind, drawn in DRAWN.items()} | dict(thresholds or {})
-    people = labels.answers.sort("task", "annotator", "annotation").with_row_index("who")
+    people = with_turns(labels.answers).sort("task", "annotator", "annotation").with_row_index("who")
     block = people.select(pl.col("who").min().over("task") // ANSWERS_AT_ONCE).to_series().to_numpy()
     whose = labels.regions.select("annotation").join(
         people.select("annotation", "who"), on="annotation", how="left", maintain_order="left"
@@ -145,7 +148,7 @@ def _units(
 
 def _finished(made: pl.DataFrame, people: pl.DataFrame, control: str, kind: str) -> pl.DataFrame:
     """The columns of `UNITS`; `made` has `who`, the row of each answer's annotation among people."""
-    who = people.select("task", "annotation", "annotator", "role", "gold")[made["who"]]
+    who = people.select("task", "annotation", "annotator", "role", "gold", "turn")[made["who"]]
     named = {"control": pl.lit(control), "kind": pl.lit(kind)}
     missing = {
         name: pl.lit(None, dtype)
@@ -155,9 +158,33 @@ def _finished(made: pl.DataFrame, people: pl.DataFrame, control: str, kind: str)
     return made.with_columns(who).with_columns(**missing | named).select(UNITS.names()).cast(UNITS)
 
 
+def with_turns(answers: pl.DataFrame) -> pl.DataFrame:
+    """Answers with `turn`, as `UNITS` has it.
+
+    Later answers are those with a later time; where times are the same or unknown, those with the later
+    number in their name.
+
+    Args:
+        answers: schema `ANSWERS`.
+    """
+    by = ["task", "annotator", "role"]
+    name = pl.col("annotation")
+    ordered = answers.sort(*by, "created_at", name.str.len_bytes(), name)
+    return ordered.with_columns(turn=(pl.len() - 1 - pl.int_range(pl.len())).over(by).cast(pl.Int32))
+
+
+LAST = pl.col("turn").fill_null(0) == 0
+"""The last answer of each annotator to a task."""
+
+
+def latest(table: pl.DataFrame) -> pl.DataFrame:
+    """The last answer of each annotator to a task: no one is counted twice, or agrees with themselves."""
+    return table.filter(LAST)
+
+
 def keep_roles(table: pl.DataFrame, roles: Sequence[str]) -> pl.DataFrame:
-    """The rows of some roles, as `keep` has them."""
-    return keep(table, pl.col("role").is_in(list(roles)))
+    """The last answers of some roles, as `keep` has them."""
+    return keep(table, pl.col("role").is_in(list(roles)) & LAST)
 
 
 def keep(table: pl.DataFrame, which: pl.Expr) -> pl.DataFrame:

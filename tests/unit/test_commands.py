@@ -139,6 +139,7 @@ ANNOTATOR = {
     **dict.fromkeys(("annotator", "role"), "text"),
     **dict.fromkeys(("tasks", "annotations", "seconds_median", "per_hour", "agreement"), "number"),
     "agreement_with_majority": ESTIMATE,
+    "self_agreement": UNKNOWN,
 }
 FILE = {"file": "text", "sha256": "text"}
 SOURCE = {"program": "text", "seed": "number"}
@@ -248,7 +249,7 @@ COLUMNS = {
     "precision recall f1 label_accuracy similarity boundary",
     "quality annotators": "annotator role tasks annotations seconds_median per_hour agreement "
     "agreement_with_majority agreement_with_majority_low agreement_with_majority_high "
-    "agreement_with_majority_n why",
+    "agreement_with_majority_n self_agreement self_agreement_low self_agreement_high self_agreement_n why",
     "review draw": "task probability stratum population stratum_population",
 }
 """The promised columns first, and those that were added behind them."""

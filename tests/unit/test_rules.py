@@ -6,19 +6,23 @@ import re
 import threading
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from connector.adapters.memory import CAPABILITIES
 from connector.config import SIGNING_SECRET, parse
+from connector.corrections.apply import apply
+from connector.corrections.journal import Journal, journal_of
+from connector.corrections.plan import Action, Correction, Plan
 from connector.errors import AuthError, Unsupported, UsageError
 from connector.eventlog import DEAD, DONE, WAITING, EventLog
 from connector.events import NAMES
-from connector.model import Prediction
+from connector.model import Prediction, dump_json
 from connector.outgoing import Sender
 from connector.rules import check, planned_by, rehearse
-from tests.unit.memory_line import MemoryLine
+from tests.unit.memory_line import MemoryLine, contract
 
 DOCS = Path(__file__).parents[2] / "docs" / "events.md"
 
@@ -106,11 +110,14 @@ def test_more_who_answered_meanwhile_are_counted(tmp_path: Path) -> None:
 def test_what_is_starred_counts_and_what_a_plan_wrote_does_not(tmp_path: Path) -> None:
     line = MemoryLine(tmp_path, ONE_MORE.replace("limit = 3", "limit = 5"), overlap=3)
     starred, planned = line.add("a", "b")
-    line.say(starred, "ann", "cat", ground_truth=True)  # by whom the line acts
-    written = line.say(planned, "ann", "cat", ground_truth=True)
-    line.store.plans = lambda: lambda task, id, revision: "plan" if id == written.id else None
+    line.say(starred, "ann", "cat", ground_truth=True)  # by whom the plan is applied
+    held, cat = line.tool.read_task(planned), dump_json([contract.choice("cat")])
+    add = Correction(task=planned, key="b", action=Action.ADD, expect=held.revision, then=cat, why="so")
+    journal = Journal(journal_of(line.store.url))
+    plan = Plan(project="memory", source={}, corrections=(add,))
+    assert apply(line.tool, plan, "memory", journal, lambda: datetime.now(UTC)).written == 1
     for task, who, label in (
-        (starred, "ben", "cat"),
+        (starred, "ben", "bird"),
         (starred, "cem", "dog"),
         (planned, "ben", "cat"),
         (planned, "cem", "dog"),

@@ -16,6 +16,7 @@ from connector.quality.interval import CONFIDENCE, Estimate, clustered, mean_of,
 from connector.quality.parity import cvat, label_studio_enterprise, labelbox
 from connector.quality.parity.base import side_of
 from connector.quality.table import Labels
+from connector.quality.units import LAST, with_turns
 
 LABEL_STUDIO_ENTERPRISE, LABELBOX, CVAT = "label-studio-enterprise", "labelbox", "cvat"
 TOOLS = (LABEL_STUDIO_ENTERPRISE, LABELBOX, CVAT)
@@ -103,8 +104,8 @@ def _persons(labels: Labels) -> list[str]:
 
 def both_of(labels: Labels, gold: bool) -> pl.DataFrame:
     """Every two annotations that are compared: pair, task, a, b and their annotators."""
-    said = labels.answers.select("task", "annotation", "annotator", "role", "gold")
-    person = pl.col("role") == "person"
+    said = with_turns(labels.answers).select("task", "annotation", "annotator", "role", "gold", "turn")
+    person = (pl.col("role") == "person") & LAST
     left = said.filter(person).select("task", a="annotation", annotator_a="annotator")
     right = said.filter("gold" if gold else person)
     both = left.join(right.select("task", b="annotation", annotator_b="annotator"), on="task")

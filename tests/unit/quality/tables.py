@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import polars as pl
@@ -18,7 +19,12 @@ Drawn = tuple[str, float, float, float, float]
 
 
 def choices(rows: Sequence[Row], roles: Mapping[str, str] | None = None) -> pl.DataFrame:
-    """The unit table of one choice control; a repeated (task, annotator) is a second answer."""
+    """The unit table of one choice control; a repeated (task, annotator) is a later answer, which counts."""
+    later = Counter[tuple[str, str]]()
+    turns = []
+    for task, who, _ in reversed(rows):
+        turns.append(later[task, who])
+        later[task, who] += 1
     return pl.DataFrame(
         [
             {
@@ -30,12 +36,18 @@ def choices(rows: Sequence[Row], roles: Mapping[str, str] | None = None) -> pl.D
                 "annotator": who,
                 "role": (roles or {}).get(who, "person"),
                 "gold": (roles or {}).get(who) == "gold",
+                "turn": turn,
                 "label": label,
             }
-            for n, (task, who, label) in enumerate(rows)
+            for n, ((task, who, label), turn) in enumerate(zip(rows, reversed(turns), strict=True))
         ],
-        schema_overrides={"label": pl.String},
+        schema_overrides={"label": pl.String, "turn": pl.Int32},
     ).pipe(lambda made: pl.concat([pl.DataFrame(schema=UNITS), made], how="diagonal"))
+
+
+def last_of(rows: Sequence[Row]) -> list[Row]:
+    """The last answer of each annotator to each task."""
+    return [row for n, row in enumerate(rows) if row[:2] not in [later[:2] for later in rows[n + 1 :]]]
 
 
 def of_kind(kind: str, units: Sequence[Sequence[object]]) -> pl.DataFrame:
