@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 from obstore.exceptions import NotFoundError
 from polars.exceptions import PanicException, PolarsError
@@ -147,9 +147,12 @@ class Table:
             Temporary: if it does not answer.
         """
         with self._ours("read"):
-            if not DeltaTable.is_deltatable(self.url, self._delta_options):
+            # Not `is_deltatable`, nor `history`: in 1.6.6 both hold the lock of the interpreter while they
+            # wait, and a receiver in the same process stops answering.
+            try:
+                table = DeltaTable(self.url, storage_options=self._delta_options)
+            except TableNotFoundError:
                 return None
-            table = DeltaTable(self.url, storage_options=self._delta_options)
             if version is None or version == table.version():
                 return table
             if not 0 <= version < table.version():

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,12 +18,13 @@ import requests
 from standardwebhooks.webhooks import Webhook
 
 from connector.demo.pictures import result
-from connector.demo.server import free_port
+from connector.demo.server import S3, free_port
 from connector.eventlog import EventLog
 from connector.live import EVENTS
 from connector.model import Item
 from tests.conftest import Line
 from tests.live.test_line import store_of
+from tests.stalling import relay
 from tests.unit.receiver import receiver
 
 pytestmark = pytest.mark.live
@@ -251,3 +253,35 @@ def test_a_wrong_address_is_found_out(served: Line) -> None:
         assert served.ask("webhook", "add")["arrived"] is True
         [hook] = served.ask("webhook", "list")["webhooks"]
         assert hook["active"]
+
+
+TOOL_WAITS_SECONDS = 1.0
+"""Label Studio gives up an event that is not answered by then."""
+
+
+def test_events_are_answered_while_the_bucket_does_not_answer(served: Line, s3: S3) -> None:
+    with relay(s3.endpoint) as way:
+        toml = served.folder / "connector.toml"
+        toml.open("a").write(
+            f"[store]\nurl = '{s3.url}/{served.folder.name}/labels'\nendpoint = '{way.url}'\n"
+        )
+        line = dataclasses.replace(served, environment={**served.environment, **s3.environment})
+        with serve(line) as process:
+            headers = {"X-Connector-Secret": SECRETS["LABELING_WEBHOOK_SECRET"]}
+            way.stalled.set()
+            took = []
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                event = {
+                    "action": "ANNOTATION_CREATED",
+                    "task": {"id": 1},
+                    "annotation": {"id": len(took), "updated_at": datetime.now(UTC).isoformat()},
+                }
+                begun = time.monotonic()
+                answer = requests.post(f"{base(line)}/events", json=event, headers=headers, timeout=60)
+                took.append(time.monotonic() - begun)
+                assert answer.status_code == 202
+                time.sleep(0.1)
+            assert way.waiting > 0  # the pull waits for the bucket
+            assert max(took) < TOOL_WAITS_SECONDS
+            assert process.poll() is None

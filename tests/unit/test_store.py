@@ -25,11 +25,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from obstore.store import from_url
 
+from connector import delta
 from connector.adapters.objects import Objects
 from connector.demo.server import S3
 from connector.errors import AuthError, Conflict, ConnectorError, UsageError
 from connector.model import Annotation, Ontology, Task
-from connector.store import ANNOTATION, CURSOR, TASK, Counts, Store
+from connector.store import ANNOTATION, CURSOR, SCHEMA, TASK, Counts, Store
+from tests.stalling import longest_pause, relay
 from tests.unit.test_files import without_privileges
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -413,3 +415,32 @@ def test_the_name_of_a_deleted_account_is_kept(tmp_path: Path) -> None:
     [stored] = store.tasks()
     assert stored.revision == held.revision  # what a correction expects is what the tool holds
     assert store.append([held], "3", NOW) == Counts()
+
+
+@pytest.mark.live
+def test_a_bucket_that_does_not_answer_holds_up_no_other_thread(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stall = 3.0
+    monkeypatch.setattr(delta, "STORE_ANSWER_SECONDS", stall)
+    monkeypatch.setattr(delta, "STORE_GIVE_UP_SECONDS", stall)
+    monkeypatch.setattr(delta, "ATTEMPTS", 1)
+    with relay(s3.endpoint) as way:
+        store = Store(f"{s3.url}/{tmp_path.name}", options={**s3.options, "endpoint": way.url})
+        for n in range(3):
+            store.append([task(answer("cat", id=str(n)))], str(n), NOW)
+        table = DeltaTable(store.url, storage_options=store._table._delta_options)
+        way.stalled.set()
+        asked: list[Callable[[], object]] = [
+            lambda: replace(store).version,
+            lambda: replace(store).holder(),
+            lambda: store._table.append(pl.DataFrame(schema=SCHEMA), "lease", {}),
+            table.update_incremental,
+            lambda: table.transaction_version("default"),
+        ]
+        for ask in asked:
+            before = way.waiting
+            with longest_pause() as pause, pytest.raises((ConnectorError, OSError)):
+                ask()
+            assert way.waiting > before
+            assert pause[0] < stall / 3
