@@ -26,7 +26,8 @@ def demo(session: Session, folder: Path, items: int, seed: int, keep: bool) -> N
     """Run the whole line once, on a throw-away Label Studio.
 
     Pictures in a bucket, a real server, five simulated annotators with accounts of their own, their labels
-    pulled, measured, reviewed and corrected, and a report. Needs what `make demo` prepares.
+    pulled, measured, reviewed and corrected, and a report. Needs a Label Studio in a folder `.server`:
+    `make demo` prepares it, and where it is missing the error names the commands.
 
     \b
     Example:

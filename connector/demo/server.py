@@ -7,6 +7,7 @@ owner and some annotators (half a minute). Each server then starts on a copy of 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -33,6 +34,9 @@ STOP_SECONDS = 10
 
 REGION = "us-east-1"
 
+PACKAGES = ("label-studio==1.23.2", "moto[server]>=5.2")
+"""What the servers are installed from, in an environment of their own; a checkout has them locked."""
+
 
 class User(BaseModel):
     """Somebody with an account on the server, and both kinds of token."""
@@ -57,8 +61,18 @@ def find_server() -> Path:
     for place in places:
         if (place / "template" / "users.json").is_file():
             return place.resolve()
-    raise UsageError(
-        "no Label Studio is prepared here", "run `make .server/ready` in a checkout, or set CONNECTOR_SERVER"
+    raise UsageError("no Label Studio is prepared in this folder or one above it", _preparation())
+
+
+def _preparation() -> str:
+    """The commands that prepare a server, with or without a checkout."""
+    packages = " ".join(f"'{package}'" for package in PACKAGES)
+    return (
+        "run `make .server/ready` in a checkout of the project; elsewhere these commands, once "
+        "(about a gigabyte, a few minutes); or set CONNECTOR_SERVER to a folder where that was done:\n"
+        f"  {shlex.quote(sys.executable)} -m venv .server/venv\n"
+        f"  .server/venv/bin/python -m pip install {packages}\n"
+        f"  {shlex.quote(sys.executable)} -m connector.demo.server .server"
     )
 
 
