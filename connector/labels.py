@@ -282,7 +282,7 @@ def add_gold(people: Loaded, gold: Loaded) -> Loaded:
 
 def count_answers(labels: Labels) -> dict[str, int]:
     """Of each control that is measured, how many annotations answer it, those that cannot be counted too."""
-    given = labels.regions.filter(pl.col("label") != ABSENT)
+    given = labels.regions.filter(pl.col("label").ne_missing(ABSENT))  # else it was left empty
     answers = (rows.select("annotation", "control") for rows in (given, labels.uncounted))
     found = pl.concat(answers).unique().group_by("control").len()
     return {control: n for control, n in found.iter_rows() if control in labels.controls}

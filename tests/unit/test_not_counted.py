@@ -106,6 +106,14 @@ def test_gold_answers_of_a_file_are_among_those_that_are_counted_or_not(folder: 
     assert json.loads(out)["not_counted"] == not_counted(3, 12)
 
 
+def test_an_answer_that_was_left_empty_is_none_that_could_be_counted(folder: Path) -> None:
+    tasks = [("1", [("ann", result("pos", "big")), ("ben", result("neg", "big")), ("cleo", [])])]
+    export(folder, "labels.json", tasks)
+    words = ("quality", "golden", *FILES, "--gold", "gold.json", "--json")
+    _, out, _ = run_command(words, folder, {})
+    assert json.loads(out)["not_counted"] == not_counted(1, 3)  # of ann, ben and the expert
+
+
 def test_gold_in_a_table_counts_too(folder: Path) -> None:
     (folder / "gold.csv").write_text("task,control,label\n1,mood,pos\n2,mood,meh\n")
     words = ("quality", "golden", *FILES, "--gold", "gold.csv", "--json")
