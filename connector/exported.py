@@ -21,7 +21,7 @@ from connector.model import Ontology, Role
 from connector.quality.answers import ABSENT
 from connector.quality.kinds import BOX
 from connector.quality.units import latest, with_turns
-from connector.reading import Read, Reading, merged_spelling, similar_notices
+from connector.reading import Read, Reading, counted, merged_spelling, similar_notices
 from connector.tables import Records, is_unicode
 
 _KNOWN = {
@@ -98,11 +98,15 @@ def read_export(
         _add(tables, name, id, annotation, place, gold, data)
     notices = [
         *records.notices,
-        *([f"{len(again)} tasks occur several times; counted once: {_some(again)}"] if again else []),
-        *([f"{drafts} drafts not read"] if drafts else []),
-        *([f"{cancelled} cancelled annotations are not answers"] if cancelled else []),
         *(
-            [f"{moved} spans were counted another way than browsers do, and moved to their text"]
+            [f"{counted(len(again), 'task')} listed several times, counted once: {_some(again)}"]
+            if again
+            else []
+        ),
+        *([f"{counted(drafts, 'draft')} not read"] if drafts else []),
+        *([f"{counted(cancelled, 'cancelled annotation')} not counted as answers"] if cancelled else []),
+        *(
+            [f"{counted(moved, 'span')} counted another way than browsers do, and moved to the text"]
             if moved
             else []
         ),
@@ -404,22 +408,22 @@ def _read(
             "earlier ones are not read" if reading.repeats == "last" else "earlier ones show consistency"
         )
         notices.append(
-            f"{len(repeats)} tasks were annotated several times by one person: {_some(repeats)}; "
+            f"{counted(len(repeats), 'task')} annotated several times by one person: {_some(repeats)}; "
             f"the last annotation counts, {earlier}"
         )
     given = found.labels.regions.filter(pl.col("label") != ABSENT)
     empty = len(found.labels.answers.join(given, on="annotation", how="anti"))
     if empty:
-        how = "each says that nothing is there"
+        how = "an answer that nothing is there"
         if tables.ontology is None:
-            how = "they count for the drawn controls that other annotations use; --ontology FILE names all"
-        notices.append(f"{empty} submitted annotations are empty: {how}")
+            how = "an answer to the drawn controls that other annotations use; --ontology FILE names all"
+        notices.append(f"{counted(empty, 'submitted annotation')} left empty: {how}")
     regions, clipped = _within_pictures(found.labels.regions, found.labels.controls)
     if clipped:
-        notices.append(f"{clipped} boxes reach beyond their picture: clipped to it")
+        notices.append(f"{counted(clipped, 'box')} reaching beyond the picture, clipped to it")
     bare = len(regions.filter(pl.col("shape").is_not_null() & (pl.col("label") == "")))
     if bare:
-        notices.append(f"{bare} drawn regions have no label: each counts as drawn without one")
+        notices.append(f"{counted(bare, 'drawn region')} without a label, counted as drawn")
     regions, similar = merged_spelling(regions, found.labels.controls, reading.merge_similar)
     labels = regions.filter(pl.col("label") != ABSENT)["label"]
     read = Read(

@@ -19,7 +19,7 @@ from connector.model import Ontology, Role
 from connector.quality.answers import ABSENT, SEVERAL
 from connector.quality.kinds import CHOICE
 from connector.quality.table import ANSWERS, REGIONS, Labels
-from connector.reading import NUMERIC, Read, Reading, Written, merged_spelling, similar_notices
+from connector.reading import NUMERIC, Read, Reading, Written, counted, merged_spelling, similar_notices
 from connector.tables import (
     KINDS,
     Records,
@@ -229,7 +229,7 @@ def _long(
         notices=[
             *table.notices,
             *([_WIDE] if columns.wide and not reading.wide else []),
-            *([f"{empty} empty answers not counted{_marked(marks)}"] if empty else []),
+            *([f"{counted(empty, 'empty answer')} not counted{_marked(marks)}"] if empty else []),
             *told.notices,
             *similar_notices(similar, reading.merge_similar),
             *_alike_names(good),
@@ -579,10 +579,12 @@ def _repeats(rows: pl.DataFrame, reading: Reading) -> tuple[pl.DataFrame, _Repea
         # By time where every row has one, else by place in the file.
         kept = said.sort("at", "row", nulls_last=False).unique(_WHO, keep="last").sort("row")
         if identical:
-            notices.append(f"{identical} rows repeat an annotator's answer: counted once")
+            notices.append(
+                f"{counted(identical, 'row')} with the same answer of an annotator again: counted once"
+            )
         if contradicting:
             notices.append(
-                f"{contradicting} answers contradict an earlier one, and the last counts: "
+                f"{counted(contradicting, 'answer')} in contradiction to an earlier one, the last counts: "
                 f"{'; '.join(shown[:3])}{'; …' if len(shown) > 3 else ''} (--repeats all keeps each)"
             )
         return _numbered(kept.with_columns(turn=pl.lit(0)).explode("labels")), _Repeats(
@@ -596,7 +598,7 @@ def _repeats(rows: pl.DataFrame, reading: Reading) -> tuple[pl.DataFrame, _Repea
     made = made.with_columns(turn=most - pl.col("turn"))
     if identical + contradicting:
         notices.append(
-            f"{identical + contradicting} repeated answers of an annotator: the last counts, "
+            f"{counted(identical + contradicting, 'repeated answer')} of an annotator: the last counts, "
             "and earlier ones show consistency"
         )
     return _numbered(made.explode("labels")), _Repeats(identical, contradicting, shown, notices)

@@ -186,15 +186,15 @@ class Read:
     notices: Sequence[str] = ()
 
     def __str__(self) -> str:
-        empty = _number(self.empty, "empty answer") + ("" if self.empty_counted else " not counted")
+        empty = counted(self.empty, "empty answer") + ("" if self.empty_counted else " not counted")
         parts = [
-            _number(self.rows, "row"),
-            _number(self.tasks, "task"),
-            _number(self.annotators, "annotator"),
-            _number(self.labels, "label"),
-            *([_number(self.repeats, "repeat")] if self.repeats else []),
+            counted(self.rows, "row"),
+            counted(self.tasks, "task"),
+            counted(self.annotators, "annotator"),
+            counted(self.labels, "label"),
+            *([counted(self.repeats, "repeat")] if self.repeats else []),
             *([empty] if self.empty else []),
-            *([_number(len(self.similar), "group") + " of near-identical labels"] if self.similar else []),
+            *([counted(len(self.similar), "group") + " of near-identical labels"] if self.similar else []),
             *([f"{self.rejects} rejected"] if self.rejects else []),
         ]
         return f"read {self.file}: {', '.join(parts)}"
@@ -219,8 +219,13 @@ class Read:
         }
 
 
-def _number(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def counted(n: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "task"), counted(2, "box"), counted(0, "empty answer")
+    ('1 task', '2 boxes', '0 empty answers')
+    """
+    return f"{n} {noun}" + ("" if n == 1 else "es" if noun.endswith("x") else "s")
 
 
 def merged_spelling(

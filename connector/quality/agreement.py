@@ -63,7 +63,8 @@ class Agreement:
 
     @property
     def headline(self) -> tuple[str, Estimate]:
-        """The one number to show as the agreement, and its name: of what is drawn or related, the F1.
+        """The one number to show as the agreement, and its name: of what is drawn or related, the F1; of
+        answers that are more or less alike, their mean similarity; else the observed agreement.
 
         Where no annotator drew anything it is the observed agreement: that nothing is there.
         Objects that no annotator drew cannot be counted, so there is no rate of all decisions that agree, and
@@ -72,7 +73,7 @@ class Agreement:
         for name, one in (("detection F1", self.detection_f1), ("relations F1", self.relations_f1)):
             if one.why not in (NOT_DRAWN, NOT_RELATED, NOTHING_DRAWN):
                 return name, one
-        return "observed", self.observed
+        return "observed" if self.level == "nominal" else "mean similarity", self.observed
 
 
 def agreement(

@@ -185,7 +185,9 @@ def _figures(
                 "pairwise F1: the share of two annotators' objects that both drew; n counts each object once "
                 "for every other annotator of its task"
                 if detected
-                else f"pairs of answers that are the same; {n}",
+                else f"pairs of answers that are the same; {n}"
+                if one.agreement.level == "nominal"
+                else f"how alike pairs of answers are, on average; {n}",
                 not_counted=left_out(one.control),
             ),
             Figure(

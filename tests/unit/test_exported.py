@@ -62,14 +62,15 @@ def test_a_box_without_a_label_is_read_and_reported(tmp_path: Path) -> None:
     bare = {name: side for name, side in BOX.items() if name != "rectanglelabels"}
     loaded = read(tmp_path, [region(BOX)], [region(bare)], [region(bare, "rectangle")])
     assert loaded.labels.regions["label"].to_list() == ["car", "", ""]
-    assert "2 drawn regions have no label" in notices(loaded)
+    assert "2 drawn regions without a label" in notices(loaded)
 
 
 def test_an_empty_result_is_an_answer(tmp_path: Path) -> None:
     loaded = read(tmp_path, [region(BOX)], [])
     assert loaded.labels.answers["task"].to_list() == ["0", "1"]
     assert loaded.labels.regions["task"].to_list() == ["0"]
-    assert "1 submitted annotations are empty" in notices(loaded)
+    assert "1 submitted annotation left empty" in notices(loaded)
+    assert str(loaded.read).endswith(": 2 rows, 2 tasks, 1 annotator, 1 label, 1 empty answer")
 
 
 def test_boxes_beyond_the_picture_are_clipped_and_counted(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_boxes_beyond_the_picture_are_clipped_and_counted(tmp_path: Path) -> Non
         [1, 2, 3, 4, 0],
         [-1.2, 2, 3, 4, 30],  # only the pieces of an upright box are a box
     ]
-    assert "1 boxes reach beyond their picture" in notices(loaded)
+    assert "1 box reaching beyond the picture" in notices(loaded)
 
 
 def test_a_mask_that_is_called_a_box_is_refused_by_name(tmp_path: Path) -> None:
@@ -105,4 +106,4 @@ def test_a_span_is_found_however_it_was_counted(tmp_path: Path, line_end: str, l
     (shape,) = loaded.labels.regions["shape"].to_list()
     assert TEXT.encode("utf-16-le")[int(shape[0]) * 2 : int(shape[1]) * 2].decode("utf-16-le") == "Bob"
     right = line_end == "\r\n" and length is utf16
-    assert ("1 spans were counted another way" in notices(loaded)) is not right
+    assert ("1 span counted another way" in notices(loaded)) is not right

@@ -230,11 +230,11 @@ def test_a_mixed_export_is_read_for_what_it_is() -> None:
     assert "completed_by" in reject.why
     notices = " ".join(loaded.read.notices) if loaded.read else ""
     for part in (
-        "1 drafts not read",
+        "1 draft not read",
         "1 cancelled",
         "7 of ann@x.com",
         "counted once: 8",
-        "submitted annotations are empty",
+        "1 submitted annotation left empty",
     ):
         assert part in notices
     answers = loaded.labels.answers
@@ -249,7 +249,7 @@ def test_a_task_that_occurs_twice_counts_once_with_a_notice() -> None:
     assert once.read
     assert twice.read
     assert (once.read.repeats, twice.read.repeats) == (0, 3)
-    assert "occur several times" in twice.read.notices[0]
+    assert "listed several times, counted once" in twice.read.notices[0]
 
 
 @pytest.mark.parametrize(

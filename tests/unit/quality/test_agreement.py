@@ -437,6 +437,8 @@ def test_labels_of_objects_that_both_drew_do_not_lower_detection() -> None:
     assert (found.detection_f1.value, found.observed.value) == (1, 0.5)
     choice = agreement(ratings({"a": "xy", "b": "xy"}), seed=0)
     assert choice.headline[0] == "observed"
+    numbers = agreement(of_kind("number", [["1", "2"], ["3", "3"]]), seed=0)
+    assert numbers.headline == ("mean similarity", numbers.observed)
     assert "not drawn" in str(choice.detection_f1.why)
 
 
