@@ -30,6 +30,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connector.adapters.base import Known, LabelingTool
+from connector.callbacks import Receivers
 from connector.config import SIGNING_SECRET, Call, needed_secret
 from connector.errors import AuthError, BadRecord, Conflict, Temporary, UsageError
 from connector.eventlog import Changes, Event, EventLog, Planned, event_id
@@ -353,14 +354,22 @@ def _shown(verdict: Event) -> dict[str, Any]:
 # Over HTTP.
 
 
-def routes(asks: Asks, secret: str, ring: Callable[[], None], stop: threading.Event) -> list[Route]:
+def routes(
+    asks: Asks,
+    secret: str,
+    ring: Callable[[], None],
+    stop: threading.Event,
+    receivers: Receivers | None = None,
+) -> list[Route]:
     """The routes of the receiver by which people are asked.
 
     Args:
         secret: what whoever asks shows as `Authorization: Bearer …`.
         ring: called when there is something to do.
         stop: when it is set, nobody waits for an answer any more.
+        receivers: those that may be called back; by default the public ones.
     """
+    callable_back = receivers or Receivers()
 
     def let_in(request: Request) -> None:
         given = request.headers.get("Authorization", "").encode()
@@ -376,9 +385,9 @@ def routes(asks: Asks, secret: str, ring: Callable[[], None], stop: threading.Ev
             return JSONResponse({"error": "this is no question", "wrong": wrong}, 400)
         try:
             if question.callback:
-                await asyncio.to_thread(_check_signing)
+                await asyncio.to_thread(_check_callback, question.callback, callable_back)
         except (AuthError, UsageError) as error:
-            return JSONResponse({"error": f"nobody can be called back: {error.what}"}, 400)
+            return JSONResponse({"error": f"the callback cannot be called: {error.what}"}, 400)
         try:
             asked, new = await asyncio.to_thread(asks.put, question)
         except Conflict as error:
@@ -401,8 +410,9 @@ def routes(asks: Asks, secret: str, ring: Callable[[], None], stop: threading.Ev
     return [Route("/ask", post, methods=["POST"]), Route("/ask/{id}", get)]
 
 
-def _check_signing() -> None:
+def _check_callback(url: str, receivers: Receivers) -> None:
     signer(needed_secret(SIGNING_SECRET, f"to sign with: {SIGNING_SECRET} is not set"))
+    receivers.check(url, "the callback")
 
 
 def _seconds(text: str) -> float:

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -96,6 +97,9 @@ seed = 0
 # [events]               # what `connector serve` finds in what it pulls
 # confidence = 0.6       # people agree when every merged answer has at least this
 # batch = "batch"        # the field of a task's data that names its batch
+
+# [callbacks]            # rules and questions call public addresses; others only if they are named here
+# allow = ["model.internal", "10.1.0.0/16"]
 
 # [[rules]]              # what is done about events; `connector rules test` tries them on the past
 # name = "one more opinion"
@@ -257,6 +261,32 @@ class Events(_Section):
     gold: str | None = None
 
 
+def host_or_network(text: str) -> str:
+    """A host name, an address or a network, as it was given.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    try:
+        ip_network(text)
+    except ValueError as error:
+        if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?", text):
+            raise ValueError(
+                f"{text!r} is not a host name, an address or a network such as 10.1.0.0/16: {error}"
+            ) from error
+    return text
+
+
+class Callbacks(_Section):
+    """Which receivers rules and questions may call.
+
+    Attributes:
+        allow: host names, addresses and networks that may be called although they are not public.
+    """
+
+    allow: list[Annotated[str, AfterValidator(host_or_network)]] = []
+
+
 EventType = Literal[
     "task.completed",
     "task.reopened",
@@ -308,11 +338,16 @@ class Slack(_Section):
 
 
 class Run(_Section):
-    """Run a command with the event as JSON on its standard input; it succeeds with exit code 0."""
+    """Run a command with the event as JSON on its standard input; it succeeds with exit code 0.
+
+    Attributes:
+        environment: the names of variables that it gets besides `PATH`, `HOME`, the language and the like.
+    """
 
     do: Literal["run"]
     command: list[str] = Field(min_length=1)
     seconds: float = Field(default=60, gt=0)
+    environment: list[str] = []
 
 
 class Export(_Section):
@@ -349,6 +384,7 @@ class Config(BaseSettings):
     quality: Quality = Quality()
     serve: Serve = Serve()
     events: Events = Events()
+    callbacks: Callbacks = Callbacks()
     rules: list[Rule] = []
     roles: dict[str, Role] = {}
     _file: Path = PrivateAttr(default_factory=lambda: Path.cwd() / FILE)

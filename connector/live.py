@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 
 from connector import ask
 from connector.adapters.base import LabelingTool
+from connector.callbacks import Receivers
 from connector.config import ASK_SECRET, KNOCK_SECRET, needed_secret, secret
 from connector.errors import ConnectorError, Temporary
 from connector.eventlog import STATES, EventLog, Planned
@@ -63,7 +64,9 @@ class Live:
         settings = self.line.config.serve
         receiver = Receiver(self.tool.parse_event, knock, self.inbox, self.bell.ring, self.metrics, settings)
         asking = secret(ASK_SECRET)
-        more = ask.routes(self.asks, asking, self.bell.ring, self.stop) if asking else ()
+        more = (
+            ask.routes(self.asks, asking, self.bell.ring, self.stop, receivers(self.line)) if asking else ()
+        )
         return application(receiver, *more)
 
     def round(self) -> None:
@@ -111,7 +114,7 @@ def opened(line: Line, stop: threading.Event, say: Callable[[str], None]) -> Ite
         AuthError: if a secret is missing.
     """
     tool = line.tool()
-    check(line.config.rules, tool.capabilities)
+    check(line.config.rules, tool.capabilities, receivers(line))
     gold_answers(line.config)
     with (
         closing(Inbox(line.config.folder / INBOX, line.project)) as inbox,
@@ -126,6 +129,11 @@ def opened(line: Line, stop: threading.Event, say: Callable[[str], None]) -> Ite
 def event_log(line: Line) -> EventLog:
     """The events of a line."""
     return EventLog(line.config.folder / EVENTS, line.project)
+
+
+def receivers(line: Line) -> Receivers:
+    """Those that rules and questions may call."""
+    return Receivers(line.config.callbacks.allow, line.config.tool.url)
 
 
 def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
@@ -146,7 +154,8 @@ def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
         stop.set()
 
     with opened(line, stop, say) as live:
-        sender = Sender(live.log, line.tool(), line.export)  # an adapter is for one thread
+        # An adapter is for one thread.
+        sender = Sender(live.log, line.tool(), line.export, receivers(line))
         sending = threading.Thread(
             target=_send, args=(sender, live, say, broke), name="deliveries", daemon=True
         )

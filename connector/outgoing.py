@@ -7,40 +7,40 @@ an earlier one of the same rule about the same subject.
 
 from __future__ import annotations
 
+import base64
 import binascii
 import json
+import os
 import re
+import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
+from string import Formatter
+from tempfile import TemporaryFile
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
 from pydantic import TypeAdapter
-from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
+from standardwebhooks.webhooks import Webhook
 
 from connector.adapters.base import LabelingTool
+from connector.callbacks import Receivers, Unreachable, post
 from connector.config import SIGNING_SECRET, Action, Call, Export, OneMore, Queue, Run, Slack, needed_secret
-from connector.errors import BadRecord, Conflict, ConnectorError, Temporary, UsageError
+from connector.errors import Conflict, ConnectorError, Temporary, UsageError
 from connector.eventlog import Delivery, Event, EventLog
 from connector.events import tasks_of
 from connector.model import Annotation, Task, dump_json
-from connector.retry import CONNECT_SECONDS, REDELIVERED_AFTER, redelivery
+from connector.retry import REDELIVERED_AFTER, redelivery
 
-ANSWER_SECONDS = 10.0
-"""How long a receiver may take. Whoever needs longer answers first and works afterwards."""
-
-GONE = 410
-"""By this status a receiver says that it wants no more."""
+LEAST_SECRET_BYTES = 24
+"""The shortest key of the Standard Webhooks convention."""
 
 _ACTION: TypeAdapter[Action] = TypeAdapter(Action)
-
-
-class _Silent(Temporary):
-    """No answer came. Whatever else waits for the same one would take as long, while others wait."""
 
 
 class Sender:
@@ -50,10 +50,18 @@ class Sender:
         log: where they wait.
         tool: the labeling tool.
         export: writes the labels into a file of that name.
+        receivers: those that may be called; by default the public ones.
     """
 
-    def __init__(self, log: EventLog, tool: LabelingTool, export: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        tool: LabelingTool,
+        export: Callable[[str], object],
+        receivers: Receivers | None = None,
+    ) -> None:
         self._log, self._tool, self._export = log, tool, export
+        self._receivers = receivers or Receivers()
 
     def send_due(self, stop: threading.Event) -> int:
         """Try every delivery whose time has come; returns how many went well."""
@@ -62,7 +70,7 @@ class Sender:
             # A list goes to the tool as a whole: what belongs to it goes there together.
             due = self._log.due_with(first) if first.action["do"] == "queue" else [first]
             try:
-                self.carry_out(due)
+                self.carry_out(due, stop)
             except Temporary as error:
                 tried = [(one, redelivery(one.attempts, error.retry_after)) for one in due]
                 self._log.not_delivered(tried, error.what)
@@ -79,11 +87,12 @@ class Sender:
                 sent += len(due)
         return sent
 
-    def carry_out(self, deliveries: Sequence[Delivery]) -> None:
+    def carry_out(self, deliveries: Sequence[Delivery], stop: threading.Event) -> None:
         """Do them, once.
 
         Args:
             deliveries: one, or several that put tasks into the same list.
+            stop: ends a command early.
 
         Raises:
             Temporary: if another try may help.
@@ -98,11 +107,11 @@ class Sender:
             batch = re.sub(r"[^\w-]+", "-", str(event.data.get("batch", "")))  # somebody else named it
             self._export(then.to.replace("{batch}", batch))
         elif isinstance(then, Call):
-            call(then.url, event)
+            call(then.url, event, self._receivers)
         elif isinstance(then, Slack):
-            tell_slack(then, event)
+            send_to_slack(then, event, self._receivers)
         else:
-            run(then, event)
+            run(then, event, stop)
 
     def _one_more(self, event: Event, then: OneMore) -> None:
         counted = int(event.data.get("answered", event.data["annotators"]))
@@ -135,7 +144,7 @@ class Sender:
 
 def _pause(delivery: Delivery, error: Temporary) -> float:
     """For how many seconds nothing else with the same action is tried; 0 where it may well succeed."""
-    away = isinstance(error, _Silent) or delivery.action["do"] in ("queue", "one-more")
+    away = isinstance(error, Unreachable) or delivery.action["do"] in ("queue", "one-more")
     asked = min(error.retry_after or 0.0, REDELIVERED_AFTER[-1])
     return max(asked, REDELIVERED_AFTER[0]) if away else asked
 
@@ -144,22 +153,26 @@ def signer(secret: str) -> Webhook:
     """What signs with a secret.
 
     Raises:
-        UsageError: if it is none of the convention.
+        UsageError: if it is not a secret of the convention, or shorter than its least length.
     """
+    text = secret.removeprefix("whsec_")
     try:
-        return Webhook(secret)
-    except (binascii.Error, ValueError, EmptyWebhookSecretError) as error:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) < LEAST_SECRET_BYTES:
         raise UsageError(
-            f"{SIGNING_SECRET} is no secret of the Standard Webhooks convention",
-            "let it be whsec_ and the base64 of 24 to 64 random bytes",
-        ) from error
+            f"{SIGNING_SECRET} is not whsec_ and the base64 of at least {LEAST_SECRET_BYTES} bytes",
+            f'make one: echo "whsec_$(openssl rand -base64 {LEAST_SECRET_BYTES + 8})"',
+        )
+    return Webhook(key)
 
 
-def call(url: str, event: Event) -> None:
+def call(url: str, event: Event, receivers: Receivers) -> None:
     """Send an event to an address, signed.
 
     Raises:
-        Temporary: if it did not arrive.
+        ConnectorError: as of `callbacks.post`.
     """
     now, body = datetime.now(UTC), dump_json(event.to_json())
     signature = signer(needed_secret(SIGNING_SECRET, "to sign with")).sign(event.id, now, body)
@@ -168,82 +181,94 @@ def call(url: str, event: Event) -> None:
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": signature,
     }
-    post(url, body, headers, urlsplit(url).hostname or "the receiver")
+    post(url, body, headers, host_of(url), receivers)
 
 
-def tell_slack(then: Slack, event: Event) -> None:
+def host_of(url: str) -> str:
+    """By which name a receiver is called in errors."""
+    try:
+        return urlsplit(url).hostname or "the receiver"
+    except ValueError:
+        return "the receiver"
+
+
+def send_to_slack(then: Slack, event: Event, receivers: Receivers) -> None:
     """Send a line of text to Slack, or to what takes the same.
 
     Raises:
-        Temporary: if it did not arrive.
         UsageError: if the text names what the event does not have.
+        ConnectorError: as of `callbacks.post`.
     """
-    names = {"type": event.type, "subject": event.subject, **event.data}
-    escaped = {name: _escaped(value) for name, value in names.items()}
+    names = {**event.data, "type": event.type, "subject": event.subject}
     try:
-        text = then.text.format_map(escaped)
+        text = _SlackText().vformat(then.text, (), names)
     except (LookupError, ValueError, AttributeError) as error:
         raise UsageError(
             f"the text {then.text!r} cannot be filled: {error!r}", f"it may name {', '.join(sorted(names))}"
         ) from error
     url = needed_secret(then.url_from, "for Slack: the address of its webhook")
-    post(url, dump_json({"text": text}), {}, "Slack")
+    post(url, dump_json({"text": text}), {}, "Slack", receivers)
 
 
-def _escaped(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+class _SlackText(Formatter):
+    """Fills a text. What is filled in, from whatever depth, is escaped: Slack takes `<!channel>` for a
+    mention of everyone, and `<https://…|text>` for a link."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        shown = str(super().format_field(value, format_spec))
+        return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def post(url: str, body: str, headers: Mapping[str, str], receiver: str) -> None:
-    """Send JSON; what is no success is a failure.
+ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+"""What a command gets of our environment, besides the variables that its rule names: no secret of ours."""
+
+STOP_SECONDS = 2.0
+"""How long the processes of a command have from SIGTERM to SIGKILL."""
+
+LOOK_EVERY_SECONDS = 0.05
+
+
+def run(then: Run, event: Event, stop: threading.Event) -> None:
+    """Run a command with the event on its standard input. What it writes goes where our own output goes.
+
+    All its processes end with it: they are a process group, which gets SIGTERM, and SIGKILL after that.
 
     Args:
-        receiver: its name in errors. An address may hold a secret.
+        stop: ends the command early.
 
     Raises:
-        Temporary: if another try may help.
-        BadRecord: if the receiver wants no more of it.
-    """
-    try:
-        answer = requests.post(
-            url,
-            data=body.encode(),
-            headers={"Content-Type": "application/json", **headers},
-            timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
-            # Whoever answers with a redirection could send us to an address inside our network.
-            allow_redirects=False,
-        )
-    except requests.RequestException as error:
-        raise _Silent(f"{receiver} cannot be reached: {type(error).__name__}") from None
-    if answer.status_code == GONE:
-        raise BadRecord(f"{receiver} wants no more: it answered {GONE}")
-    if not answer.ok or answer.is_redirect:
-        raise Temporary(
-            f"{receiver} answered {answer.status_code}",
-            retry_after=_seconds(answer.headers.get("Retry-After")),
-        )
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    return float(retry_after) if retry_after and retry_after.isdecimal() else None
-
-
-def run(then: Run, event: Event) -> None:
-    """Run a command with the event on its standard input. What it says goes where our own output goes.
-
-    Raises:
-        Temporary: if it ends with another exit code than 0, or takes too long.
+        Temporary: if it ends with another exit code than 0, takes too long, or is stopped.
         UsageError: if there is no such command.
     """
+    passed_on = {name: os.environ[name] for name in (*ENVIRONMENT, *then.environment) if name in os.environ}
+    name, until = then.command[0], time.monotonic() + then.seconds
+    with TemporaryFile() as given:  # a pipe would have to be written while the command runs
+        given.write(json.dumps(event.to_json()).encode())
+        given.seek(0)
+        try:
+            process = subprocess.Popen(then.command, stdin=given, env=passed_on, start_new_session=True)
+        except OSError as error:
+            raise UsageError(f"{name} cannot be run: {error}", "fix the rule's command") from error
     try:
-        done = subprocess.run(
-            then.command, input=json.dumps(event.to_json()).encode(), timeout=then.seconds, check=False
-        )
-    except OSError as error:
-        raise UsageError(f"{then.command[0]} cannot be run: {error}", "mend the rule's command") from error
-    except subprocess.TimeoutExpired as error:
-        raise _Silent(f"{then.command[0]} took more than {then.seconds:g} s") from error
-    if done.returncode:
-        raise Temporary(f"{then.command[0]} ended with exit code {done.returncode}")
+        while process.poll() is None:
+            if time.monotonic() > until:
+                raise Unreachable(f"{name} took more than {then.seconds:g} s")
+            if stop.wait(LOOK_EVERY_SECONDS):
+                raise Temporary(f"{name} was stopped")
+    finally:
+        _end(process)
+    if process.returncode:
+        raise Temporary(f"{name} ended with exit code {process.returncode}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End all processes of a group, whether or not its first one has ended."""
+    until = time.monotonic() + STOP_SECONDS
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        while time.monotonic() < until:
+            process.poll()  # of a process that has ended and was not waited for, the group still exists
+            time.sleep(LOOK_EVERY_SECONDS)
+            os.killpg(process.pid, 0)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

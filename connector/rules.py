@@ -11,6 +11,7 @@ from string import Formatter
 from typing import Any
 
 from connector.adapters.base import Capabilities
+from connector.callbacks import Receivers
 from connector.config import (
     SIGNING_SECRET,
     Call,
@@ -45,18 +46,21 @@ def planned_by(rules: Sequence[Rule], log: EventLog) -> Planned:
     return planned
 
 
-def check(rules: Sequence[Rule], capabilities: Capabilities) -> None:
+def check(rules: Sequence[Rule], capabilities: Capabilities, receivers: Receivers | None = None) -> None:
     """That every rule can be carried out.
+
+    Args:
+        receivers: those that may be called; by default the public ones.
 
     Raises:
         UsageError: naming the rule that makes no sense, or that the tool cannot follow.
         AuthError: if a secret is missing that a rule needs.
     """
     for rule in rules:
-        _check(rule, capabilities)
+        _check(rule, capabilities, receivers or Receivers())
 
 
-def _check(rule: Rule, capabilities: Capabilities) -> None:
+def _check(rule: Rule, capabilities: Capabilities, receivers: Receivers) -> None:
     then, where = rule.then, f"the rule {rule.name!r}"
     if rule.after and not (rule.when.startswith(OF_TASKS) and rule.after.startswith(OF_TASKS)):
         raise UsageError(f"{where}: `after` is of events of tasks", "leave it out, or name two such events")
@@ -75,8 +79,10 @@ def _check(rule: Rule, capabilities: Capabilities) -> None:
         raise UsageError(f"{where}: what is asked stands in a list already", "leave the rule out")
     if isinstance(then, Call):
         signer(needed_secret(SIGNING_SECRET, f"to sign with what {where} sends"))
+        receivers.check(then.url, where)
     if isinstance(then, Slack):
-        needed_secret(then.url_from, f"for {where}, which is the address of the Slack webhook")
+        url = needed_secret(then.url_from, f"for {where}, which is the address of the Slack webhook")
+        receivers.check(url, where)
         _check_names(then.text, ("type", "subject", *NAMES[rule.when]), rule)
     if isinstance(then, Export):
         _check_names(then.to, ("batch",) if "batch" in NAMES[rule.when] else (), rule)

@@ -28,10 +28,11 @@ def test_command(session: Session) -> None:
     Example:
         connector pull && connector rules test
     """
+    from connector.live import receivers
     from connector.rules import check, rehearse
 
     line = session.line
-    check(session.config.rules, line.tool().capabilities)
+    check(session.config.rules, line.tool().capabilities, receivers(line))
     store = line.store()
     found = rehearse(store, session.config, line.project)
     _show(session, "What would have been done", found, "No rule would have done anything.")

@@ -42,6 +42,7 @@ def served(line: Line) -> Line:
     """A line with a port of its own for the receiver."""
     (line.folder / "connector.toml").open("a").write(
         f"[serve]\nport = {free_port()}\nsettle_seconds = 0.1\npull_seconds = 300\n"
+        '[callbacks]\nallow = ["127.0.0.1"]\n'
     )
     return dataclasses.replace(line, environment={**line.environment, **SECRETS})
 

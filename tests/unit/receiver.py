@@ -10,6 +10,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from connector.callbacks import Receivers
+
+LOOPBACK = Receivers(["127.0.0.0/8"])
+"""What the tests call is on this machine, which is no public address."""
+
 
 @dataclass
 class Received:
@@ -26,11 +31,11 @@ class Received:
 
 
 @contextmanager
-def receiver(*statuses: int, retry_after: int | None = None) -> Iterator[Received]:
+def receiver(*statuses: int, retry_after: int | str | None = None) -> Iterator[Received]:
     """Listens until it is left.
 
     Args:
-        retry_after: for how many seconds it asks to be left alone, with every answer.
+        retry_after: the seconds or the date that it asks to wait for, with every answer.
     """
     received = Received(statuses=list(statuses))
 

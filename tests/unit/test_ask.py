@@ -24,7 +24,7 @@ from connector.model import Item
 from connector.outgoing import Sender
 from connector.webhooks import Metrics, Receiver, application, serving
 from tests.unit.memory_line import MemoryLine, contract
-from tests.unit.receiver import receiver
+from tests.unit.receiver import LOOPBACK, receiver
 
 ALLOWED = {"Authorization": "Bearer may ask"}
 DATA = {"image": "x.png"}
@@ -355,7 +355,7 @@ def test_the_answer_is_sent_to_whoever_asked(desk: Desk, monkeypatch: pytest.Mon
             desk.say(str(desk.now(asked).task), who, "cat")
         desk.round()
         desk.round()
-        Sender(desk.log, desk.tool, lambda _: None).send_due(threading.Event())
+        Sender(desk.log, desk.tool, lambda _: None, LOOPBACK).send_due(threading.Event())
     assert [(body["type"], body["data"]["ask"]) for body in hook.json] == [("ask.answered", asked.id)]
 
 
@@ -412,6 +412,19 @@ def test_who_cannot_be_called_back_is_told_at_once(
     body = {"key": "k", "data": DATA, "callback": "https://a.example"}
     answer = requests.post(address, json=body, headers=ALLOWED, timeout=60)
     assert (answer.status_code, SIGNING_SECRET in answer.json()["error"]) == (400, True)
+    assert desk.asks.unanswered("asked") == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/", "http://169.254.169.254/", "http://[::1]/", "http://["]
+)
+def test_a_callback_inside_the_network_is_refused_at_once(
+    desk: Desk, address: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SIGNING_SECRET, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    body = {"key": "k", "data": DATA, "callback": url}
+    answer = requests.post(address, json=body, headers=ALLOWED, timeout=60)
+    assert (answer.status_code, "the callback" in answer.json()["error"]) == (400, True)
     assert desk.asks.unanswered("asked") == []
 
 

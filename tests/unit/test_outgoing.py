@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import threading
@@ -22,7 +23,7 @@ from connector.config import SIGNING_SECRET
 from connector.errors import BadRecord, UsageError
 from connector.eventlog import DEAD, DONE, WAITING, Changes, Event, EventLog
 from connector.outgoing import Sender, signer
-from tests.unit.receiver import receiver
+from tests.unit.receiver import LOOPBACK, receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -32,7 +33,7 @@ class Post:
 
     def __init__(self, log: EventLog) -> None:
         self.log, self.tool, self.exported = log, MemoryTool(), list[str]()
-        self.sender = Sender(log, self.tool, self.exported.append)
+        self.sender = Sender(log, self.tool, self.exported.append, LOOPBACK)
 
     def happens(
         self, action: dict[str, Any], subject: str = "task:1", id: str = "evt_1", **data: Any
@@ -85,10 +86,20 @@ def test_the_signature_is_that_of_the_published_vector() -> None:
     assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-@pytest.mark.parametrize("secret", ["whsec_", "whsec_a", "ä"])
-def test_a_secret_that_cannot_sign_is_named(secret: str) -> None:
-    with pytest.raises(UsageError, match=SIGNING_SECRET):
+@pytest.mark.parametrize(
+    "secret",
+    ["whsec_", "whsec_a", "ä", "whsec_" + "QUJD" * 7, "whsec_c2hvcnQ=", "c2hvcnQ", "whsec_" + "!" * 40],
+)
+def test_a_secret_that_cannot_sign_or_is_short_is_named(secret: str) -> None:
+    with pytest.raises(UsageError, match=SIGNING_SECRET) as caught:
         signer(secret)
+    assert "at least 24 bytes" in caught.value.what
+
+
+def test_a_secret_may_have_no_prefix_and_no_padding() -> None:
+    signed = [signer(one).sign("m", datetime.fromtimestamp(0, UTC), "") for one in (SECRET, SECRET[6:])]
+    assert signed[0] == signed[1]
+    assert signer(f"whsec_{'A' * 34}")  # 25 bytes, as some tools write them
 
 
 @pytest.mark.usefixtures("quick")
@@ -135,7 +146,7 @@ def test_what_waits_long_keeps_nobody_else_waiting(post: Post) -> None:
 
 
 def test_who_does_not_answer_keeps_nobody_else_waiting(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("connector.outgoing.ANSWER_SECONDS", 3.0)
+    monkeypatch.setattr("connector.callbacks.CALL_SECONDS", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as mute, receiver() as hook:
         silent = f"http://127.0.0.1:{mute.getsockname()[1]}/"
         for n in range(50):
@@ -152,8 +163,8 @@ def test_no_error_tells_an_address_or_a_secret(post: Post, monkeypatch: pytest.M
     post.happens({"do": "call", "url": "http://127.0.0.1:1/x?token=hidden"}, subject="task:2", id="evt_2")
     errors = [str(error) for _, _, error in post.send()]
     assert errors == [
-        "Slack cannot be reached: ConnectionError",
-        "127.0.0.1 cannot be reached: ConnectionError",
+        "Slack cannot be reached: ConnectionRefusedError",
+        "127.0.0.1 cannot be reached: ConnectionRefusedError",
     ]
 
 
@@ -182,6 +193,65 @@ def test_a_command_gets_the_event(post: Post, tmp_path: Path) -> None:
     assert [state for state, _, _ in states] == [DONE, WAITING, DEAD, WAITING]
     assert states[1][2] == "false ended with exit code 1"
     assert json.loads((tmp_path / "got").read_text())["id"] == "evt_1"
+
+
+def test_slack_gets_no_markup_from_what_is_filled_in(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also not from within lists and objects, or by a conversion."""
+    answer = [{"label": "<!channel>", "votes": {"<@U1>": 2}}]
+    with receiver() as hook:
+        monkeypatch.setenv("SLACK_ADDRESS", hook.url)
+        text = "{answer} {answer[0][label]} {answer!r:.20} {name:>12} &amp; <!here>"
+        post.happens({"do": "slack", "url_from": "SLACK_ADDRESS", "text": text}, answer=answer, name="<&>")
+        assert [state for state, _, _ in post.send()] == [DONE]
+    [said] = [body["text"] for body in hook.json]
+    assert said == (
+        "[{'label': '&lt;!channel&gt;', 'votes': {'&lt;@U1&gt;': 2}}] &lt;!channel&gt; "
+        "[{'label': '&lt;!channe          &lt;&amp;&gt; &amp; <!here>"
+    )
+
+
+def test_a_command_gets_no_secret_of_ours(
+    post: Post, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    monkeypatch.setenv("FOR_THE_COMMAND", "wanted")
+    script = f"import json, os; json.dump(dict(os.environ), open({str(tmp_path / 'got')!r}, 'w'))"
+    command = {"do": "run", "command": [sys.executable, "-c", script]}
+    post.happens({**command, "environment": ["FOR_THE_COMMAND", "NOT_SET"]})
+    assert [state for state, _, _ in post.send()] == [DONE]
+    got = json.loads((tmp_path / "got").read_text())
+    assert got["PATH"] == os.environ["PATH"]
+    assert got["FOR_THE_COMMAND"] == "wanted"
+    assert not {SIGNING_SECRET, "AWS_SECRET_ACCESS_KEY", "NOT_SET"} & set(got)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize("ends", ["too late", "by itself", "stopped", "deaf"])
+def test_no_process_of_a_command_outlives_it(
+    post: Post, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    monkeypatch.setattr("connector.outgoing.STOP_SECONDS", 0.5)
+    child = "trap '' TERM; sleep 60" if ends == "deaf" else "sleep 60"
+    last = "exit 0" if ends == "by itself" else "wait"
+    command = f'sh -c "{child}" & echo $! > {tmp_path}/started; mv {tmp_path}/started {tmp_path}/pid; {last}'
+    seconds = 30 if ends in ("by itself", "stopped") else 0.5
+    post.happens({"do": "run", "command": ["sh", "-c", command], "seconds": seconds})
+    stop, begun = threading.Event(), time.monotonic()
+    if ends == "stopped":
+        threading.Timer(1.0, stop.set).start()
+    post.sender.send_due(stop)
+    assert time.monotonic() - begun < 15
+    assert not alive(int((tmp_path / "pid").read_text()))
+    [delivery] = post.log.deliveries()
+    assert delivery.state == (DONE if ends == "by itself" else WAITING)
 
 
 def test_an_export_cannot_leave_its_folder_by_the_name_of_a_batch(post: Post) -> None:

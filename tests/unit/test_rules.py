@@ -213,12 +213,17 @@ def test_a_rule_that_cannot_be_followed_is_named_at_the_start(
         ("ask.answered", 'do = "slack", url_from = "S", text = "{why}"', "{why}, which ask.answered"),
         ("task.completed", 'do = "slack", url_from = "S", text = "{}"', "{}, which task.completed"),
         ("task.completed", 'do = "slack", url_from = "S", text = "{task"', "cannot be filled"),
+        ("task.completed", 'do = "call", url = "http://169.254.169.254/x"', "not a public address"),
+        ("task.completed", 'do = "call", url = "http://[::1]:8080/x"', "not a public address"),
+        ("task.completed", 'do = "slack", url_from = "INSIDE"', "not a public address"),
     ],
 )
 def test_what_could_never_work_is_refused_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, then: str, said: str
 ) -> None:
     monkeypatch.setenv("S", "https://hooks.example.com")
+    monkeypatch.setenv("INSIDE", "http://10.0.0.1/hidden")
+    monkeypatch.setenv(SIGNING_SECRET, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     text = f'[[rules]]\nname = "the rule"\nwhen = "{when}"\nthen = {{ {then} }}'
     with pytest.raises(UsageError, match="'the rule'") as caught:
         check(parse(text, tmp_path / "connector.toml").rules, CAPABILITIES)
