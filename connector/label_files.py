@@ -18,7 +18,7 @@ from connector.labels import GOLD, TASKS, Loaded, source_of
 from connector.model import Ontology, Role
 from connector.quality.answers import ABSENT, SEVERAL
 from connector.quality.kinds import CHOICE
-from connector.quality.table import ANSWERS, REGIONS, Labels
+from connector.quality.table import ANSWERS, REGIONS, UNCOUNTED, Labels
 from connector.reading import NUMERIC, Read, Reading, Written, counted, merged_spelling, similar_notices
 from connector.tables import (
     KINDS,
@@ -237,7 +237,9 @@ def _long(
             *([f"columns not read: {', '.join(columns.ignored)}"] if columns.ignored else []),
         ],
     )
-    return Loaded(_labels(good), source, rejects, pl.DataFrame(schema=TASKS), read=found, written=written)
+    return Loaded(
+        _labels(good, gold), source, rejects, pl.DataFrame(schema=TASKS), read=found, written=written
+    )
 
 
 def _marked(marks: Sequence[str]) -> str:
@@ -611,7 +613,7 @@ def _numbered(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _labels(good: pl.DataFrame) -> Labels:
+def _labels(good: pl.DataFrame, gold: bool) -> Labels:
     answers = good.group_by("annotation", maintain_order=True).agg(
         pl.col("task", "annotator", "role").first(),
         gold=(pl.col("role") == Role.GOLD).first(),
@@ -630,6 +632,8 @@ def _labels(good: pl.DataFrame) -> Labels:
         answers.select(ANSWERS.names()).cast(ANSWERS),
         regions.select(REGIONS.names()).cast(REGIONS),
         dict.fromkeys(good["control"].unique().sort(), CHOICE),
+        # Gold of a table is about the controls that it names, and does not say that nothing is to be drawn.
+        answers.filter(gold).select("annotation", control=None, why=None).cast(UNCOUNTED),
     )
 
 

@@ -107,7 +107,7 @@ class Loaded:
     @property
     def not_counted(self) -> list[NotCounted]:
         """The answers that no number counts, by control and reason."""
-        rows = self.labels.uncounted.group_by("control", "why").len().sort("control", "why")
+        rows = self.labels.uncounted.drop_nulls().group_by("control", "why").len().sort("control", "why")
         return [
             NotCounted(control, n, self.answered.get(control, n), why) for control, why, n in rows.iter_rows()
         ]
@@ -283,7 +283,7 @@ def add_gold(people: Loaded, gold: Loaded) -> Loaded:
 def count_answers(labels: Labels) -> dict[str, int]:
     """Of each control that is measured, how many annotations answer it, those that cannot be counted too."""
     given = labels.regions.filter(pl.col("label").ne_missing(ABSENT))  # else it was left empty
-    answers = (rows.select("annotation", "control") for rows in (given, labels.uncounted))
+    answers = (rows.select("annotation", "control").drop_nulls() for rows in (given, labels.uncounted))
     found = pl.concat(answers).unique().group_by("control").len()
     return {control: n for control, n in found.iter_rows() if control in labels.controls}
 

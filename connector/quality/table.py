@@ -87,7 +87,8 @@ class Labels:
         regions: schema `REGIONS`; every `annotation` stands in `answers`.
         controls: the kind (see `kinds`) of every control, also of one nobody used.
         uncounted: schema `UNCOUNTED`: answers to a control that cannot be counted, and why. They are unknown:
-            neither an answer nor `ABSENT`.
+            neither an answer nor `ABSENT`. A row without a control and a reason means all controls that the
+            annotation does not answer: it was not asked them.
         scales: what is declared about the answers to some controls.
     """
 

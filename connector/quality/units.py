@@ -106,7 +106,12 @@ def units(
         drawn = labels.regions[rows].with_columns(who=pl.Series(who[rows] - first))
         made.append(_units(some, drawn, labels.controls, least, same_label))
     unknown = labels.uncounted.select("annotation", "control")
-    return pl.concat(made).join(unknown, on=unknown.columns, how="anti", maintain_order="left")
+    table = pl.concat(made).join(unknown, on=unknown.columns, how="anti", maintain_order="left")
+    partial = unknown.filter(pl.col("control").is_null())["annotation"]
+    if len(partial):
+        unasked = pl.col("annotation").is_in(partial.to_list()) & (pl.col("label") == ABSENT)
+        table = table.filter(~unasked)
+    return table
 
 
 def _units(

@@ -176,6 +176,17 @@ def test_gold_that_is_empty_judges_an_answer_and_the_other_way_round(tmp_path: P
     assert found.select("annotator", "n", "score").rows() == [("a", 2, 0.0), ("b", 2, 1.0)]
 
 
+def test_gold_of_a_table_does_not_say_that_nothing_is_to_be_drawn(tmp_path: Path) -> None:
+    shape = {"x": 1, "y": 1, "width": 20, "height": 20, "rotation": 0, "rectanglelabels": ["pore"]}
+    box = {"id": "b", "from_name": "box", "to_name": "image", "type": "rectanglelabels", "value": shape}
+    people = read(tmp_path, KIND.format(""), [[box, *chosen("cat")]], [chosen("cat")])
+    (tmp_path / "gold.csv").write_text("task,control,label\n0,kind,cat\n1,kind,dog\n")
+    loaded = with_gold(people, read_file(tmp_path / "gold.csv", gold=True))
+    found = golden(units(loaded.labels), 0.8).annotators
+    assert found.select("annotator", "control", "n", "score").rows() == [("a", "kind", 2, 0.5)]
+    assert loaded.not_counted == []
+
+
 def test_a_prediction_was_not_asked_every_question(tmp_path: Path) -> None:
     """Only people are shown every control; a model may answer one of them."""
     from connector.labels import Tables
