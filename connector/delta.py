@@ -30,7 +30,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from connector.adapters.objects import Objects, delta_options
 from connector.errors import AuthError, Conflict, ConnectorError, Overtaken, Temporary, UsageError
-from connector.lease import Lease
+from connector.lease import LONGEST_SECONDS, Lease
 from connector.retry import ATTEMPTS, CONNECT_SECONDS, STORE_ANSWER_SECONDS, STORE_GIVE_UP_SECONDS
 
 POLL_SECONDS = 1.0
@@ -302,6 +302,11 @@ class Table:
         if self._lease:
             yield
             return
+        if not 0 < seconds <= LONGEST_SECONDS:
+            raise UsageError(
+                f"a lease of {seconds:g} s was asked for",
+                f"ask for more than 0 and at most {LONGEST_SECONDS:g} s",
+            )
         self._wait_for_turn(wait)
         self._lease = Lease.of_this_process(seconds)
         try:
@@ -599,10 +604,21 @@ def _bounds(column: str) -> Iterator[pl.Expr]:
 
 
 def _commit_of(version: int, info: Mapping[str, Any]) -> Commit:
-    at = datetime.fromtimestamp(info.get("timestamp", 0) / 1000, UTC)
-    told = dict(info.get(_TOLD) or {})
-    if "by" not in told:
-        return Commit(version, at, str(info.get("operation", "unknown")).lower(), None, None, told)
-    writer = Lease.told(told.pop("by"), version, at)
-    kind, holds = told.pop("kind"), told.pop("holds")
-    return Commit(version, at, kind, str(writer), writer if holds else None, told)
+    at, told = _time(info.get("timestamp", 0)), info.get(_TOLD)
+    try:
+        more = dict(told or {})
+        kind, holds = str(more.pop("kind")), more.pop("holds") is True
+        writer = Lease.told(dict(more.pop("by")), version, at)
+    except (KeyError, TypeError, ValueError):
+        # Another program wrote this, or somebody imitates ours badly: it says nothing of who may write.
+        kind = str(info.get("operation", "unknown")).lower()
+        return Commit(version, at, kind, None, None, told if isinstance(told, dict) else {})
+    return Commit(version, at, kind, str(writer), writer if holds else None, more)
+
+
+def _time(milliseconds: Any) -> datetime:
+    """The time that a commit tells; what no clock can show is the end of time, after which nothing is old."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return datetime.max.replace(tzinfo=UTC)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from connector.errors import Conflict, UsageError
+from connector.errors import Conflict, Temporary, UsageError
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -32,6 +34,44 @@ def write_new(path: Path, data: bytes) -> None:
         file.unlink()
 
     _write(path, data, 0o600, link)
+
+
+@contextmanager
+def only_one(path: Path, what: str) -> Iterator[None]:
+    """Be the only process that does something, as long as this lasts.
+
+    The system releases the lock with the process, however that ends. The file stays; it means nothing.
+
+    Args:
+        path: the file that is locked; it is made where there is none.
+        what: what is done, for the message to whoever comes second.
+
+    Raises:
+        Temporary: if another process does it, and which.
+        UsageError: if the file cannot be made.
+    """
+    try:
+        held = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be opened for writing: {error.strerror}",
+            "check that its folder exists and may be written",
+        ) from error
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(held, 20).decode(errors="replace").strip()
+            raise Temporary(
+                f"{what} already runs in {path.parent}: process {holder or 'unknown'}",
+                "stop that process first, or use a configuration in another folder",
+            ) from error
+        with suppress(OSError):  # a full disk is no reason not to run: the number is for people only
+            os.ftruncate(held, 0)
+            os.write(held, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(held)
 
 
 def _write(path: Path, data: bytes, mode: int, name: Callable[[Path], object]) -> None:

@@ -11,6 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from connector.retry import LEASE_SECONDS
+
+LONGEST_SECONDS = LEASE_SECONDS
+"""No lease is good for longer without a sign of life; who waits for another waits longer than this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -42,8 +47,22 @@ class Lease:
 
     @classmethod
     def told(cls, by: Mapping[str, Any], version: int, at: datetime) -> Lease:
-        """The one that a commit tells."""
-        return cls(by["id"], by["host"], by["pid"], by["process"], by["seconds"], version, at)
+        """The one that a commit tells.
+
+        Whoever can write to the store can write anything here: nobody waits longer than `LONGEST_SECONDS`
+        without a sign of life, whatever a commit claims.
+
+        Raises:
+            ValueError: if no program of ours wrote that.
+        """
+        id, host, process = by.get("id"), by.get("host"), by.get("process")
+        if not (isinstance(id, str) and isinstance(host, str) and isinstance(process, str | None)):
+            raise ValueError("this is no lease")
+        pid, seconds = by.get("pid"), by.get("seconds")
+        if type(pid) is not int or not isinstance(seconds, int | float):
+            raise ValueError("this is no lease")
+        capped = seconds if 0 <= seconds <= LONGEST_SECONDS else LONGEST_SECONDS
+        return cls(id, host, pid, process, capped, version, at)
 
     def tell(self) -> dict[str, Any]:
         """What a commit tells of it."""

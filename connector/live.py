@@ -22,6 +22,7 @@ from connector.config import ASK_SECRET, KNOCK_SECRET, needed_secret, secret
 from connector.errors import ConnectorError, Temporary
 from connector.eventlog import STATES, EventLog, Planned
 from connector.events import gold_answers, note_events
+from connector.files import only_one
 from connector.inbox import Inbox
 from connector.line import Line
 from connector.outgoing import Sender
@@ -31,7 +32,7 @@ from connector.sync import pull
 from connector.watch import Bell, watch
 from connector.webhooks import Metrics, Receiver, application, serving
 
-INBOX, EVENTS = "connector-inbox.sqlite", "connector-events.sqlite"
+INBOX, EVENTS, LOCK = "connector-inbox.sqlite", "connector-events.sqlite", "connector-serve.lock"
 
 REST = 4
 """A pull is followed by a rest of so many times its length: the tool has annotators to serve."""
@@ -143,6 +144,7 @@ def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
         say: told where it listens, and what goes wrong.
 
     Raises:
+        Temporary: if another process serves from the same folder.
         ConnectorError: what waiting does not mend.
         Exception: what broke the receiver or the deliveries.
     """
@@ -153,7 +155,7 @@ def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
         broken.append(error)
         stop.set()
 
-    with opened(line, stop, say) as live:
+    with only_one(line.config.folder / LOCK, "`connector serve`"), opened(line, stop, say) as live:
         # An adapter is for one thread.
         sender = Sender(live.log, line.tool(), line.export, receivers(line))
         sending = threading.Thread(

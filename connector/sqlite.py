@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from connector.errors import ConnectorError, Temporary, UsageError
@@ -59,8 +60,18 @@ def _ours(path: Path, name: str, error: sqlite3.Error) -> ConnectorError:
     return UsageError(f"the {name} {path} cannot be used: {error}", "check the disk it lies on")
 
 
+def _make_private(path: Path) -> None:
+    """Make the file, for its owner alone; SQLite gives the files beside it (-wal, -shm) the same mode."""
+    if str(path) == ":memory:":
+        return
+    # Only a new file is opened here: the system drops SQLite's locks when a process closes a file that it
+    # has open elsewhere. What else may be wrong with the path, SQLite finds and `told` reports.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
 class Database:
-    """A file of our own.
+    """A file of our own, for its owner alone where it is new.
 
     Args:
         path: the file, or `:memory:`; it is made when it is not there.
@@ -73,6 +84,7 @@ class Database:
 
     def __init__(self, path: Path, name: str, schema: str) -> None:
         self._path, self._name = path, name
+        _make_private(path)
         with told(path, name):
             self._db = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS

@@ -565,7 +565,8 @@ class Store:
 
         Args:
             wait: how long to wait for somebody else who is writing.
-            seconds: without a commit for so long, others may take over; ours are then refused.
+            seconds: without a commit for so long, others may take over; ours are then refused. At most
+                `connector.lease.LONGEST_SECONDS`.
 
         Raises:
             Temporary: if somebody else is still writing, and who that is.

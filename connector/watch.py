@@ -85,14 +85,20 @@ class Bell:
 
 @contextmanager
 def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and the first SIGINT end the watch after the round; a second SIGINT interrupts it."""
+    """Let SIGTERM, SIGHUP and the first SIGINT end the watch after the round; a second SIGINT interrupts it.
+
+    A SIGHUP that was ignored before, as `nohup` lets it be, stays ignored.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         if number == signal.SIGINT and stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    ending = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        ending.append(signal.SIGHUP)
+    before = {number: signal.signal(number, end) for number in ending}
     try:
         yield
     finally:

@@ -17,7 +17,8 @@ def serve(session: Session) -> None:
     An event is answered when it is on the disk, and never makes an annotator wait. A pull follows within a
     second or so, and every minute even if nobody knocked. What the pull brings becomes events, such as
     task.completed, and the rules in connector.toml say what is done about them. People can be asked over
-    HTTP where LABELING_ASK_SECRET is set. It goes on until SIGTERM or Ctrl-C.
+    HTTP where LABELING_ASK_SECRET is set. It goes on until SIGTERM, SIGHUP or
+    Ctrl-C. One process serves from a folder; a second one ends with exit 6.
 
     \b
     Example:

@@ -150,7 +150,7 @@ def pull(session: Session, everything: bool) -> None:
 
 @click.command(cls=Command)
 @source_options
-@click.option("--watch", is_flag=True, help="Go on until SIGTERM or Ctrl-C, round after round.")
+@click.option("--watch", is_flag=True, help="Go on until SIGTERM, SIGHUP or Ctrl-C, round after round.")
 @click.option(
     "--interval",
     type=click.FloatRange(0.1),

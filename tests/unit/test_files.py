@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -12,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from connector.errors import Conflict, UsageError
-from connector.files import write_atomic, write_new
+from connector.errors import Conflict, Temporary, UsageError
+from connector.files import only_one, write_atomic, write_new
 
 
 @contextmanager
@@ -106,3 +108,46 @@ def test_a_folder_that_may_be_written_and_not_read_is_named() -> None:
         Path(folder).chmod(0o333)
         with without_privileges(), pytest.raises(UsageError, match="x cannot be written: Permission denied"):
             write_atomic(Path(folder) / "x", b"new")
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from connector.files import only_one
+with only_one(Path(sys.argv[1]), "it"):
+    print("mine", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_what_only_one_may_do_is_free_again_when_that_process_was_killed(tmp_path: Path) -> None:
+    lock = tmp_path / "a.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "mine\n"
+        with (
+            pytest.raises(Temporary, match=f"it already runs in .*: process {holder.pid}"),
+            only_one(lock, "it"),
+        ):
+            pass
+        holder.kill()
+        holder.wait()
+        with (
+            only_one(lock, "it"),
+            pytest.raises(Temporary, match=f"process {os.getpid()}"),
+            only_one(lock, "it"),
+        ):
+            pass
+    assert lock.stat().st_mode & 0o777 == 0o600
+    with only_one(lock, "it"):
+        pass
+
+
+def test_a_lock_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match="cannot be opened for writing"),
+        only_one(tmp_path / "no" / "a", "it"),
+    ):
+        pass

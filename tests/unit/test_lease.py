@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from connector.errors import Conflict, Overtaken, Temporary
-from connector.lease import Lease, process
+from connector.errors import Conflict, Overtaken, Temporary, UsageError
+from connector.lease import LONGEST_SECONDS, Lease, process
 from connector.model import Task
-from connector.store import TASK, Store
+from connector.store import TASK, WAIT_SECONDS, Store
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -272,3 +272,70 @@ def test_a_lease_reads_back_as_it_was_told() -> None:
     told = Lease.told(json.loads(json.dumps(lease.tell())), 7, NOW)
     assert told == replace(lease, version=7, at=NOW)
     assert lease != Lease.of_this_process(5)
+
+
+def forge(folder: Path, **by: object) -> None:
+    """Let the last commit claim something else of its writer."""
+    log = max((folder / "_delta_log").glob("*.json"))
+    actions = [json.loads(line) for line in log.read_text().splitlines()]
+    [info] = [action["commitInfo"] for action in actions if "commitInfo" in action]
+    at = by.pop("timestamp", info["timestamp"])
+    info |= {"timestamp": at, "connector": {**info["connector"], "by": {**info["connector"]["by"], **by}}}
+    log.write_text("\n".join(map(json.dumps, actions)))
+
+
+@pytest.mark.parametrize("seconds", [1e300, -1])
+def test_a_forged_lease_blocks_no_longer_than_an_honest_one(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    late = replace(store)
+    monkeypatch.setattr("connector.lease.LONGEST_SECONDS", 0.5)
+    with late.lease(seconds=0.4):
+        late.take()
+        forge(tmp_path / "labels", seconds=seconds, process="another-boot pid:[1] 7 1", timestamp=10**15)
+        with pytest.raises(Temporary), store.lease(wait=0):
+            pass
+        begun = time.monotonic()
+        with store.lease(wait=20):
+            write(store, "1")
+        assert 0.5 <= time.monotonic() - begun < 10
+    assert tasks(store) == ["1"]
+
+
+def test_who_waits_for_another_waits_longer_than_any_lease_is_good_for() -> None:
+    assert WAIT_SECONDS > LONGEST_SECONDS
+
+
+@pytest.mark.parametrize(
+    "by", [{"pid": "1"}, {"pid": True}, {"seconds": "9"}, {"id": None}, {"host": 7}, {"process": 1}]
+)
+def test_what_only_looks_like_a_lease_keeps_nobody_from_writing(
+    store: Store, tmp_path: Path, by: dict[str, object]
+) -> None:
+    late = replace(store)
+    with late.lease():
+        late.take()
+        forge(tmp_path / "labels", **by)
+        assert store.holder() is None
+        with store.lease(wait=0):
+            write(store, "1")
+    assert tasks(store) == ["1"]
+
+
+@pytest.mark.parametrize("at", [10**18, -(10**18), "soon", None])
+def test_a_commit_of_no_time_at_all_is_still_read(store: Store, tmp_path: Path, at: object) -> None:
+    write(store, "1")
+    forge(tmp_path / "labels", timestamp=at)
+    write(replace(store), "2")
+    assert [commit.version for commit in store.commits()] == [1, 0]
+
+
+def test_no_lease_longer_than_others_would_believe_is_taken(store: Store) -> None:
+    with pytest.raises(UsageError, match="a lease of 301 s"), store.lease(seconds=301):
+        pass
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 301])
+def test_no_claim_is_believed_for_longer_than_the_longest(seconds: float) -> None:
+    forged = {**Lease.of_this_process(5).tell(), "seconds": seconds}
+    assert Lease.told(forged, 1, NOW).seconds == LONGEST_SECONDS

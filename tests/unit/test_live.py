@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -18,9 +19,10 @@ from connector.ask import Asks, Question
 from connector.config import KNOCK_SECRET, parse
 from connector.errors import Temporary
 from connector.eventlog import EventLog
+from connector.files import only_one
 from connector.inbox import Inbox
 from connector.line import Line
-from connector.live import Live, serve
+from connector.live import LOCK, Live, serve
 from connector.outgoing import Sender
 from connector.rules import planned_by
 from connector.watch import Bell
@@ -124,6 +126,20 @@ def test_a_part_that_breaks_ends_it_all_and_is_told(
     with pytest.raises(ZeroDivisionError, match=part):
         serve(line, stop, lambda _: None)
     giving_up.cancel()
+
+
+def test_one_process_serves_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KNOCK_SECRET, "x")
+    line = Line(parse(CONFIG, tmp_path / "connector.toml"))
+    with (
+        only_one(tmp_path / LOCK, "another"),
+        pytest.raises(
+            Temporary, match=f"`connector serve` already runs in .*: process {os.getpid()}"
+        ) as caught,
+    ):
+        serve(line, threading.Event(), lambda _: None)
+    assert "another folder" in caught.value.hint
+    assert not list(tmp_path.glob("*.sqlite"))
 
 
 def test_what_knocks_while_one_waits_is_one_round(tmp_path: Path) -> None:

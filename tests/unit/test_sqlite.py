@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -111,3 +112,26 @@ def test_anything_else_is_told_as_it_is(tmp_path: Path) -> None:
             db.execute("SELECT x FROM nowhere")
 
     refused(ask, tmp_path / "a.sqlite", UsageError, "no such table")
+
+
+@BOTH
+def test_a_new_file_and_those_beside_it_are_their_owners_alone(use: Use, tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    before = os.umask(0o022)
+    try:
+        with closing(EventLog(path, "one")) as opened:
+            opened.listed("queue", ["1"])
+            modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+        use(tmp_path / "b.sqlite")
+    finally:
+        os.umask(before)
+    assert modes == {"a.sqlite": 0o600, "a.sqlite-wal": 0o600, "a.sqlite-shm": 0o600}
+    assert (tmp_path / "b.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_others_may_read_by_its_owners_will_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    events(path)
+    path.chmod(0o640)
+    events(path)
+    assert path.stat().st_mode & 0o777 == 0o640

@@ -92,7 +92,7 @@ def interrupt() -> None:
     time.sleep(60)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_asks_to_stop_and_a_second_interrupts(number: signal.Signals) -> None:
     before, stop = signal.getsignal(number), threading.Event()
     with stopped_by_signals(stop):
@@ -102,3 +102,14 @@ def test_a_signal_asks_to_stop_and_a_second_interrupts(number: signal.Signals) -
             with pytest.raises(KeyboardInterrupt):
                 interrupt()
     assert signal.getsignal(number) is before
+
+
+def test_what_nohup_lets_ignore_a_hangup_goes_on() -> None:
+    before, stop = signal.signal(signal.SIGHUP, signal.SIG_IGN), threading.Event()
+    try:
+        with stopped_by_signals(stop):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.wait(0.2)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
