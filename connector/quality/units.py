@@ -172,10 +172,15 @@ def with_turns(answers: pl.DataFrame) -> pl.DataFrame:
     Args:
         answers: schema `ANSWERS`.
     """
-    by = ["task", "annotator", "role"]
-    name = pl.col("annotation")
-    ordered = answers.sort(*by, "created_at", name.str.len_bytes(), name)
-    return ordered.with_columns(turn=(pl.len() - 1 - pl.int_range(pl.len())).over(by).cast(pl.Int32))
+    by, name = ["task", "annotator", "role"], pl.col("annotation")
+    several = answers.group_by(by).len().filter(pl.col("len") > 1)
+    if not len(several):
+        return answers.with_columns(turn=pl.lit(0, pl.Int32))
+    ordered = answers.join(several, on=by, how="semi").sort(*by, "created_at", name.str.len_bytes(), name)
+    turns = ordered.select(name, turn=(pl.len() - 1 - pl.int_range(pl.len())).over(by).cast(pl.Int32))
+    return answers.join(turns, on="annotation", how="left", maintain_order="left").with_columns(
+        pl.col("turn").fill_null(0)
+    )
 
 
 LAST = pl.col("turn").fill_null(0) == 0
