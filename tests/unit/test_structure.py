@@ -18,8 +18,8 @@ FLOORS = [
     ["errors", "model"],
     ["regions"],
     ["quality", "quality.table", "quality.interval", "quality.similarity"],
-    ["quality.answers", "quality.kinds", "quality.resampling", "quality.counts", "quality.sampling"],
-    ["quality.alignment", "quality.units", "quality.merge", "quality.graded"],
+    ["quality.answers", "quality.kinds", "quality.resampling", "quality.sampling"],
+    ["quality.alignment", "quality.units", "quality.counts", "quality.merge", "quality.graded"],
     ["quality.agreement", "quality.truth"],
     ["quality.golden", "quality.consensus", "quality.review", "quality.annotators", "quality.parity"],
     [
