@@ -360,6 +360,7 @@ def routes(
     ring: Callable[[], None],
     stop: threading.Event,
     receivers: Receivers | None = None,
+    reserved: frozenset[str] = frozenset(),
 ) -> list[Route]:
     """The routes of the receiver by which people are asked.
 
@@ -368,6 +369,7 @@ def routes(
         ring: called when there is something to do.
         stop: when it is set, nobody waits for an answer any more.
         receivers: those that may be called back; by default the public ones.
+        reserved: fields of the data that the labeling tool's adapter keeps for itself.
     """
     callable_back = receivers or Receivers()
 
@@ -382,6 +384,11 @@ def routes(
             question = Question.model_validate_json(await body_of(request))
         except ValidationError as error:
             wrong = [{"at": list(e["loc"]), "why": e["msg"]} for e in error.errors()]
+            return JSONResponse({"error": "this is no question", "wrong": wrong}, 400)
+        if taken := sorted(reserved & question.data.keys()):
+            wrong = [
+                {"at": ["data", name], "why": "this field is reserved; use another name"} for name in taken
+            ]
             return JSONResponse({"error": "this is no question", "wrong": wrong}, 400)
         try:
             if question.callback:

@@ -65,9 +65,10 @@ class Live:
         settings = self.line.config.serve
         receiver = Receiver(self.tool.parse_event, knock, self.inbox, self.bell.ring, self.metrics, settings)
         asking = secret(ASK_SECRET)
-        more = (
-            ask.routes(self.asks, asking, self.bell.ring, self.stop, receivers(self.line)) if asking else ()
-        )
+        if not asking:
+            return application(receiver)
+        reserved = self.tool.capabilities.reserved
+        more = ask.routes(self.asks, asking, self.bell.ring, self.stop, receivers(self.line), reserved)
         return application(receiver, *more)
 
     def round(self) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
+from hashlib import sha256
 from string import Formatter
 from tempfile import TemporaryFile
 from typing import Any
@@ -104,8 +105,7 @@ class Sender:
         elif isinstance(then, Queue):
             self._queue(then.queue, [task for one in deliveries for task in tasks_of(one.event)])
         elif isinstance(then, Export):
-            batch = re.sub(r"[^\w-]+", "-", str(event.data.get("batch", "")))  # somebody else named it
-            self._export(then.to.replace("{batch}", batch))
+            self._export(then.to.replace("{batch}", in_a_name(str(event.data.get("batch", "")))))
         elif isinstance(then, Call):
             call(then.url, event, self._receivers)
         elif isinstance(then, Slack):
@@ -140,6 +140,23 @@ class Sender:
     def _queue(self, queue: str, tasks: Sequence[str]) -> None:
         if tasks:
             self._tool.review_queue(queue, self._log.listed(queue, tasks))
+
+
+LONGEST_PART = 48
+"""So many characters of a batch's name stand in the name of a file. A character is up to four bytes, and
+systems allow 255 in all."""
+
+
+def in_a_name(batch: str) -> str:
+    """A batch's name as a part of a file's name: without separators, and different for different batches.
+
+    Others name batches. Where the name is changed, a part of its digest follows; also where it already ends
+    like one with a digest.
+    """
+    name = re.sub(r"[^\w-]+", "-", batch)[:LONGEST_PART]
+    if name == batch and not re.search(r"-[0-9a-f]{12}$", name):
+        return name
+    return f"{name}-{sha256(batch.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
 def _pause(delivery: Delivery, error: Temporary) -> float:

@@ -47,6 +47,7 @@ class Capabilities:
         notes: a task can carry a note that people see.
         predictions, webhooks, review_queue, connect_bucket: whether the methods of that name work.
         import_batch: how many items are best sent in one request.
+        reserved: fields of a task's data that the adapter keeps for itself; an item with one is refused.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Capabilities:
     review_queue: bool
     connect_bucket: bool
     import_batch: int = 1000
+    reserved: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

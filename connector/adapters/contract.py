@@ -347,6 +347,16 @@ class LabelingToolContract:
             list(tool.add_items([self.item("good"), self.refused_item]))
         assert tool.count_tasks() == 0
 
+    def test_an_item_with_a_reserved_field_is_refused_and_its_batch_is_not_sent(
+        self, tool: LabelingTool
+    ) -> None:
+        for name in sorted(tool.capabilities.reserved):
+            item = self.item("bad")
+            taken = item.model_copy(update={"data": {**item.data, name: "mine"}})
+            with pytest.raises(BadRecord, match=f"{name} of its data is reserved"):
+                list(tool.add_items([self.item("good"), taken]))
+        assert tool.count_tasks() == 0
+
     def test_overlap_is_how_many_people_label_each_task(self, tool: LabelingTool) -> None:
         if not tool.capabilities.overlap:
             with pytest.raises(Unsupported):

@@ -78,6 +78,8 @@ NOTE_FIELD = "connector_note"
 """Where a note to annotators stands: a column of the Data Manager, and `$connector_note` in a
 configuration."""
 
+RESERVED = frozenset({KEY_FIELD, VERSION_FIELD, NOTE_FIELD})
+
 TITLE = "connector"
 """The title of the storage that we create in the tool."""
 
@@ -179,6 +181,7 @@ class LabelStudio:
         review_queue=True,
         connect_bucket=True,
         import_batch=PAGE_SIZE,
+        reserved=RESERVED,
     )
 
     def __init__(
@@ -680,7 +683,7 @@ class LabelStudio:
         return Task(
             id=id,
             key=_key(raw),
-            data={k: v for k, v in raw["data"].items() if k not in (KEY_FIELD, VERSION_FIELD, NOTE_FIELD)},
+            data={k: v for k, v in raw["data"].items() if k not in RESERVED},
             version=str(raw["data"].get(VERSION_FIELD) or ""),
             overlap=int(raw.get("overlap") or 1),
             note=_note(raw["data"]),
@@ -1059,7 +1062,13 @@ def _stranger(key: str) -> str:
 
 
 def _data(item: Item) -> dict[str, Any]:
-    """A task's data: what it shows, and what we know it by."""
+    """A task's data: what it shows, and what we know it by.
+
+    Raises:
+        BadRecord: if the item uses a field that is reserved.
+    """
+    if taken := sorted(RESERVED & item.data.keys()):
+        raise BadRecord(f"the field {taken[0]} of its data is reserved", "give that field another name")
     version = {VERSION_FIELD: item.version} if item.version else {}
     return {**item.data, KEY_FIELD: item.key, **version}
 

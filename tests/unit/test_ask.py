@@ -15,6 +15,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from connector.adapters.label_studio import RESERVED
 from connector.ask import Asked, Asks, Question, routes
 from connector.config import SIGNING_SECRET, Serve
 from connector.errors import Conflict, Temporary, UsageError
@@ -365,7 +366,9 @@ def address(desk: Desk, tmp_path: Path) -> Iterator[str]:
         receiver = Receiver(
             desk.tool.parse_event, "x", inbox, lambda: None, Metrics(inbox), Serve(per_second=100_000)
         )
-        app = application(receiver, *routes(desk.asks, "may ask", lambda: None, threading.Event()))
+        app = application(
+            receiver, *routes(desk.asks, "may ask", lambda: None, threading.Event(), reserved=RESERVED)
+        )
         with serving(app, "127.0.0.1", 0) as url:
             yield f"{url}/ask"
 
@@ -386,6 +389,20 @@ def test_over_http(desk: Desk, address: str) -> None:
     begun = time.monotonic()
     assert requests.get(where, params={"wait": 0.5}, headers=ALLOWED, timeout=60).json()["state"] == "asked"
     assert time.monotonic() - begun >= 0.4
+
+
+@pytest.mark.parametrize("name", ["connector_key", "connector_version", "connector_note"])
+def test_a_field_that_is_reserved_is_refused_before_anything_is_kept(
+    desk: Desk, address: str, name: str
+) -> None:
+    body = {"key": "k", "data": {**DATA, name: "another"}}
+    answer = requests.post(address, json=body, headers=ALLOWED, timeout=60)
+    assert answer.status_code == 400
+    [wrong] = answer.json()["wrong"]
+    assert (wrong["at"], "reserved" in wrong["why"]) == (["data", name], True)
+    assert desk.asks.unanswered("asked") == []
+    nested = {"key": "k", "data": {**DATA, "of": {name: "another"}}}
+    assert requests.post(address, json=nested, headers=ALLOWED, timeout=60).status_code == 202
 
 
 @pytest.mark.parametrize("where", ["data", "prediction"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -22,7 +23,7 @@ from connector.adapters.memory import MemoryTool
 from connector.config import SIGNING_SECRET
 from connector.errors import BadRecord, UsageError
 from connector.eventlog import DEAD, DONE, WAITING, Changes, Event, EventLog
-from connector.outgoing import Sender, signer
+from connector.outgoing import Sender, in_a_name, signer
 from tests.unit.receiver import LOOPBACK, receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -257,7 +258,18 @@ def test_no_process_of_a_command_outlives_it(
 def test_an_export_cannot_leave_its_folder_by_the_name_of_a_batch(post: Post) -> None:
     post.happens({"do": "export", "to": "out/{batch}.json"}, batch="../../etc/week 7")
     assert [state for state, _, _ in post.send()] == [DONE]
-    assert post.exported == ["out/-etc-week-7.json"]
+    [name] = post.exported
+    assert re.fullmatch(r"out/-etc-week-7-[0-9a-f]{12}\.json", name)
+
+
+def test_batches_of_different_names_never_share_a_file() -> None:
+    plain = ["week-7", "Woche_7", "ünïcode", ""]
+    assert [in_a_name(name) for name in plain] == plain
+    alike = ["a/b", "a b", "a-b", "a  b", "a\\b", "a-b-", "x" * 300, "x" * 299, "/", "//", "ü" * 400]
+    alike += [in_a_name(name) for name in alike]  # whoever names a batch may know how names are made
+    names = [in_a_name(name) for name in alike]
+    assert len(set(names)) == len(set(alike))
+    assert all(re.fullmatch(r"[\w-]+", name) and len(name.encode()) < 220 for name in names)
 
 
 def test_a_list_in_the_tool_keeps_what_was_put_there(post: Post) -> None:
