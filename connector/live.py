@@ -63,7 +63,15 @@ class Live:
         """
         knock = needed_secret(KNOCK_SECRET, "by which the labeling tool is known")
         settings = self.line.config.serve
-        receiver = Receiver(self.tool.parse_event, knock, self.inbox, self.bell.ring, self.metrics, settings)
+        receiver = Receiver(
+            self.tool.parse_event,
+            knock,
+            self.inbox,
+            self.bell.ring,
+            self.metrics,
+            settings,
+            self.tool.capabilities.signs_events,
+        )
         asking = secret(ASK_SECRET)
         if not asking:
             return application(receiver)

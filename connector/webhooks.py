@@ -23,7 +23,6 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import requests
-import uvicorn
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
@@ -41,6 +40,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from connector.adapters.base import LabelingTool, WakeUp, Webhook
 from connector.adapters.signatures import SECRET_HEADER
 from connector.config import Serve
+from connector.connections import Server, listen
 from connector.errors import AuthError, BadRecord, ConnectorError, Temporary, UsageError
 from connector.inbox import Inbox
 from connector.retry import CONNECT_SECONDS
@@ -55,8 +55,8 @@ PROOF_SECONDS = 3.0
 BODY_SECONDS = 10.0
 """So long may a request take to arrive: whoever stalls holds a connection, and what came so far."""
 
-CONNECTIONS = 500
-"""The last of so many at once is answered 503. Often a process may open a thousand files and connections."""
+BODIES_BYTES = 32_000_000
+"""The bodies that are arriving take no more memory than this together; the next one is answered 503."""
 
 GRACE_SECONDS = 5
 """So long has what is under way at the end to be answered."""
@@ -105,9 +105,11 @@ class Receiver:
     """Takes events.
 
     Args:
-        parse: reads an event and looks who sent it, without any network.
-        secret: what the sender and we know.
+        parse: reads an event and checks who sent it, without any network.
+        secret: shared with the sender.
         ring: called when an event was kept.
+        signed: the tool signs the body, so who sent it is known only after the body was read. By default a
+            header carries the secret, and the body of anyone else is not read.
     """
 
     parse: Parse
@@ -116,6 +118,7 @@ class Receiver:
     ring: Callable[[], None]
     metrics: Metrics
     settings: Serve
+    signed: bool = False
 
     async def take(self, request: Request) -> Response:
         """Answer an event: 202 when it is kept, 200 when it is of no interest, 4xx when it is refused."""
@@ -126,11 +129,15 @@ class Receiver:
 
     async def _take(self, request: Request) -> tuple[str, Response]:
         try:
+            if not self.signed:
+                self._authenticate(request)
             event = self.parse(request.headers, await body_of(request), self.secret)
         except AuthError as error:
             return "unauthorized", _refusal(401, error)
         except TooSlow as error:
             return "too slow", _refusal(408, error)
+        except Temporary as error:
+            return "too much", _refusal(503, error)
         except BadRecord as error:
             return "unreadable", _refusal(400, error)
         except ClientDisconnect:
@@ -146,9 +153,44 @@ class Receiver:
         self.ring()
         return "kept", JSONResponse({"kept": True}, 202)
 
+    def _authenticate(self, request: Request) -> None:
+        try:
+            self.parse(request.headers, b"", self.secret)
+        except BadRecord:
+            """The sender is known, and an empty body is no event."""
+
 
 class TooSlow(BadRecord):
     """A request whose end did not come."""
+
+
+@dataclass
+class Bodies:
+    """The bodies of an app's requests that are arriving.
+
+    Attributes:
+        room: how many bytes of them may be in memory at once.
+    """
+
+    room: int
+
+    async def read(self, request: Request) -> bytes:
+        """A body.
+
+        Raises:
+            Temporary: if there is no room for it now.
+        """
+        chunks, size = list[bytes](), 0
+        try:
+            async for chunk in request.stream():
+                if len(chunk) > self.room:
+                    raise Temporary("too many bodies are arriving at once")
+                self.room -= len(chunk)
+                size += len(chunk)
+                chunks.append(chunk)
+            return b"".join(chunks)
+        finally:
+            self.room += size
 
 
 async def body_of(request: Request) -> bytes:
@@ -156,10 +198,12 @@ async def body_of(request: Request) -> bytes:
 
     Raises:
         TooSlow: if it does not arrive in time.
+        Temporary: if too many others are arriving.
     """
+    bodies: Bodies = request.app.state.bodies
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await request.body()
+            return await bodies.read(request)
     except (TimeoutError, asyncio.CancelledError) as error:
         # Cancelled is what is under way at the end of the process: there it is the time that is up.
         raise TooSlow("the request did not arrive in time") from error
@@ -209,7 +253,7 @@ def application(receiver: Receiver, *more: BaseRoute) -> Starlette:
     def shown(request: Request) -> Response:  # noqa: ARG001  not async: it reads the inbox
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route(EVENTS_PATH, receiver.take, methods=["POST"]),
             Route("/healthz", healthz),
@@ -221,6 +265,8 @@ def application(receiver: Receiver, *more: BaseRoute) -> Starlette:
         max_body_size=settings.body_bytes,
         exception_handlers={ConnectorError: _failed},
     )
+    app.state.bodies = Bodies(max(BODIES_BYTES, settings.body_bytes))
+    return app
 
 
 _STATUS = {AuthError: 401, BadRecord: 400, TooSlow: 408}
@@ -316,21 +362,12 @@ def serving(
         UsageError: if the address is taken or is none of ours.
     """
     try:
-        listening = socket.create_server((host, port), backlog=1024, family=_family(host))
+        listening = listen(host, port)
     except OSError as error:
         raise UsageError(
             f"nothing can listen on {host}:{port}: {error}", "set serve.host and serve.port in connector.toml"
         ) from error
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_level="error",
-            access_log=False,
-            lifespan="off",
-            limit_concurrency=CONNECTIONS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-    )
+    server = Server(app, GRACE_SECONDS)
 
     def run() -> None:
         try:
@@ -350,7 +387,3 @@ def serving(
 
 def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

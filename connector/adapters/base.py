@@ -48,6 +48,7 @@ class Capabilities:
         predictions, webhooks, review_queue, connect_bucket: whether the methods of that name work.
         import_batch: how many items are best sent in one request.
         reserved: fields of a task's data that the adapter keeps for itself; an item with one is refused.
+        signs_events: who sent an event is known from its body only, which it signs; else from its headers.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Capabilities:
     connect_bucket: bool
     import_batch: int = 1000
     reserved: frozenset[str] = frozenset()
+    signs_events: bool = False
 
 
 @dataclass(frozen=True, slots=True)

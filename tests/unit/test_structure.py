@@ -64,7 +64,7 @@ FLOORS = [
     ["corrections.apply", "corrections.history"],
     ["corrections.undo"],
     ["line", "report.data", "report.draw", "report", "report.content"],
-    ["callbacks", "webhooks", "outgoing", "rules", "ask"],
+    ["callbacks", "connections", "webhooks", "outgoing", "rules", "ask"],
     ["live"],
     ["connector"],
     ["demo.server", "demo.pictures", "demo.people", "demo.line", "demo._prepare", "demo"],
