@@ -33,7 +33,7 @@ from connector.adapters.base import Known, LabelingTool
 from connector.callbacks import Receivers
 from connector.config import SIGNING_SECRET, Call, needed_secret
 from connector.errors import AuthError, BadRecord, Conflict, Temporary, UsageError
-from connector.eventlog import Changes, Event, EventLog, Planned, event_id
+from connector.eventlog import PRUNED_AT_ONCE, Changes, Event, EventLog, Planned, event_id
 from connector.model import Item, Prediction, Task, digest, dump_json
 from connector.outgoing import signer
 from connector.store import TASK, Store
@@ -194,6 +194,26 @@ class Asks:
                 "UPDATE ask SET state = ?, task = ?, answer = ?, since = ? WHERE id = ?",
                 (asked.state, asked.task, answer, asked.since, asked.id),
             )
+
+    def prune(self, before: float) -> int:
+        """Delete questions that ended and expired before a time, after the events of their ends.
+
+        Until then the same question has the same answer. Sent again later, it is a new one, and is answered
+        by what people said of its item.
+
+        Returns:
+            How many.
+        """
+        ended = "SELECT rowid FROM ask WHERE source = ? AND state NOT IN (?, ?) AND expires < ?"
+        known = "SELECT 1 FROM event WHERE source = ask.source AND subject = 'ask:' || ask.id"
+        old = f"{ended} AND NOT EXISTS ({known}) LIMIT ?"
+        parameters = (self._log.source, ASKED, OPEN, before, PRUNED_AT_ONCE)
+        pruned, deleted = 0, PRUNED_AT_ONCE
+        while deleted == PRUNED_AT_ONCE:
+            with self._log.file.write() as db:
+                deleted = db.execute(f"DELETE FROM ask WHERE rowid IN ({old})", parameters).rowcount
+            pruned += deleted
+        return pruned
 
     def seconds_left(self) -> float:
         """Until the next question expires; very long where there is none."""

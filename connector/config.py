@@ -97,6 +97,7 @@ seed = 0
 # [events]               # what `connector serve` finds in what it pulls
 # confidence = 0.6       # people agree when every merged answer has at least this
 # batch = "batch"        # the field of a task's data that names its batch
+# keep_days = 90         # events, deliveries and answered questions are deleted after so many days
 
 # [callbacks]            # rules and questions call public addresses; others only if they are named here
 # allow = ["model.internal", "10.1.0.0/16"]
@@ -252,6 +253,8 @@ class Events(_Section):
         prediction_score: a model's prediction below it is uncertain.
         batch: the field of a task's data that names its batch; without one all tasks are a batch.
         gold: a file of known answers; by default what is marked as ground truth in the tool.
+        keep_days: events, their deliveries and the questions that ended are kept for so long; beyond that,
+            what is needed to do nothing twice.
     """
 
     confidence: float = Field(default=0.6, gt=0, le=1)
@@ -259,6 +262,7 @@ class Events(_Section):
     prediction_score: float = Field(default=0.5, ge=0, le=1)
     batch: str | None = None
     gold: str | None = None
+    keep_days: float = Field(default=90, ge=1)
 
 
 def host_or_network(text: str) -> str:

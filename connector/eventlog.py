@@ -27,8 +27,10 @@ CREATE TABLE IF NOT EXISTS event (
     type TEXT NOT NULL,
     subject TEXT NOT NULL,
     at TEXT NOT NULL,
-    data TEXT NOT NULL
+    data TEXT NOT NULL,
+    noted REAL NOT NULL DEFAULT 0
 );
+CREATE TABLE IF NOT EXISTS pruned (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS event_subject ON event (source, subject, type);
 CREATE TABLE IF NOT EXISTS delivery (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -64,6 +66,27 @@ CREATE TABLE IF NOT EXISTS listed (
 );
 CREATE TABLE IF NOT EXISTS followed (source TEXT PRIMARY KEY, pull INTEGER NOT NULL);
 """
+
+_PRUNABLE = """
+SELECT number, id, subject FROM event e WHERE source = ? AND number BETWEEN ? AND ? AND noted < ?
+AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.event = e.id AND d.state = 'waiting')
+AND (
+    subject LIKE 'ask:%'
+    OR EXISTS (
+        SELECT 1 FROM event n
+        WHERE n.source = e.source AND n.subject = e.subject AND n.type = e.type AND n.number > e.number
+    )
+    OR subject LIKE 'task:%' AND NOT EXISTS (
+        SELECT 1 FROM standing s WHERE s.source = e.source AND s.task = substr(e.subject, 6)
+    )
+)
+"""
+
+PRUNED_AT_ONCE = 500
+"""So many events are looked at in one commit: whoever writes meanwhile waits for no more than that."""
+
+_RECENT = 1000
+"""So many events are asked for the time."""
 
 WAITING, DONE, DEAD = STATES = ("waiting", "done", "dead")
 
@@ -162,6 +185,11 @@ class EventLog:
     def __init__(self, path: Path, source: str) -> None:
         self.file = Database(path, "list of events", _SCHEMA)
         self.source = source
+        with self.file.write() as db:
+            if "noted" not in {column[1] for column in db.execute("PRAGMA table_info(event)")}:
+                # When they were noted, nobody knows any more; so they are kept for a while from now on.
+                db.execute("ALTER TABLE event ADD COLUMN noted REAL NOT NULL DEFAULT 0")
+                db.execute("UPDATE event SET noted = ?", (time.time(),))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -193,9 +221,12 @@ class EventLog:
                     event.subject,
                     event.at.isoformat(),
                     dump_json(event.data),
+                    max(now, event.at.timestamp()),
+                    event.id,
                 )
-                into = "INSERT OR IGNORE INTO event (source, id, type, subject, at, data)"
-                if not db.execute(f"{into} VALUES (?, ?, ?, ?, ?, ?)", row).rowcount:
+                into = "INSERT OR IGNORE INTO event (source, id, type, subject, at, data, noted)"
+                new_ones = "SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM pruned WHERE id = ?)"
+                if not db.execute(f"{into} {new_ones}", row).rowcount:
                     continue
                 new.append(event)
                 deliveries = [
@@ -215,6 +246,43 @@ class EventLog:
             if pull is not None:
                 db.execute("INSERT OR REPLACE INTO followed VALUES (?, ?)", (source, pull))
         return new
+
+    # retention
+
+    def outdated(self, days: float) -> float:
+        """The time, in seconds since the epoch, before which things are older than so many days.
+
+        Counted from the newest events of the labeling tool, or from now where that is earlier: a clock of
+        ours that is ahead makes nothing old.
+        """
+        ask = "SELECT at FROM event WHERE source = ? AND subject LIKE 'task:%' ORDER BY number DESC LIMIT ?"
+        with self.file.read() as db:
+            rows = db.execute(ask, (self.source, _RECENT)).fetchall()
+        newest = max((datetime.fromisoformat(at).timestamp() for (at,) in rows), default=0.0)
+        return min(newest, time.time()) - days * 24 * 3600
+
+    def prune(self, before: float) -> int:
+        """Delete what was noted before a time, with its deliveries; returns how many events.
+
+        What waits to be delivered stays. So does the newest event of each type about anything that is still
+        there: by it a question is answered, and a rule's `after` looks back. Of all others that may be found
+        again the id is kept, so that nothing happens twice.
+        """
+        pruned, last = 0, 0
+        ask = "SELECT number, noted FROM event WHERE source = ? AND number > ? ORDER BY number LIMIT ?"
+        while True:
+            with self.file.write() as db:
+                seen = db.execute(ask, (self.source, last, PRUNED_AT_ONCE)).fetchall()
+                # Numbers grow with time: behind events that are all new there are no old ones.
+                if not any(noted < before for _, noted in seen):
+                    return pruned
+                first, last = seen[0][0], seen[-1][0]
+                old = db.execute(_PRUNABLE, (self.source, first, last, before)).fetchall()
+                again = [(id,) for _, id, subject in old if not subject.startswith("ask:")]
+                db.executemany("INSERT OR IGNORE INTO pruned VALUES (?)", again)
+                db.executemany("DELETE FROM delivery WHERE event = ?", [(id,) for _, id, _ in old])
+                db.executemany("DELETE FROM event WHERE number = ?", [(number,) for number, *_ in old])
+                pruned += len(old)
 
     # how things stand
 

@@ -38,6 +38,10 @@ REST = 4
 """A pull is followed by a rest of so many times its length: the tool has annotators to serve."""
 
 
+PRUNE_EVERY_SECONDS = 3600.0
+"""How often old events are looked for."""
+
+
 @dataclass
 class Live:
     """The parts of a line that runs. Made by `opened`."""
@@ -54,6 +58,7 @@ class Live:
     say: Callable[[str], None]
     _store: Store | None = field(default=None, repr=False)
     _took: float = 0
+    _pruned: float | None = field(default=None, repr=False)
 
     def app(self) -> Starlette:
         """The ASGI app of the receiver.
@@ -104,6 +109,19 @@ class Live:
             # All else is done. It comes again with the next round, which is no later for it.
             self.say(error.what)
         self._took = time.monotonic() - clock
+        self._prune()
+
+    def _prune(self) -> None:
+        """Now and then, delete what is older than it is to be kept."""
+        if self._pruned is not None and time.monotonic() - self._pruned < PRUNE_EVERY_SECONDS:
+            return
+        self._pruned = time.monotonic()
+        try:
+            before = self.log.outdated(self.line.config.events.keep_days)
+            self.log.prune(before)
+            self.asks.prune(before)
+        except ConnectorError as error:
+            self.say(f"old events are not deleted yet: {error.what}")
 
     def pause(self, seconds: float) -> None:
         """Wait for the next round: until somebody knocks, a question expires, or the time is up."""
