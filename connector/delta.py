@@ -13,10 +13,11 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import unquote
@@ -30,6 +31,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from connector.adapters.objects import Objects, delta_options
 from connector.errors import AuthError, Conflict, ConnectorError, Overtaken, Temporary, UsageError
+from connector.files import make_folder, sync
 from connector.lease import LONGEST_SECONDS, Lease
 from connector.retry import ATTEMPTS, CONNECT_SECONDS, STORE_ANSWER_SECONDS, STORE_GIVE_UP_SECONDS
 
@@ -47,6 +49,9 @@ MERGED_BYTES = 4 * SMALL_BYTES
 
 AT_ONCE = 16
 """So many entries of the log are asked for at once."""
+
+FIRST_COMMIT_SECONDS = 4.0
+"""So long the data files of a first commit may be there before its log is."""
 
 _TOLD = "connector"
 
@@ -142,7 +147,7 @@ class Table:
         """The table as of a version, by default the newest; None before there is one.
 
         Raises:
-            UsageError: if it has no such version, or is damaged.
+            UsageError: if it has no such version, or is damaged, or has data files and no log.
             AuthError: if the bucket does not let us in.
             Temporary: if it does not answer.
         """
@@ -152,7 +157,10 @@ class Table:
             try:
                 table = DeltaTable(self.url, storage_options=self._delta_options)
             except TableNotFoundError:
-                return None
+                found = self._without_log()
+                if found is None:
+                    return None
+                table = found
             if version is None or version == table.version():
                 return table
             if not 0 <= version < table.version():
@@ -162,11 +170,31 @@ class Table:
                 )
             return DeltaTable(self.url, version=version, storage_options=self._delta_options)
 
+    def _without_log(self) -> DeltaTable | None:
+        """None where nothing was stored yet. A new table would hide what the files of a lost one hold.
+
+        Whoever makes the first commit writes data first, and the log right after it.
+        """
+        since = monotonic()
+        while files := [n for n in Objects(self.url, self.options).names() if n.endswith(".parquet")]:
+            with suppress(TableNotFoundError):
+                return DeltaTable(self.url, storage_options=self._delta_options)
+            if monotonic() - since >= FIRST_COMMIT_SECONDS:
+                raise UsageError(
+                    f"the label store {self.url} has lost its log: {len(files)} data files are there, such "
+                    f"as {files[0]}, and the folder _delta_log is missing or empty",
+                    "restore _delta_log from a copy; where there is none, or the very first pull was "
+                    "interrupted, move these files away and pull everything again",
+                )
+            sleep(FIRST_COMMIT_SECONDS / 20)
+        return None
+
     def scan(self, table: DeltaTable | None) -> pl.LazyFrame:
         """All its rows, lazily, in our schema: null where it lacks a column.
 
         Raises:
-            UsageError: if it has a column of ours with values of another type.
+            UsageError: if it has a column of ours with values of another type, or commits or files of it are
+                missing or have been cut off.
         """
         if table is None:
             return pl.LazyFrame(schema=self.schema)
@@ -176,7 +204,42 @@ class Table:
                     f"the label store {self.url} has {found} in the column {name}, not {self.schema[name]}",
                     "use the version of this program that wrote it, or move the store away and pull again",
                 )
+        self._refuse_gaps(table)
+        if self._folder:
+            self._refuse_cut_off(table)
         return self._scan_files(_files(table).values(), self.schema)
+
+    def _refuse_gaps(self, table: DeltaTable) -> None:
+        """A log entry that became empty reads as a commit of nothing; the numbers of the others show it."""
+        found = pl.DataFrame(table.get_add_actions(flatten=True))
+        low, high = f"min.{self.order}", f"max.{self.order}"
+        if not {low, high} <= set(found.columns):
+            return
+        spans = found.select(low, high).drop_nulls().sort(low)
+        before = spans[high].cum_max().shift(1, fill_value=0)
+        gaps = spans.filter(spans[low] > before + 1)
+        if len(gaps):
+            raise self.damaged(
+                f"the label store {self.url} lacks commits before number {gaps[low][0]}: an entry of its log "
+                "is missing or empty"
+            )
+
+    def _refuse_cut_off(self, table: DeltaTable) -> None:
+        """A file that has another length than the log says is named before anything is read of it."""
+        logged = pl.DataFrame(table.get_add_actions()).select("path", "size_bytes")
+        sizes = {_name_of(path): size for path, size in logged.iter_rows()}
+        for name, place in _files(table).items():
+            try:
+                size = Path(place).stat().st_size
+            except FileNotFoundError:
+                raise self.damaged(f"a file of the label store {self.url} is missing: {name}") from None
+            except OSError:
+                continue  # who reads it is told why it cannot be read
+            if size != sizes[name]:
+                raise self.damaged(
+                    f"a file of the label store {self.url} is damaged: {name} has {size} bytes, and its log "
+                    f"says {sizes[name]}"
+                )
 
     def count(self, table: DeltaTable | None) -> int:
         """How many rows it has, as its log tells."""
@@ -202,8 +265,25 @@ class Table:
             UsageError: if a file is damaged.
             AuthError, Temporary: as `open`.
         """
-        with self._ours("read"):
-            return rows.collect()
+        try:
+            with self._ours("read"):
+                return rows.collect()
+        except UsageError as error:
+            name = self._unreadable()
+            if name is None or name in error.what:
+                raise
+            raise UsageError(f"{error.what} (the file {name})", error.hint) from error
+
+    def _unreadable(self) -> str | None:
+        """The first file of the table that cannot be read."""
+        table = self.open()
+        for name, place in _files(table).items() if table else ():
+            try:
+                with self._ours("read"):
+                    self._scan_files([place], self.schema).collect()
+            except UsageError:
+                return name
+        return None
 
     @property
     def _bucket_options(self) -> dict[str, str]:
@@ -449,6 +529,8 @@ class Table:
             # Within a lease, somebody took it after we had waited and before we looked: wait again.
             raise self._overtaken(table) if self._lease else self._busy(seen.lease)
         try:
+            if table is None and self._folder:
+                make_folder(self._folder)
             write(table, self._properties(kind, told, transactions, keep))
         except (DeltaError, OSError) as error:
             latest = self.open()
@@ -456,8 +538,35 @@ class Table:
                 raise self._overtaken(latest) from error
             raise self._trouble("written", error) from error
         seen.version = 0 if seen.version is None else seen.version + 1
+        self._make_durable(seen.version)
         seen.lease, self._shown = self._lease if keep else None, monotonic()
         seen.table = self.open() if table is None or seen.version % REOPENED_AFTER == 0 else table
+
+    def _make_durable(self, since: int) -> None:
+        """Return when what was committed from a version on would survive a power failure.
+
+        The library (1.6.6) writes data files, log entries and checkpoints without a single fsync. The log
+        comes last: an entry of it that is on the disk must never name data that is not.
+        """
+        if self._folder is None:
+            return
+        log = self._folder / "_delta_log"
+        try:
+            entries = [path for path in log.iterdir() if _version_of(path) >= since]
+            for entry in sorted(path for path in entries if path.suffix == ".json"):
+                for line in entry.read_bytes().splitlines():
+                    if added := json.loads(line).get("add"):
+                        sync(self._folder / unquote(added["path"]))
+            sync(self._folder)
+            for path in (*entries, *log.glob("_last_checkpoint"), log):
+                sync(path)
+        except OSError as error:
+            self._seen = None  # whether the commit counts is known by who looks anew
+            raise self._trouble("written", error) from error
+
+    @property
+    def _folder(self) -> Path | None:
+        return Path(unquote(self.url.removeprefix("file://"))) if self.url.startswith("file:") else None
 
     def _may_follow(self, holder: Lease) -> bool:
         """Whether we may write after a commit that told of a holder."""
@@ -582,6 +691,7 @@ class Table:
         old = at - timedelta(days=days)
         merged = [c.version for c in self.commits(table) if c.kind in ("compact", "optimize") and c.at <= old]
         if files and not dry_run:
+            self._make_durable((self.seen().version or 0) + 1)
             self._seen = None
             self.seen()
         before = merged[0] if files and merged else None
@@ -594,8 +704,17 @@ def _schema(table: DeltaTable) -> pl.Schema:
 
 def _files(table: DeltaTable) -> dict[str, str]:
     """The places of its files, by their names in the log."""
-    places = map(unquote, table.file_uris())
-    return {place.rpartition("/")[2]: place for place in places}
+    return {_name_of(place): unquote(place) for place in table.file_uris()}
+
+
+def _name_of(path: str) -> str:
+    return unquote(path).rpartition("/")[2]
+
+
+def _version_of(log_file: Path) -> int:
+    """The version that a file of the log is of; -1 where it is of none."""
+    number = log_file.name.partition(".")[0]
+    return int(number) if number.isdecimal() else -1
 
 
 def _bounds(column: str) -> Iterator[pl.Expr]:

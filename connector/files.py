@@ -36,6 +36,31 @@ def write_new(path: Path, data: bytes) -> None:
     _write(path, data, 0o600, link)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, so that their names survive a power failure.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Return when what a file holds, or the names in a folder, would survive a power failure.
+
+    Raises:
+        OSError: if the disk does not take it.
+    """
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 @contextmanager
 def only_one(path: Path, what: str) -> Iterator[None]:
     """Be the only process that does something, as long as this lasts.
@@ -87,11 +112,7 @@ def _write(path: Path, data: bytes, mode: int, name: Callable[[Path], object]) -
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # so that the new name itself survives
-        finally:
-            os.close(folder)
+        sync(path.parent)  # so that the new name itself survives
     except FileExistsError as error:
         raise Conflict(f"{path} is there already", "name another file") from error
     except OSError as error:

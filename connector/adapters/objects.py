@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -184,6 +184,14 @@ class Objects:
             # A web page in the place of a storage reads like an empty list; asked this, it gives itself away.
             if not (anything or unusable):
                 self._has("no/such/object")
+
+    def names(self) -> Sequence[str]:
+        """The names of the objects directly in this folder; none where there is no folder."""
+        if self.url.startswith("file:") and not _folder(self.url).is_dir():
+            return []
+        with Ours(self.url):
+            found = obstore.list_with_delimiter(self._store)["objects"]
+            return sorted(meta["path"] for meta in found)
 
     def _metas(self, below: str | None, unusable: Rejects | None) -> Iterator[ObjectMeta]:
         # One file at a time where a bad name may come: the library drops a chunk in which there is one.

@@ -27,7 +27,7 @@ from connector.corrections.actions import KINDS, Held, Sender
 from connector.corrections.plan import Action, Correction, Record
 from connector.corrections.renames import Renames
 from connector.errors import Conflict, UsageError
-from connector.files import write_new
+from connector.files import make_folder, write_new
 from connector.model import Annotation, dump_json
 from connector.quality.answers import ABSENT
 
@@ -443,7 +443,7 @@ class Journal:
         if self._folder is None:
             self._place.write_new(name, data)
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         write_new(self._folder / name, data)
 
 

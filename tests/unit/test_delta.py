@@ -8,10 +8,12 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,6 +24,7 @@ from deltalake import DeltaTable, write_deltalake
 from connector import delta, retry
 from connector.demo.server import S3
 from connector.errors import Conflict, Temporary, UsageError
+from connector.history import contents
 from connector.model import Annotation, Task
 from connector.store import ANNOTATION, SCHEMA, Store, Version
 
@@ -157,6 +160,111 @@ def test_a_torn_file_is_named_and_not_merged(store: Store, tmp_path: Path) -> No
     assert caught.value.hint
     assert len(DeltaTable(store.url).file_uris()) == 3
     assert store.holder() is None
+
+
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("harm", ["empty", "torn", "overwritten", "gone"])
+def test_whoever_reads_is_told_which_file_is_damaged(
+    store: Store, tmp_path: Path, harm: str, which: int
+) -> None:
+    pulled(store, range(3))
+    victim = sorted((tmp_path / "ä b #").glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)[which]
+    whole = victim.read_bytes()
+    harmed = {"empty": b"", "torn": whole[:-50], "overwritten": bytes(len(whole))}
+    victim.write_bytes(harmed.get(harm, b""))
+    if harm == "gone":
+        victim.unlink()
+    with pytest.raises(UsageError) as caught:
+        contents(replace(store))
+    assert victim.name in caught.value.what
+    assert "restore it from a copy" in caught.value.hint
+    victim.write_bytes(whole)
+    assert contents(replace(store)).tasks == 3
+
+
+def test_whoever_reads_is_told_that_a_commit_is_missing(store: Store, tmp_path: Path) -> None:
+    pulled(store, range(3))
+    (tmp_path / "ä b #" / "_delta_log" / f"{1:020}.json").write_bytes(b"")
+    with pytest.raises(UsageError, match="lacks commits before number 3"):
+        contents(replace(store))
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_lost_log_is_refused_and_nothing_is_written(
+    store: Store, tmp_path: Path, emptied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delta, "FIRST_COMMIT_SECONDS", 0.2)
+    pulled(store, range(1))
+    folder = tmp_path / "ä b #"
+    kept = folder / "_delta_log"
+    kept.rename(tmp_path / "copy")
+    if emptied:
+        kept.mkdir()
+    before = sorted(folder.rglob("*"))
+    for attempt in (lambda s: s.append([task("7")], "7", NOW), contents, lambda s: s.version):
+        with pytest.raises(UsageError, match="has lost its log") as caught:
+            attempt(replace(store))
+        assert store.url in caught.value.what
+        assert "restore _delta_log" in caught.value.hint
+    assert sorted(folder.rglob("*")) == before
+    if emptied:
+        kept.rmdir()
+    (tmp_path / "copy").rename(kept)
+    assert len(held(store)) == 1
+
+
+def test_a_log_that_comes_after_its_data_is_waited_for(store: Store, tmp_path: Path) -> None:
+    pulled(store, range(1))
+    kept = tmp_path / "ä b #" / "_delta_log"
+    kept.rename(tmp_path / "copy")
+    threading.Timer(0.3, (tmp_path / "copy").rename, [kept]).start()
+    assert store.version == 0
+
+
+def test_a_commit_is_on_the_disk_when_it_counts_and_its_log_entry_last(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    real = os.fsync
+
+    def watched(opened: int) -> None:
+        real(opened)
+        synced.append(Path(f"/proc/self/fd/{opened}").readlink())
+
+    monkeypatch.setattr(os, "fsync", watched)
+    folder = tmp_path / "ä b #"
+    for version, commit in enumerate([*[partial(pulled, store, [n]) for n in range(3)], store.compact]):
+        synced.clear()
+        old = set(folder.glob("*.parquet"))
+        commit() if isinstance(commit, partial) else commit(NOW)
+        entry = folder / "_delta_log" / f"{version:020}.json"
+        written = {*folder.glob("*.parquet")} - old
+        assert written
+        for path in (*written, folder):
+            assert synced.index(path) < synced.index(entry)
+        assert synced.index(entry) < len(synced) - 1 - synced[::-1].index(entry.parent)
+        assert version or tmp_path in synced, "the name of a new folder"
+
+
+def test_a_checkpoint_is_on_the_disk_too(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulled(store, range(1))
+    DeltaTable(tmp_path / "ä b #").alter.set_table_properties({"delta.checkpointInterval": "2"})
+    old = set((tmp_path / "ä b #" / "_delta_log").glob("*.checkpoint.parquet"))
+    synced: set[str] = set()
+    real = os.fsync
+
+    def watched(opened: int) -> None:
+        real(opened)
+        synced.add(Path(f"/proc/self/fd/{opened}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    pulled(replace(store), range(1, 5))
+    log = tmp_path / "ä b #" / "_delta_log"
+    new = set(log.glob("*.checkpoint.parquet")) - old
+    assert new
+    assert {path.name for path in (*new, log / "_last_checkpoint")} <= synced
 
 
 def test_a_file_with_fewer_rows_than_its_log_says_is_not_merged(store: Store, tmp_path: Path) -> None:
