@@ -63,6 +63,8 @@ benchmarks: .venv/ready .server/ready .benchmarks/ready
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate
 lock: $(UV) .azurite/ready
 	$(UV) $(LOCK) pyproject.toml --group pyproject.toml:dev -o requirements/dev.txt
+	$(UV) $(LOCK) pyproject.toml --constraint requirements/dev.txt -o requirements/run.txt
+	$(UV) $(LOCK) requirements/build.in -o requirements/build.txt
 	$(UV) $(LOCK) requirements/server.in -o requirements/server.txt
 	$(UV) $(LOCK) requirements/peers.in -o requirements/peers.txt
 	$(UV) $(LOCK) requirements/uv.in -o requirements/uv.txt
@@ -79,10 +81,10 @@ $(UV): requirements/uv.txt requirements/prerequisites.sh
 	.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	touch $(UV)
 
-.venv/ready: $(UV) requirements/dev.txt pyproject.toml
+.venv/ready: $(UV) requirements/dev.txt requirements/build.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
 	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --build-constraints requirements/build.txt --editable .
 	touch $@
 
 .server/ready: $(UV) requirements/server.txt .venv/ready

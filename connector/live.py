@@ -29,7 +29,7 @@ from connector.outgoing import Sender
 from connector.rules import check, planned_by
 from connector.store import Store
 from connector.sync import pull
-from connector.watch import Bell, watch
+from connector.watch import Bell, notify_manager, watch
 from connector.webhooks import Metrics, Receiver, application, serving
 
 INBOX, EVENTS, LOCK = "connector-inbox.sqlite", "connector-events.sqlite", "connector-serve.lock"
@@ -191,12 +191,14 @@ def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
         with serving(live.app(), settings.host, settings.port, broke) as url:
             say(f"listening on {url}; events go to {url}/events; SIGTERM or Ctrl-C ends it")
             sending.start()
+            notify_manager("READY=1")
             try:
                 rounds = watch(
                     live.round, live.tool.count_tasks, settings.pull_seconds, stop, say, live.pause
                 )
             finally:
                 stop.set()
+                notify_manager("STOPPING=1")
                 sending.join()
     if broken:
         raise broken[0]

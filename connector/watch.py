@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from tenacity import RetryCallState
@@ -81,6 +83,22 @@ class Bell:
                 self._stop.wait(settle)
                 break
         self._rung.clear()
+
+
+def notify_manager(state: str) -> None:
+    """Tell the service manager how we are, where one asks for it: `READY=1`, `STOPPING=1`.
+
+    Source: sd_notify(3) of systemd, a datagram to the socket that NOTIFY_SOCKET names.
+    """
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in ("/", "@") or len(address) < 2:
+        return
+    # An abstract address begins with a zero byte, which a variable cannot hold.
+    place = "\0" + address[1:] if address.startswith("@") else address
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+        manager.setblocking(False)
+        manager.connect(place)
+        manager.send(state.encode())
 
 
 @contextmanager

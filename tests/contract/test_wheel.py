@@ -1,7 +1,7 @@
-"""What people install: the wheel, in an environment that knows nothing of this checkout.
+"""What people install: the wheel, with the packages it declares and nothing of this checkout.
 
-The packages it needs are lent by the environment of the tests, so nothing is downloaded; that all of them
-are declared is checked by name.
+All that is installed is in uv's cache since the checkout itself was; nothing is downloaded unless that was
+emptied.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from connector.demo.server import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 UV = ROOT / ".uv" / "bin" / "uv"
+REQUIREMENTS = ROOT / "requirements"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 LABELS = "task,annotator,label\n1,ann,cat\n1,ben,cat\n2,ann,dog\n2,ben,cat\n3,ann,dog\n3,ben,dog\n"
@@ -40,17 +40,21 @@ def run(*command: object, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uv(*words: object, folder: Path) -> None:
     if not UV.exists():
         pytest.fail("there is no uv: run `make .uv/bin/uv`")
-    folder = tmp_path_factory.mktemp("wheel")
-    # What builds it is in uv's cache since this checkout was installed; it is asked for if that was emptied.
     for where in (["--offline"], []):
-        built = run(UV, "build", "--quiet", "--wheel", *where, "--out-dir", folder, ROOT, folder=folder)
-        if built.returncode == 0:
-            break
-    assert built.returncode == 0, built.stderr
+        done = run(UV, *words, "--quiet", *where, folder=folder)
+        if done.returncode == 0:
+            return
+    pytest.fail(done.stderr)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pinned = ("--build-constraints", REQUIREMENTS / "build.txt", "--require-hashes")
+    uv("build", "--wheel", *pinned, "--out-dir", folder, ROOT, folder=folder)
     [made] = folder.glob("*.whl")
     return made
 
@@ -62,14 +66,9 @@ def environment(wheel: Path) -> Path:
     made = run(sys.executable, "-m", "venv", "--without-pip", folder, folder=wheel.parent)
     assert made.returncode == 0, made.stderr
     python = folder / "bin" / "python"
-    installed = run(
-        UV, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python, wheel, folder=folder
-    )
-    assert installed.returncode == 0, installed.stderr
-    [packages] = folder.glob("lib/python*/site-packages")
-    # A folder that is named in a .pth file is searched, but its own .pth files are not followed: the
-    # checkout, which is installed there by one, stays unknown.
-    (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    locked = ("--require-hashes", REQUIREMENTS / "run.txt")
+    uv("pip", "sync", "--python", python, *locked, folder=folder)
+    uv("pip", "install", "--no-deps", "--python", python, wheel, folder=folder)
     home = run(python, "-c", "import connector; print(connector.__file__)", folder=folder).stdout
     assert Path(home.strip()).is_relative_to(folder)
     return folder / "bin"
@@ -125,7 +124,15 @@ def test_the_installed_demo_names_the_commands_that_prepare_its_server(
 
 
 def test_the_demo_asks_for_the_server_that_the_tests_use() -> None:
-    assert list(PACKAGES) == (ROOT / "requirements" / "server.in").read_text().split()
+    assert list(PACKAGES) == (REQUIREMENTS / "server.in").read_text().split()
+
+
+def test_what_runs_is_locked_to_what_is_tested() -> None:
+    def pins(name: str) -> set[str]:
+        return set(re.findall(r"^\S+==\S+", (REQUIREMENTS / name).read_text(), re.MULTILINE))
+
+    assert pins("run.txt") < pins("dev.txt")
+    assert any(pin.startswith("hatchling==") for pin in pins("build.txt"))
 
 
 def imported() -> Iterator[tuple[str, Path]]:

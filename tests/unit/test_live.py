@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -140,6 +141,31 @@ def test_one_process_serves_from_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
         serve(line, threading.Event(), lambda _: None)
     assert "another folder" in caught.value.hint
     assert not list(tmp_path.glob("*.sqlite"))
+
+
+def test_the_service_manager_is_told_when_it_listens_and_when_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InMemory(Line):
+        def tool(self, dry_run: bool = False) -> LabelingTool:
+            return tool
+
+    tool, stop, said = MemoryLine(tmp_path).tool, threading.Event(), list[str]()
+    monkeypatch.setenv(KNOCK_SECRET, "x")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    line = InMemory(parse(CONFIG.replace("[serve]", "[serve]\nport = 0"), tmp_path / "connector.toml"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        serving = threading.Thread(target=serve, args=(line, stop, said.append))
+        serving.start()
+        try:
+            assert manager.recv(100) == b"READY=1"
+            assert said[0].startswith("listening on")
+        finally:
+            stop.set()
+            serving.join()
+        assert manager.recv(100) == b"STOPPING=1"
 
 
 def test_what_knocks_while_one_waits_is_one_round(tmp_path: Path) -> None:

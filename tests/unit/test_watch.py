@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from connector.errors import AuthError, Conflict, Temporary
-from connector.watch import OPENS_AFTER, stopped_by_signals, watch
+from connector.watch import OPENS_AFTER, notify_manager, stopped_by_signals, watch
 
 DOWN = Temporary("the server is away", "start it")
 
@@ -113,3 +115,21 @@ def test_what_nohup_lets_ignore_a_hangup_goes_on() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_a_service_manager_is_told_and_without_one_nothing_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool
+) -> None:
+    place = f"@connector-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(place.replace("@", "\0", 1) if abstract else place)
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", place)
+        notify_manager("READY=1")
+        assert manager.recv(100) == b"READY=1"
+    for nowhere in (place, "", "/", "relative", "/no/such/socket"):
+        monkeypatch.setenv("NOTIFY_SOCKET", nowhere)
+        notify_manager("READY=1")
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    notify_manager("READY=1")
