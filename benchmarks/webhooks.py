@@ -180,7 +180,9 @@ def serve(path: Path, contender: str) -> None:
     inbox = kind(path, "one", at_once=1 if contender == "a commit for each" else 1000)
     tool = LabelStudio("http://localhost", "a" * 40, 1)
     settings = Serve(per_second=1_000_000)
-    receiver = Receiver(tool.parse_event, SECRET, inbox, lambda: None, Metrics(inbox), settings)
+    metrics = Metrics(inbox)
+    metrics.pulled(None)
+    receiver = Receiver(tool.parse_event, SECRET, inbox, lambda: None, metrics, settings)
     with serving(application(receiver), "127.0.0.1", 0) as url:
         print(url.rsplit(":", 1)[1], flush=True)
         while True:

@@ -27,11 +27,11 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Tr
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 from obstore.exceptions import NotFoundError
-from polars.exceptions import PanicException, PolarsError
+from polars.exceptions import PolarsError
 
 from connector.adapters.objects import Objects, delta_options
 from connector.errors import AuthError, Conflict, ConnectorError, Overtaken, Temporary, UsageError
-from connector.files import make_folder, sync
+from connector.files import MAKE_ROOM, exhausted, make_folder, sync
 from connector.lease import LONGEST_SECONDS, Lease
 from connector.retry import ATTEMPTS, CONNECT_SECONDS, STORE_ANSWER_SECONDS, STORE_GIVE_UP_SECONDS
 
@@ -310,22 +310,31 @@ class Table:
         """Turns the libraries' failures into ours."""
         try:
             yield
-        # A file that was cut off makes the reader panic, which is no Exception of Python's.
-        except (PolarsError, PanicException, FileNotFoundError) as error:
-            raise self.damaged(
-                f"a file of the label store {self.url} is damaged: {str(error)[:200]}"
-            ) from error
+        except (PolarsError, FileNotFoundError) as error:
+            raise self._damage(doing, error) from error
         except (DeltaError, OSError) as error:
             raise self._trouble(doing, error) from error
+        except BaseException as error:
+            # A file that was cut off makes the reader panic.
+            if not _panicked(error):
+                raise
+            raise self._damage(doing, error) from error
+
+    def _damage(self, doing: str, error: BaseException) -> ConnectorError:
+        if exhausted(error):
+            return self._trouble(doing, error)
+        return self.damaged(f"a file of the label store {self.url} is damaged: {str(error)[:200]}")
 
     def damaged(self, what: str) -> UsageError:
         """The error for a table that lacks a part."""
         return UsageError(what, "restore it from a copy, or move the store away and pull everything again")
 
-    def _trouble(self, doing: str, error: Exception) -> ConnectorError:
+    def _trouble(self, doing: str, error: BaseException) -> ConnectorError:
         # The libraries draw a chain of causes as a coloured tree; what matters stands at its end.
         said = " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())
         what = f"the label store {self.url} cannot be {doing}: {said[:400]}"
+        if exhausted(error):
+            return Temporary(what, MAKE_ROOM)
         if self.url.startswith("file:"):
             return UsageError(what, "check that folder; if a file in it is damaged, restore it from a copy")
         if isinstance(error, PermissionError) or "403 Forbidden" in said or "401 Unauthorized" in said:
@@ -532,7 +541,9 @@ class Table:
             if table is None and self._folder:
                 make_folder(self._folder)
             write(table, self._properties(kind, told, transactions, keep))
-        except (DeltaError, OSError) as error:
+        except BaseException as error:
+            if not isinstance(error, (DeltaError, OSError)) and not _panicked(error):
+                raise
             latest = self.open()
             if (latest.version() if latest else None) != seen.version:
                 raise self._overtaken(latest) from error
@@ -696,6 +707,14 @@ class Table:
             self.seen()
         before = merged[0] if files and merged else None
         return Vacuumed(len(files), sum(sizes[path] for path in files), before)
+
+
+def _panicked(error: BaseException) -> bool:
+    """Whether a library gave up in the middle, as where there is no file handle for a runtime of its own.
+
+    Each has a class of its own for it, which is no `Exception`, and not all export it.
+    """
+    return type(error).__name__ == "PanicException"
 
 
 def _schema(table: DeltaTable) -> pl.Schema:

@@ -4,12 +4,36 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from connector.errors import Conflict, Temporary, UsageError
+
+_EXHAUSTED = re.compile("No space left on device|Disk quota exceeded|Too many open files", re.IGNORECASE)
+
+
+MAKE_ROOM = "make room on the disk, or raise the limit of open files (ulimit -n), then run this again"
+"""The next step where `exhausted`."""
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether something failed because the disk is full or no file handle is left: it works again later.
+
+    Libraries report this in the system's words, and not always as an `OSError`.
+    """
+    return bool(_EXHAUSTED.search(str(error)))
+
+
+def no_handle_left() -> bool:
+    """Whether this process can open no further file."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return True
+    return False
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -78,10 +102,10 @@ def only_one(path: Path, what: str) -> Iterator[None]:
     try:
         held = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise UsageError(
-            f"{path} cannot be opened for writing: {error.strerror}",
-            "check that its folder exists and may be written",
-        ) from error
+        what = f"{path} cannot be opened for writing: {error.strerror}"
+        if exhausted(error):
+            raise Temporary(what, MAKE_ROOM) from error
+        raise UsageError(what, "check that its folder exists and may be written") from error
     try:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,4 +140,7 @@ def _write(path: Path, data: bytes, mode: int, name: Callable[[Path], object]) -
     except FileExistsError as error:
         raise Conflict(f"{path} is there already", "name another file") from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", "name another file") from error
+        what = f"{path} cannot be written: {error.strerror}"
+        if exhausted(error):
+            raise Temporary(what, MAKE_ROOM) from error
+        raise UsageError(what, "name another file") from error

@@ -8,6 +8,7 @@ written in the next commit together, so that many senders wait for few of them.
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,6 +33,12 @@ _INSERT = "INSERT OR REPLACE INTO knock (source, id, action, at) VALUES (?, ?, ?
 DELETED_AT_ONCE = 500
 """So many leave the inbox in one commit: whoever knocks meanwhile waits for no more than that."""
 
+BUSY_SECONDS = 0.1
+"""How long to wait for another process that writes. Whoever else sends an event waits meanwhile, too."""
+
+CHECKED_SECONDS = 1.0
+"""How long it is believed that events can be kept, or cannot: anyone may ask, and the disk is slow."""
+
 _Row = tuple[str, str, str, str]
 
 
@@ -46,8 +53,10 @@ class Inbox:
 
     def __init__(self, path: Path, source: str, at_once: int = 1000) -> None:
         self._source, self._at_once = source, at_once
-        self._file = Database(path, "inbox", _SCHEMA)
+        self._file = Database(path, "inbox", _SCHEMA, BUSY_SECONDS)
         self._came: list[tuple[_Row, asyncio.Future[None]]] = []
+        self._checked = -CHECKED_SECONDS
+        self._trouble: str | None = None
 
     def close(self) -> None:
         """Let go of the file."""
@@ -59,12 +68,26 @@ class Inbox:
         Raises:
             Temporary: if the disk does not take it now.
         """
+        await self._write((self._source, event.id, event.action, _now()))
+
+    async def trouble(self) -> str | None:
+        """Why no event can be kept now; None if one can. It is tried, with an event of no project."""
+        if time.monotonic() - self._checked >= CHECKED_SECONDS:
+            try:
+                await self._write(("", "check", "", _now()))
+                self._trouble = None
+            except ConnectorError as error:
+                self._trouble = error.what
+            self._checked = time.monotonic()
+        return self._trouble
+
+    async def _write(self, row: _Row) -> None:
         loop = asyncio.get_running_loop()
         if not self._came:
             # Not at once: whoever else was read from the network together with this one comes along.
             loop.call_soon(self._commit, loop)
         kept = loop.create_future()
-        self._came.append(((self._source, event.id, event.action, datetime.now(UTC).isoformat()), kept))
+        self._came.append((row, kept))
         await kept
 
     def _commit(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -107,3 +130,7 @@ class Inbox:
             with self._file.write() as db:
                 parameters = (self._source, number, DELETED_AT_ONCE)
                 deleted = db.execute(f"DELETE FROM knock WHERE number IN ({some})", parameters).rowcount
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -89,17 +89,18 @@ class Live:
 
         What was asked comes last: whatever is wrong with a question, all else was done before.
         """
-        knocked, begun, clock = self.inbox.last(), time.time(), time.monotonic()
+        begun, clock = time.time(), time.monotonic()
         try:
+            knocked = self.inbox.last()
             # What a store knows of itself is good as long as nothing fails: it is not read anew each time.
             store, self._store = self._store or self.line.store(), None
             pull(self.tool, store)
             note_events(store, self.log, self.line.config, self.planned)
             self.asks.settle(self.tool, self.planned, begun)
+            self.inbox.followed(knocked)
         except ConnectorError as error:
             self.metrics.pulled(error.what)
             raise
-        self.inbox.followed(knocked)
         self.metrics.pulled(None)
         self._store = store
         try:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from connector.errors import ConnectorError, Temporary, UsageError
+from connector.files import no_handle_left
 from connector.retry import patient
 
 BUSY_SECONDS = 10
@@ -28,8 +29,8 @@ def told(path: Path, name: str) -> Iterator[None]:
         name: what it is to people.
 
     Raises:
-        Temporary: if another process has it.
-        UsageError: if it is damaged, or may not be written, or there is no room.
+        Temporary: if another process has it, the disk is full or fails, or no file handle is left.
+        UsageError: if it is damaged, or may not be written.
     """
     try:
         yield
@@ -51,7 +52,17 @@ def _ours(path: Path, name: str, error: sqlite3.Error) -> ConnectorError:
             "restore it from a copy, or move it away and begin a new one",
         )
     if code == sqlite3.SQLITE_FULL:
-        return UsageError(f"the disk of the {name} {path} is full", "make room, then run this again")
+        return Temporary(f"the disk of the {name} {path} is full", "make room, then run this again")
+    if code == sqlite3.SQLITE_CANTOPEN and no_handle_left():
+        return Temporary(
+            f"the {name} {path} cannot be opened: no file handle is left",
+            "close other programs, or raise the limit (ulimit -n), then run this again",
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return Temporary(
+            f"the {name} {path} cannot be used now: {error}",
+            "check the disk it lies on, and whether it is full, then run this again",
+        )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return UsageError(
             f"the {name} {path} cannot be opened for writing: {error}",
@@ -77,17 +88,18 @@ class Database:
         path: the file, or `:memory:`; it is made when it is not there.
         name: what it is to people.
         schema: statements that do nothing where everything is there.
+        busy_seconds: how long to wait for another process that writes.
 
     Raises:
         UsageError: if there can be no such file.
     """
 
-    def __init__(self, path: Path, name: str, schema: str) -> None:
+    def __init__(self, path: Path, name: str, schema: str, busy_seconds: float = BUSY_SECONDS) -> None:
         self._path, self._name = path, name
         _make_private(path)
         with told(path, name):
             self._db = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
+                path, isolation_level=None, check_same_thread=False, timeout=busy_seconds
             )
         self._lock = threading.RLock()
         # Two who make the file at once are told at once that it is locked, whatever the time-out.

@@ -42,6 +42,7 @@ from connector.adapters.signatures import SECRET_HEADER
 from connector.config import Serve
 from connector.connections import Server, listen
 from connector.errors import AuthError, BadRecord, ConnectorError, Temporary, UsageError
+from connector.files import no_handle_left
 from connector.inbox import Inbox
 from connector.retry import CONNECT_SECONDS
 
@@ -153,6 +154,13 @@ class Receiver:
         self.ring()
         return "kept", JSONResponse({"kept": True}, 202)
 
+    async def trouble(self) -> str | None:
+        """What is wrong with the last pull, the inbox or this process; None if nothing is."""
+        found = [self.metrics.trouble, await self.inbox.trouble()]
+        if no_handle_left():
+            found.append("no file handle is left: close other programs, or raise the limit (ulimit -n)")
+        return "; ".join(filter(None, found)) or None
+
     def _authenticate(self, request: Request) -> None:
         try:
             self.parse(request.headers, b"", self.secret)
@@ -246,9 +254,8 @@ def application(receiver: Receiver, *more: BaseRoute) -> Starlette:
         return JSONResponse({"lives": True})
 
     async def readyz(request: Request) -> Response:  # noqa: ARG001
-        return JSONResponse(
-            {"ready": metrics.trouble is None, "why": metrics.trouble}, 503 if metrics.trouble else 200
-        )
+        trouble = await receiver.trouble()
+        return JSONResponse({"ready": trouble is None, "why": trouble}, 503 if trouble else 200)
 
     def shown(request: Request) -> Response:  # noqa: ARG001  not async: it reads the inbox
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -16,6 +16,7 @@ from obstore.exceptions import (
 )
 
 from connector.errors import AuthError, Conflict, ConnectorError, Temporary, UsageError
+from connector.files import MAKE_ROOM, exhausted
 
 KEYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -75,6 +76,8 @@ def _failure(place: str, error: Exception) -> ConnectorError:
         )
     if isinstance(error, (NotSupportedError, UnknownConfigurationKeyError)):
         return UsageError(f"{place} cannot be used: {first}", "mend its options")
+    if exhausted(error):
+        return Temporary(f"{place} cannot be used now: {first}", MAKE_ROOM)
     if scheme == "file":
         return UsageError(f"{place} cannot be used: {first}", "check that folder and what it permits")
     if (300 <= status < 500 and status not in _UNWELL) or "redirect without" in first:

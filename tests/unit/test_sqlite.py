@@ -103,7 +103,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
             db.execute("PRAGMA max_page_count = 3")
             db.execute("INSERT INTO t VALUES (randomblob(100000))")
 
-    refused(fill, path, UsageError, "is full")
+    refused(fill, path, Temporary, "is full")
 
 
 def test_anything_else_is_told_as_it_is(tmp_path: Path) -> None:

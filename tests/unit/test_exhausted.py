@@ -1,0 +1,205 @@
+"""A full disk, no file handle left, a locked inbox: it is reported, waited for, and over when it is over."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from benchmarks.webhooks import SECRET, event, port_of, start
+from connector.adapters.base import LabelingTool
+from connector.adapters.signatures import SECRET_HEADER
+from connector.config import KNOCK_SECRET, parse
+from connector.demo.server import free_port
+from connector.errors import Temporary
+from connector.line import Line
+from connector.live import serve
+from connector.store import Store
+from tests.unit.memory_line import MemoryLine
+from tests.unit.test_live import live_on
+
+TOOL_WAITS_SECONDS = 1.0
+"""Label Studio gives up an event that is not answered by then."""
+
+
+def until(true: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+    return found
+
+
+def send(url: str, number: int) -> int:
+    headers = {SECRET_HEADER: SECRET}
+    return requests.post(f"{url}/events", data=event(number), headers=headers, timeout=60).status_code
+
+
+def why(url: str) -> str:
+    """What readiness reports; nothing when it is ready."""
+    answer = requests.get(f"{url}/readyz", timeout=60)
+    assert answer.status_code == (503 if answer.json()["why"] else 200)
+    return answer.json()["why"] or ""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of eight megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        pytest.skip("this user may not mount a disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all the room there is."""
+    file = disk / "filler"
+    with suppress(OSError), file.open("wb", buffering=0) as out:
+        while True:
+            out.write(b"x" * 4096)
+    return file
+
+
+def test_a_full_disk_is_reported_and_waited_for(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class InMemory(Line):
+        def tool(self, dry_run: bool = False) -> LabelingTool:
+            return people.tool
+
+    monkeypatch.setenv(KNOCK_SECRET, SECRET)
+    people, port = MemoryLine(disk / "people"), free_port()
+    config = f"[serve]\nport = {port}\nsettle_seconds = 0.05\npull_seconds = 0.2"
+    line, stop = InMemory(parse(config, disk / "connector.toml")), threading.Event()
+    messages, ended, url = list[str](), list[object](), f"http://127.0.0.1:{port}"
+
+    def run() -> None:
+        try:
+            ended.append(serve(line, stop, messages.append))
+        except Exception as error:
+            ended.append(error)
+
+    serving = threading.Thread(target=run)
+    serving.start()
+    try:
+        until(lambda: messages)
+        until(lambda: not why(url))
+        filler = fill(disk)
+        [task] = people.add("a", text="x" * 100_000)
+        people.say(task, "ann", "cat")
+        number = iter(range(100_000))
+        until(lambda: send(url, next(number)) == 503 or "space" in why(url) or "full" in why(url))
+        until(lambda: "space" in why(url) or "full" in why(url))
+        time.sleep(2)
+        assert not ended
+        assert requests.get(f"{url}/healthz", timeout=60).status_code == 200
+        assert len(messages) < 12
+        filler.unlink()
+        until(lambda: not why(url))
+        assert send(url, 1_000_000) == 202
+        store = Store(str(disk / "labels"), line.project)
+        until(lambda: store.current("annotation").height == 1)
+    finally:
+        stop.set()
+        serving.join(60)
+    assert [type(found) for found in ended] == [int], ended
+
+
+@contextmanager
+def handles_left(count: int) -> Iterator[None]:
+    """So many more files may be opened by this process."""
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_round_without_file_handles_can_be_tried_again(tmp_path: Path) -> None:
+    people = MemoryLine(tmp_path / "people")
+    failed = 0
+    with live_on(people.tool, tmp_path) as live:
+        live.round()
+        for left in range(12):
+            [task] = people.add(f"{left}")
+            people.say(task, "ann", "cat")
+            live._store = None if left % 2 else live._store
+            with handles_left(left):
+                try:
+                    live.round()
+                except Temporary:
+                    failed += 1
+            live.round()
+        assert failed > 2
+        assert live.line.store().current("annotation").height == 12
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A receiver in a process of its own."""
+    with start(tmp_path) as process:
+        yield process
+        assert process.poll() is None
+        process.kill()
+
+
+def first_free(pid: int) -> int:
+    """The next file handle that a process would get, once connections that were closed are gone."""
+    time.sleep(0.5)
+    held = {int(file.name) for file in Path(f"/proc/{pid}/fd").iterdir()}
+    return next(number for number in range(len(held) + 1) if number not in held)
+
+
+def test_a_receiver_without_file_handles_answers_and_says_so(receiver: subprocess.Popen[str]) -> None:
+    url = f"http://127.0.0.1:{port_of(receiver)}"
+    assert why(url) == ""
+    before = resource.prlimit(receiver.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(receiver.pid, resource.RLIMIT_NOFILE, (first_free(receiver.pid), before[1]))
+    until(lambda: "no file handle" in why(url))
+    for number in range(5):
+        assert send(url, number) == 202
+    assert "no file handle" in why(url)
+    resource.prlimit(receiver.pid, resource.RLIMIT_NOFILE, before)
+    until(lambda: not why(url))
+
+
+def test_a_locked_inbox_is_reported_and_nobody_waits_for_it(
+    receiver: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    url = f"http://127.0.0.1:{port_of(receiver)}"
+    assert send(url, 0) == 202
+    took = []
+    with closing(sqlite3.connect(tmp_path / "inbox.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for number in range(1, 6):
+            for ask, status in ((lambda n=number: send(url, n), 503), (lambda: healthy(url), 200)):
+                begun = time.monotonic()
+                assert ask() == status
+                took.append(time.monotonic() - begun)
+        assert "in use by another process" in why(url)
+        other.execute("COMMIT")
+    assert max(took) < TOOL_WAITS_SECONDS
+    assert send(url, 9) == 202
+    until(lambda: not why(url))
+
+
+def healthy(url: str) -> int:
+    return requests.get(f"{url}/healthz", timeout=60).status_code
