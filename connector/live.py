@@ -207,16 +207,22 @@ def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
 
 
 SEND_EVERY_SECONDS = 0.5
-"""How often is looked for deliveries whose time has come."""
+"""How often it is checked which deliveries are due."""
+
+LONGEST_PAUSE_SECONDS = 60.0
+"""Between checks while the log of deliveries cannot be read or written: each pause is twice the last one."""
 
 
 def _send(sender: Sender, live: Live, say: Callable[[str], None], broke: Callable[[Exception], None]) -> None:
+    pause = SEND_EVERY_SECONDS
     try:
-        while not live.stop.wait(SEND_EVERY_SECONDS):
+        while not live.stop.wait(pause):
             try:
                 if sender.send_due(live.stop):
                     live.bell.ring()  # it may have changed the tool
+                pause = SEND_EVERY_SECONDS
             except ConnectorError as error:
-                say(str(error))
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                say(f"{error}; again in {pause:.0f} s")
     except Exception as error:
         broke(error)

@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,15 @@ import requests
 from benchmarks.webhooks import SECRET, event, port_of, start
 from connector.adapters.base import LabelingTool
 from connector.adapters.signatures import SECRET_HEADER
-from connector.config import KNOCK_SECRET, parse
+from connector.config import KNOCK_SECRET, SIGNING_SECRET, Call, parse
 from connector.demo.server import free_port
 from connector.errors import Temporary
+from connector.eventlog import Changes, Event
 from connector.line import Line
-from connector.live import serve
+from connector.live import event_log, serve
 from connector.store import Store
 from tests.unit.memory_line import MemoryLine
+from tests.unit.receiver import receiver as receiving
 from tests.unit.test_live import live_on
 
 TOOL_WAITS_SECONDS = 1.0
@@ -77,47 +81,96 @@ def fill(disk: Path) -> Path:
     return file
 
 
-def test_a_full_disk_is_reported_and_waited_for(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass
+class Service:
+    """`connector serve` in a thread, on a tool in memory."""
+
+    line: Line
+    url: str
+    messages: list[str] = field(default_factory=list)
+    ended: list[object] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        try:
+            self.ended.append(serve(self.line, self.stop, self.messages.append))
+        except Exception as error:
+            self.ended.append(error)
+
+
+@contextmanager
+def service(people: MemoryLine, folder: Path, more: str = "") -> Iterator[Service]:
+    """A service that is ready; it has to be still running when it is left."""
+
     class InMemory(Line):
         def tool(self, dry_run: bool = False) -> LabelingTool:
             return people.tool
 
-    monkeypatch.setenv(KNOCK_SECRET, SECRET)
-    people, port = MemoryLine(disk / "people"), free_port()
-    config = f"[serve]\nport = {port}\nsettle_seconds = 0.05\npull_seconds = 0.2"
-    line, stop = InMemory(parse(config, disk / "connector.toml")), threading.Event()
-    messages, ended, url = list[str](), list[object](), f"http://127.0.0.1:{port}"
-
-    def run() -> None:
-        try:
-            ended.append(serve(line, stop, messages.append))
-        except Exception as error:
-            ended.append(error)
-
-    serving = threading.Thread(target=run)
-    serving.start()
+    port = free_port()
+    config = f"[serve]\nport = {port}\nsettle_seconds = 0.05\npull_seconds = 0.2\n{more}"
+    made = Service(InMemory(parse(config, folder / "connector.toml")), f"http://127.0.0.1:{port}")
+    thread = threading.Thread(target=made.run)
+    thread.start()
     try:
-        until(lambda: messages)
-        until(lambda: not why(url))
+        until(lambda: made.messages or made.ended)
+        until(lambda: not why(made.url))
+        yield made
+        assert not made.ended
+    finally:
+        made.stop.set()
+        thread.join(60)
+    assert [type(found) for found in made.ended] == [int], made.ended
+
+
+def test_a_full_disk_is_reported_and_waited_for(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KNOCK_SECRET, SECRET)
+    people = MemoryLine(disk / "people")
+    with service(people, disk) as served:
+        url, numbers = served.url, iter(range(100_000))
         filler = fill(disk)
         [task] = people.add("a", text="x" * 100_000)
         people.say(task, "ann", "cat")
-        number = iter(range(100_000))
-        until(lambda: send(url, next(number)) == 503 or "space" in why(url) or "full" in why(url))
-        until(lambda: "space" in why(url) or "full" in why(url))
+
+        def reported() -> bool:
+            return "space" in why(url) or "full" in why(url)
+
+        until(lambda: send(url, next(numbers)) == 503 or reported())
+        until(reported)
         time.sleep(2)
-        assert not ended
+        assert not served.ended
         assert requests.get(f"{url}/healthz", timeout=60).status_code == 200
-        assert len(messages) < 12
+        assert len(served.messages) < 12
         filler.unlink()
         until(lambda: not why(url))
         assert send(url, 1_000_000) == 202
-        store = Store(str(disk / "labels"), line.project)
+        store = Store(str(disk / "labels"), served.line.project)
         until(lambda: store.current("annotation").height == 1)
-    finally:
-        stop.set()
-        serving.join(60)
-    assert [type(found) for found in ended] == [int], ended
+
+
+def test_a_delivery_is_not_repeated_over_and_over_because_its_outcome_cannot_be_written(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KNOCK_SECRET, SECRET)
+    monkeypatch.setenv(SIGNING_SECRET, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    people = MemoryLine(disk / "people")
+    with receiving() as hook, service(people, disk, "[callbacks]\nallow = ['127.0.0.1']") as served:
+        happened = Event("evt_1", "task.completed", "task:1", datetime.now(UTC))
+        action = Call(do="call", url=hook.url).model_dump()
+        with closing(event_log(served.line)) as log:
+            log.keep(Changes(events=[happened]), lambda _: [("a rule", action)])
+            with log.file.write() as db:
+                db.execute("UPDATE delivery SET due = due + 3")
+        filler = fill(disk)
+        until(lambda: hook.bodies)
+        time.sleep(8)
+        assert len(hook.bodies) <= 4
+        filler.unlink()
+
+        def delivered() -> int:
+            with closing(event_log(served.line)) as log:
+                return log.count("done")
+
+        until(delivered)
 
 
 @contextmanager
