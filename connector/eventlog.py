@@ -9,8 +9,9 @@ again.
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -43,6 +44,7 @@ CREATE TABLE IF NOT EXISTS delivery (
     attempts INTEGER NOT NULL,
     due REAL NOT NULL,
     error TEXT,
+    target TEXT NOT NULL DEFAULT '',
     UNIQUE (event, rule)
 );
 CREATE INDEX IF NOT EXISTS delivery_state ON delivery (source, state, rule, subject, number);
@@ -142,7 +144,12 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a rule makes of an event, on its way. `action` is the rule's, as it was when the event came."""
+    """What a rule makes of an event, on its way.
+
+    Attributes:
+        action: the rule's, as it was when the event came.
+        target: where it goes; see `target_of`.
+    """
 
     number: int
     event: Event
@@ -151,6 +158,22 @@ class Delivery:
     state: str
     attempts: int
     error: str | None
+    target: str
+
+
+def target_of(action: Mapping[str, Any]) -> str:
+    """Where an action goes: to a host and port, a command, the labeling tool. What goes to the same target is
+    carried out one by one.
+    """
+    do = action["do"]
+    if do == "call":
+        place = str(action["url"]).partition("://")[2]
+        return "call " + re.split(r"[/?#]", place, maxsplit=1)[0].rpartition("@")[2].lower()
+    if do == "slack":
+        return f"slack {action['url_from']}"
+    if do == "run":
+        return f"run {dump_json(action['command'])}"
+    return "export" if do == "export" else "the labeling tool"
 
 
 @dataclass
@@ -190,6 +213,17 @@ class EventLog:
                 # When they were noted, nobody knows any more; so they are kept for a while from now on.
                 db.execute("ALTER TABLE event ADD COLUMN noted REAL NOT NULL DEFAULT 0")
                 db.execute("UPDATE event SET noted = ?", (time.time(),))
+        self._add_targets()
+
+    def _add_targets(self) -> None:
+        """Bring a file of an older version up to date, which has no targets."""
+        with self.file.write() as db:
+            if "target" in {column[1] for column in db.execute("PRAGMA table_info(delivery)")}:
+                return
+            db.execute("ALTER TABLE delivery ADD COLUMN target TEXT NOT NULL DEFAULT ''")
+            rows = db.execute("SELECT number, action FROM delivery").fetchall()
+            targets = [(target_of(json.loads(action)), number) for number, action in rows]
+            db.executemany("UPDATE delivery SET target = ? WHERE number = ?", targets)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -230,11 +264,22 @@ class EventLog:
                     continue
                 new.append(event)
                 deliveries = [
-                    (source, event.id, event.subject, rule, dump_json(action), WAITING, 0, now)
+                    (
+                        source,
+                        event.id,
+                        event.subject,
+                        rule,
+                        dump_json(action),
+                        WAITING,
+                        0,
+                        now,
+                        target_of(action),
+                    )
                     for rule, action in planned(event)
                 ]
-                into = "INSERT INTO delivery (source, event, subject, rule, action, state, attempts, due)"
-                db.executemany(f"{into} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", deliveries)
+                columns = "source, event, subject, rule, action, state, attempts, due, target"
+                into = f"INSERT INTO delivery ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                db.executemany(into, deliveries)
             db.executemany(
                 "INSERT OR REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)",
                 [(source, s.task, s.batch, s.times, s.complete, s.failed) for s in changes.standing],
@@ -335,9 +380,14 @@ class EventLog:
 
     # deliveries
 
-    def due(self) -> Delivery | None:
-        """The next delivery to try: none of the same rule about the same subject is overtaken."""
-        return next(iter(self._due("ORDER BY d.due, d.number LIMIT 1")), None)
+    def due(self, busy: Collection[str] = ()) -> Delivery | None:
+        """The next delivery to try: none of the same rule about the same subject is overtaken.
+
+        Args:
+            busy: targets to which nothing more goes for now.
+        """
+        others = f"AND d.target NOT IN ({', '.join('?' * len(busy))})" if busy else ""
+        return next(iter(self._due(f"{others} ORDER BY d.due, d.number LIMIT 1", *busy)), None)
 
     def due_with(self, first: Delivery) -> list[Delivery]:
         """All deliveries that may be tried now and have the same action; the first is among them."""
@@ -367,14 +417,15 @@ class EventLog:
 
     def _deliveries(self, which: str, *parameters: object) -> list[Delivery]:
         ask = (
-            "SELECT d.number, d.rule, d.action, d.state, d.attempts, d.error, e.id, e.type, e.subject, e.at, "
-            f"e.data FROM delivery d JOIN event e ON e.id = d.event WHERE d.source = ? AND {which}"
+            "SELECT d.number, d.rule, d.action, d.state, d.attempts, d.error, d.target, e.id, e.type, "
+            "e.subject, e.at, e.data FROM delivery d JOIN event e ON e.id = d.event "
+            f"WHERE d.source = ? AND {which}"
         )
         with self.file.read() as db:
             rows = db.execute(ask, (self.source, *parameters)).fetchall()
         return [
-            Delivery(number, _event(event), rule, json.loads(action), state, attempts, error)
-            for number, rule, action, state, attempts, error, *event in rows
+            Delivery(number, _event(event), rule, json.loads(action), state, attempts, error, target)
+            for number, rule, action, state, attempts, error, target, *event in rows
         ]
 
     def delivered(self, deliveries: Sequence[Delivery]) -> None:
@@ -401,12 +452,13 @@ class EventLog:
                 rows,
             )
 
-    def put_off(self, action: Mapping[str, Any], seconds: float) -> None:
-        """Try nothing with this action for so many seconds."""
+    def put_off(self, delivery: Delivery, seconds: float, whole_target: bool = False) -> None:
+        """Try nothing with the action of a delivery for so many seconds, or nothing with its target."""
+        which, value = ("target", delivery.target) if whole_target else ("action", dump_json(delivery.action))
         with self.file.write() as db:
             db.execute(
-                "UPDATE delivery SET due = max(due, ?) WHERE source = ? AND state = ? AND action = ?",
-                (time.time() + seconds, self.source, WAITING, dump_json(action)),
+                f"UPDATE delivery SET due = max(due, ?) WHERE source = ? AND state = ? AND {which} = ?",
+                (time.time() + seconds, self.source, WAITING, value),
             )
 
     def resend(self, numbers: Sequence[int] | None = None) -> int:

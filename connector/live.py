@@ -25,7 +25,7 @@ from connector.events import gold_answers, note_events
 from connector.files import only_one
 from connector.inbox import Inbox
 from connector.line import Line
-from connector.outgoing import Sender
+from connector.outgoing import ABANDONED_AFTER_SECONDS, Sender
 from connector.rules import check, planned_by
 from connector.store import Store
 from connector.sync import pull
@@ -200,7 +200,7 @@ def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
             finally:
                 stop.set()
                 notify_manager("STOPPING=1")
-                sending.join()
+                sending.join(2 * ABANDONED_AFTER_SECONDS)
     if broken:
         raise broken[0]
     return rounds
@@ -218,8 +218,7 @@ def _send(sender: Sender, live: Live, say: Callable[[str], None], broke: Callabl
     try:
         while not live.stop.wait(pause):
             try:
-                if sender.send_due(live.stop):
-                    live.bell.ring()  # it may have changed the tool
+                sender.send_due(live.stop, live.bell.ring)  # what was sent may have changed the tool
                 pause = SEND_EVERY_SECONDS
             except ConnectorError as error:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

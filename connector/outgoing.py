@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
+from queue import Empty, SimpleQueue
 from string import Formatter
 from tempfile import TemporaryFile
 from typing import Any
@@ -44,11 +46,34 @@ LEAST_SECRET_BYTES = 24
 _ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 
 
+class _Stopped(Temporary):
+    """It was ended because the connector stops."""
+
+
+_Tried = tuple[Sequence[Delivery], Exception | None]
+"""Deliveries that were tried together, and what went wrong."""
+
+WORKERS = 32
+"""Deliveries at once, each to another target. They only wait, mostly."""
+
+LOOK_EVERY_SECONDS = 0.05
+"""How often it is checked whether a command has ended."""
+
+DUE_EVERY_SECONDS = 0.5
+"""How often it is checked what has become due while other deliveries are in flight."""
+
+ABANDONED_AFTER_SECONDS = 3.0
+"""How long a stop waits for deliveries in flight. The others are repeated after the next start."""
+
+
 class Sender:
-    """Carries out deliveries.
+    """Carries out deliveries: many at once, and to the same target one by one.
+
+    So a receiver that does not answer delays only what goes to itself. Where many do not answer, at most half
+    of the workers wait for those that did not the last time.
 
     Args:
-        log: where they wait.
+        log: where they wait. Only the thread that calls `send_due` writes their outcomes there.
         tool: the labeling tool.
         export: writes the labels into a file of that name.
         receivers: those that may be called; by default the public ones.
@@ -63,30 +88,91 @@ class Sender:
     ) -> None:
         self._log, self._tool, self._export = log, tool, export
         self._receivers = receivers or Receivers()
+        self._busy, self._unresponsive = set[str](), set[str]()
+        self._tried = SimpleQueue[_Tried]()
+        self._unwritten: _Tried | None = None
 
-    def send_due(self, stop: threading.Event) -> int:
-        """Try every delivery whose time has come; returns how many went well."""
-        sent = 0
-        while not stop.is_set() and (first := self._log.due()):
+    def send_due(self, stop: threading.Event, sent: Callable[[], object] = lambda: None) -> int:
+        """Try every delivery whose time has come; returns how many went well.
+
+        Args:
+            stop: ends it early. What is in flight then is abandoned after some seconds, and stays due.
+            sent: called when something went well.
+
+        Raises:
+            ConnectorError: if the log cannot be read or written. The next call goes on from there: no
+                delivery is repeated because its outcome could not be written.
+        """
+        count, wait = 0, 0.0
+        until: float | None = None
+        while True:
+            if went_well := self._note_tried(wait):
+                count += went_well
+                sent()
+            if not stop.is_set():
+                self._start_due(stop)
+            elif until is None:
+                until = time.monotonic() + ABANDONED_AFTER_SECONDS
+            if not self._busy or (until is not None and time.monotonic() > until):
+                return count
+            wait = DUE_EVERY_SECONDS
+
+    def _start_due(self, stop: threading.Event) -> None:
+        while len(self._busy) < WORKERS and (first := self._log.due(self._not_now())):
             # A list goes to the tool as a whole: what belongs to it goes there together.
             due = self._log.due_with(first) if first.action["do"] == "queue" else [first]
+            self._busy.add(first.target)
+            # Not of a pool, which would wait for the last one when the process ends.
+            threading.Thread(target=self._try, args=(due, stop), name=first.target, daemon=True).start()
+
+    def _not_now(self) -> set[str]:
+        many = len(self._busy & self._unresponsive) >= WORKERS // 2
+        return self._busy | self._unresponsive if many else self._busy
+
+    def _try(self, due: Sequence[Delivery], stop: threading.Event) -> None:
+        error: Exception | None = None
+        try:
+            self.carry_out(due, stop)
+        except Exception as failure:
+            error = failure
+        self._tried.put((due, error))
+
+    def _note_tried(self, seconds: float) -> int:
+        """Write down the next outcome, waiting for it so many seconds; returns how many went well."""
+        if self._unwritten is None:
             try:
-                self.carry_out(due, stop)
-            except Temporary as error:
-                tried = [(one, redelivery(one.attempts, error.retry_after)) for one in due]
-                self._log.not_delivered(tried, error.what)
-                if pause := _pause(first, error):
-                    self._log.put_off(first.action, pause)
-            except ConnectorError as error:
-                self._log.not_delivered([(one, None) for one in due], error.what)
-            except Exception as error:
-                # One delivery that we did not foresee must not keep the others waiting; it is listed.
-                what = f"a fault of ours: {type(error).__name__}"
-                self._log.not_delivered([(one, None) for one in due], what)
-            else:
-                self._log.delivered(due)
-                sent += len(due)
-        return sent
+                self._unwritten = self._tried.get(timeout=seconds)
+            except Empty:
+                return 0
+        due, error = self._unwritten
+        self._note(due, error)
+        self._unwritten = None
+        self._busy.discard(due[0].target)
+        return 0 if error else len(due)
+
+    def _note(self, due: Sequence[Delivery], error: Exception | None) -> None:
+        first = due[0]
+        if isinstance(error, Unreachable):
+            self._unresponsive.add(first.target)
+        else:
+            self._unresponsive.discard(first.target)
+        if error is None:
+            self._log.delivered(due)
+        elif isinstance(error, _Stopped):
+            pass  # it is due as before
+        elif isinstance(error, Temporary):
+            tried = [(one, redelivery(one.attempts, error.retry_after)) for one in due]
+            self._log.not_delivered(tried, error.what)
+            whole_target = isinstance(error, Unreachable) or first.action["do"] in ("queue", "one-more")
+            asked = min(error.retry_after or 0.0, REDELIVERED_AFTER[-1])
+            if pause := max(asked, REDELIVERED_AFTER[0] if whole_target else 0.0):
+                self._log.put_off(first, pause, whole_target)
+        elif isinstance(error, ConnectorError):
+            self._log.not_delivered([(one, None) for one in due], error.what)
+        else:
+            # One delivery that we did not foresee must not keep the others waiting; it is listed.
+            what = f"internal error: {type(error).__name__}"
+            self._log.not_delivered([(one, None) for one in due], what)
 
     def carry_out(self, deliveries: Sequence[Delivery], stop: threading.Event) -> None:
         """Do them, once.
@@ -157,13 +243,6 @@ def in_a_name(batch: str) -> str:
     if name == batch and not re.search(r"-[0-9a-f]{12}$", name):
         return name
     return f"{name}-{sha256(batch.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
-
-
-def _pause(delivery: Delivery, error: Temporary) -> float:
-    """For how many seconds nothing else with the same action is tried; 0 where it may well succeed."""
-    away = isinstance(error, Unreachable) or delivery.action["do"] in ("queue", "one-more")
-    asked = min(error.retry_after or 0.0, REDELIVERED_AFTER[-1])
-    return max(asked, REDELIVERED_AFTER[0]) if away else asked
 
 
 def signer(secret: str) -> Webhook:
@@ -242,7 +321,8 @@ ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC
 STOP_SECONDS = 2.0
 """How long the processes of a command have from SIGTERM to SIGKILL."""
 
-LOOK_EVERY_SECONDS = 0.05
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 
 def run(then: Run, event: Event, stop: threading.Event) -> None:
@@ -254,24 +334,30 @@ def run(then: Run, event: Event, stop: threading.Event) -> None:
         stop: ends the command early.
 
     Raises:
-        Temporary: if it ends with another exit code than 0, takes too long, or is stopped.
+        Temporary: if it ends with another exit code than 0, takes too long, is stopped, or cannot start.
         UsageError: if there is no such command.
     """
     passed_on = {name: os.environ[name] for name in (*ENVIRONMENT, *then.environment) if name in os.environ}
     name, until = then.command[0], time.monotonic() + then.seconds
-    with TemporaryFile() as given:  # a pipe would have to be written while the command runs
+    try:
+        given = TemporaryFile()  # noqa: SIM115 - closed below; a pipe would have to be written meanwhile
         given.write(json.dumps(event.to_json()).encode())
         given.seek(0)
+    except OSError as error:
+        raise Temporary(f"{name} cannot be given the event now: {error.strerror}") from error
+    with given:
         try:
             process = subprocess.Popen(then.command, stdin=given, env=passed_on, start_new_session=True)
         except OSError as error:
+            if error.errno in _EXHAUSTED:
+                raise Temporary(f"{name} cannot be run now: {error.strerror}") from error
             raise UsageError(f"{name} cannot be run: {error}", "fix the rule's command") from error
     try:
         while process.poll() is None:
             if time.monotonic() > until:
                 raise Unreachable(f"{name} took more than {then.seconds:g} s")
             if stop.wait(LOOK_EVERY_SECONDS):
-                raise Temporary(f"{name} was stopped")
+                raise _Stopped(f"{name} was stopped")
     finally:
         _end(process)
     if process.returncode:

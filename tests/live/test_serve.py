@@ -7,9 +7,10 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -219,6 +220,55 @@ def test_people_are_asked_and_their_answer_comes_back(served: Line) -> None:
         Webhook(SIGNING).verify(hook.bodies[0], hook.headers[0])
         assert hook.json[0]["type"] == "ask.answered"
         assert hook.json[0]["data"]["key"] == "is this a field?"
+
+
+def test_a_receiver_that_does_not_answer_delays_neither_others_nor_the_end(served: Line) -> None:
+    taken: list[socket.socket] = []
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                taken.append(mute.accept()[0])
+
+    with receiver() as healthy, socket.create_server(("127.0.0.1", 0)) as mute:
+        threading.Thread(target=accept, daemon=True).start()
+        port = mute.getsockname()[1]
+        (served.folder / "connector.toml").open("a").write(
+            f"""
+            [[rules]]
+            name = "mute"
+            when = "task.completed"
+            then = {{ do = "call", url = "http://127.0.0.1:{port}/" }}
+            [[rules]]
+            name = "healthy"
+            when = "task.completed"
+            then = {{ do = "call", url = "{healthy.url}" }}
+            """
+        )
+        task = task_of(served, "a")
+        with serve(served) as process:
+            served.ask("webhook", "add")
+            for who in range(3):
+                served.answer(who, task, result("field", [], f"a{who}"))
+            until(lambda: taken and healthy.bodies)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0, process.communicate()
+            assert time.monotonic() - begun < 10
+        mute.shutdown(
+            socket.SHUT_RDWR
+        )  # else the port stays taken while another thread waits for a connection
+        for wire in taken:
+            wire.close()
+    log = served.ask("rules", "log")["deliveries"]
+    assert {(d["rule"], d["state"], d["attempts"]) for d in log} == {
+        ("mute", "waiting", 0),
+        ("healthy", "done", 1),
+    }
+    with receiver(port=port) as answers_now, serve(served):
+        until(lambda: answers_now.bodies)
+    assert [body["id"] for body in answers_now.json] == [body["id"] for body in healthy.json]
+    assert len(healthy.bodies) == 1
 
 
 def test_what_the_tool_does_not_take_is_refused_and_a_stalled_sender_does_not_keep_it_up(

@@ -31,11 +31,12 @@ class Received:
 
 
 @contextmanager
-def receiver(*statuses: int, retry_after: int | str | None = None) -> Iterator[Received]:
+def receiver(*statuses: int, retry_after: int | str | None = None, port: int = 0) -> Iterator[Received]:
     """Listens until it is left.
 
     Args:
         retry_after: the seconds or the date that it asks to wait for, with every answer.
+        port: where it listens; by default any that is free.
     """
     received = Received(statuses=list(statuses))
 
@@ -52,7 +53,7 @@ def receiver(*statuses: int, retry_after: int | str | None = None) -> Iterator[R
         def log_message(self, *args: object) -> None:
             """Nothing is logged."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     received.url = f"http://127.0.0.1:{server.server_port}/hook?token=hidden"
     try:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import socket
+import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,8 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from connector import retry
 from connector.adapters.memory import MemoryTool
 from connector.config import SIGNING_SECRET
-from connector.errors import BadRecord, UsageError
-from connector.eventlog import DEAD, DONE, WAITING, Changes, Event, EventLog
+from connector.errors import BadRecord, Temporary, UsageError
+from connector.eventlog import DEAD, DONE, WAITING, Changes, Delivery, Event, EventLog
 from connector.outgoing import Sender, in_a_name, signer
 from tests.unit.receiver import LOOPBACK, receiver
 
@@ -158,6 +161,165 @@ def test_who_does_not_answer_keeps_nobody_else_waiting(post: Post, monkeypatch: 
     assert [attempts for _, attempts, _ in waiting] == [1] + [0] * 49
 
 
+@dataclass
+class Mute:
+    """A server that takes connections and never answers, and how many it had at once."""
+
+    url: str
+    open: int = 0
+    most: int = 0
+    seen: int = 0
+
+
+@contextmanager
+def mute(address: str = "127.0.0.1") -> Iterator[Mute]:
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=hold, args=(server.accept()[0],), daemon=True).start()
+
+    def hold(wire: socket.socket) -> None:
+        with lock:
+            found.seen += 1
+            found.open += 1
+            found.most = max(found.most, found.open)
+        with wire, suppress(OSError):
+            wire.settimeout(60)
+            while wire.recv(65536):
+                pass
+        with lock:
+            found.open -= 1
+
+    lock = threading.Lock()
+    with socket.create_server((address, 0)) as server:
+        found = Mute(f"http://{address}:{server.getsockname()[1]}/")
+        threading.Thread(target=accept, daemon=True).start()
+        yield found
+        server.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for a connection
+
+
+def until(true: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.01)
+
+
+@contextmanager
+def sending(post: Post) -> Iterator[threading.Event]:
+    """Deliveries in a thread of their own; leaving it stops them, and that takes only seconds."""
+    stop = threading.Event()
+    thread = threading.Thread(target=post.sender.send_due, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        begun = time.monotonic()
+        thread.join(30)
+        assert time.monotonic() - begun < 6
+
+
+def test_twenty_receivers_that_do_not_answer_do_not_delay_one_that_does(post: Post) -> None:
+    with ExitStack() as stack:
+        silent = [stack.enter_context(mute(f"127.0.0.{n}")) for n in range(2, 22)]
+        hook = stack.enter_context(receiver())
+        for n, one in enumerate(silent):
+            post.happens({"do": "call", "url": one.url}, subject=f"task:{n}", id=f"evt_{n}")
+        stack.enter_context(sending(post))
+        until(lambda: all(one.open for one in silent))
+        begun = time.monotonic()
+        for n in range(100, 110):  # also what comes later
+            post.happens({"do": "call", "url": hook.url}, subject=f"task:{n}", id=f"evt_{n}")
+        until(lambda: len(hook.bodies) == 10)
+        assert time.monotonic() - begun < 5
+
+
+def test_one_receiver_occupies_one_worker_whatever_the_urls(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connector.callbacks.CALL_SECONDS", 1.0)
+    with mute() as silent:
+        for n in range(50):
+            url = silent.url.replace("http://", "http://me@" if n % 2 else "http://") + f"answers/{n}?x=/@"
+            post.happens({"do": "call", "url": url}, subject=f"task:{n}", id=f"evt_{n}")
+        attempts = [attempts for _, attempts, _ in post.send()]
+    assert sum(attempts) == silent.seen == silent.most == 1
+
+
+def test_receivers_that_never_answer_leave_half_of_the_workers_to_others(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connector.outgoing.WORKERS", 4)
+    monkeypatch.setattr("connector.outgoing.REDELIVERED_AFTER", (0.01,) * 7)
+    monkeypatch.setattr(retry, "REDELIVERED_AFTER", (0.01,) * 7)
+    monkeypatch.setattr("connector.callbacks.CALL_SECONDS", 0.5)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(mute(f"127.0.0.{n}")) for n in range(2, 10)]
+        hook = stack.enter_context(receiver())
+        for n, one in enumerate(silent):
+            post.happens({"do": "call", "url": one.url}, subject=f"task:{n}", id=f"evt_{n}")
+        stack.enter_context(sending(post))
+        until(lambda: all(one.seen for one in silent))  # each was tried: now it is known who does not answer
+        monkeypatch.setattr("connector.callbacks.CALL_SECONDS", 15.0)
+        until(lambda: sum(one.open for one in silent) == 2 and not sum(d.attempts == 0 for d in due(post)))
+        time.sleep(1.5)
+        assert sum(one.open for one in silent) == 2
+        post.happens({"do": "call", "url": hook.url}, subject="task:100", id="evt_100")
+        until(lambda: hook.bodies, 5)
+
+
+def due(post: Post) -> list[Delivery]:
+    return post.log.deliveries(WAITING)
+
+
+def test_what_is_in_flight_when_it_stops_is_repeated_with_the_same_id(post: Post) -> None:
+    with mute() as silent:
+        post.happens({"do": "call", "url": silent.url})
+        with sending(post):
+            until(lambda: silent.open)
+        [left] = due(post)
+    assert (left.attempts, left.event.id) == (0, "evt_1")
+    again = post.log.due()
+    assert again is not None
+    assert again.number == left.number
+
+
+def test_what_was_sent_is_not_sent_again_because_it_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SIGNING_SECRET, SECRET)
+    monkeypatch.setattr("connector.sqlite.BUSY_SECONDS", 0.05)
+    with closing(EventLog(tmp_path / "e.sqlite", "one")) as log, receiver() as hook:
+        post = Post(log)
+        post.happens({"do": "call", "url": hook.url})
+        with closing(sqlite3.connect(tmp_path / "e.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for _ in range(3):
+                with pytest.raises(Temporary, match="in use"):
+                    post.sender.send_due(threading.Event())
+            other.execute("ROLLBACK")
+        rung: list[None] = []
+        assert post.sender.send_due(threading.Event(), lambda: rung.append(None)) == 1
+        assert rung == [None]
+        assert [d.state for d in log.deliveries()] == [DONE]
+    assert len(hook.bodies) == 1
+
+
+def test_a_file_of_an_older_version_is_brought_up_to_date(tmp_path: Path, post: Post) -> None:
+    old = tmp_path / "old.sqlite"
+    post.happens({"do": "call", "url": "https://Model.example.com:8443/x?y=@z"})
+    post.happens({"do": "queue", "queue": "look"}, id="evt_2")
+    with closing(sqlite3.connect(old)) as db, post.log.file.read() as now:
+        now.backup(db)
+        db.execute("ALTER TABLE delivery DROP COLUMN target")
+    with closing(EventLog(old, "one")) as log:
+        assert [d.target for d in log.deliveries()] == ["the labeling tool", "call model.example.com:8443"]
+        assert log.deliveries() == post.log.deliveries()
+    with closing(EventLog(old, "one")) as log:
+        assert len(log.deliveries()) == 2
+
+
 def test_no_error_tells_an_address_or_a_secret(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLACK_ADDRESS", "http://127.0.0.1:1/services/hidden")
     post.happens({"do": "slack", "url_from": "SLACK_ADDRESS"})
@@ -224,6 +386,23 @@ def test_a_command_gets_no_secret_of_ours(
     assert got["PATH"] == os.environ["PATH"]
     assert got["FOR_THE_COMMAND"] == "wanted"
     assert not {SIGNING_SECRET, "AWS_SECRET_ACCESS_KEY", "NOT_SET"} & set(got)
+
+
+@pytest.mark.parametrize("lacks", ["room", "file handles"])
+def test_a_command_that_cannot_start_for_now_is_tried_again(
+    post: Post, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    if lacks == "room":
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    else:
+        monkeypatch.setattr("subprocess.Popen", none_left)
+    post.happens({"do": "run", "command": ["true"]})
+    [(state, attempts, error)] = post.send()
+    assert (state, attempts) == (WAITING, 1)
+    assert "now" in str(error)
 
 
 def alive(pid: int) -> bool:
@@ -330,4 +509,4 @@ def test_a_fault_of_ours_is_listed_and_keeps_nobody_waiting(post: Post) -> None:
     post.happens({"do": "one-more", "limit": 3}, annotators="many")
     post.happens({"do": "queue", "queue": "look"}, subject="task:2", id="evt_2")
     (first, _, error), (second, _, _) = post.send()
-    assert (first, second, error) == (DEAD, DONE, "a fault of ours: ValueError")
+    assert (first, second, error) == (DEAD, DONE, "internal error: ValueError")
