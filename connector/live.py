@@ -1,7 +1,7 @@
 """What `connector serve` does: it receives, pulls when somebody knocked, and follows the rules.
 
-The receiver and the deliveries have a thread each; pulls run in the caller's. A pull is the one that
-`connector pull` does.
+The receiver, the deliveries and the pulls have a thread each; the caller's waits for the end. A pull is the
+one that `connector pull` does.
 """
 
 from __future__ import annotations
@@ -33,6 +33,12 @@ from connector.watch import Bell, notify_manager, watch
 from connector.webhooks import Metrics, Receiver, application, serving
 
 INBOX, EVENTS, LOCK = "connector-inbox.sqlite", "connector-events.sqlite", "connector-serve.lock"
+
+PULLS = "pulls"
+"""The thread of the pulls."""
+
+ABANDONED_SECONDS = 3.0
+"""How long a stop waits for the pull in progress. It may wait for a bucket that does not answer."""
 
 REST = 4
 """A pull is followed by a rest of so many times its length: the tool has annotators to serve."""
@@ -168,6 +174,9 @@ def receivers(line: Line) -> Receivers:
 def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
     """Receive, pull and follow the rules until `stop` is set; returns how many pulls went well.
 
+    A pull that does not end soon after is left behind; see `abandoned`. The next one goes on from its last
+    commit.
+
     Args:
         say: told where it listens, and what goes wrong.
 
@@ -176,12 +185,22 @@ def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
         ConnectorError: what waiting does not mend.
         Exception: what broke the receiver or the deliveries.
     """
-    settings, broken = line.config.serve, list[Exception]()
+    settings, broken, rounds = line.config.serve, list[BaseException](), list[int]()
 
-    def broke(error: Exception) -> None:
+    def broke(error: BaseException) -> None:
         # A line of which a part is missing must not look well. Whoever looks after it starts it again.
         broken.append(error)
         stop.set()
+
+    def pull_until_stopped(live: Live) -> None:
+        def counted() -> None:
+            live.round()
+            rounds.append(1)
+
+        try:
+            watch(counted, live.tool.count_tasks, settings.pull_seconds, stop, say, live.pause)
+        except BaseException as error:  # a library that panics raises no `Exception`
+            broke(error)
 
     with only_one(line.config.folder / LOCK, "`connector serve`"), opened(line, stop, say) as live:
         # An adapter is for one thread.
@@ -189,21 +208,27 @@ def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
         sending = threading.Thread(
             target=_send, args=(sender, live, say, broke), name="deliveries", daemon=True
         )
+        pulling = threading.Thread(target=pull_until_stopped, args=(live,), name=PULLS, daemon=True)
         with serving(live.app(), settings.host, settings.port, broke) as url:
             say(f"listening on {url}; events go to {url}/events; SIGTERM or Ctrl-C ends it")
             sending.start()
             notify_manager("READY=1")
+            pulling.start()
             try:
-                rounds = watch(
-                    live.round, live.tool.count_tasks, settings.pull_seconds, stop, say, live.pause
-                )
+                stop.wait()  # not in this thread: signals are handled while it waits, and not in a library
             finally:
                 stop.set()
                 notify_manager("STOPPING=1")
+                pulling.join(ABANDONED_SECONDS)
                 sending.join(2 * ABANDONED_AFTER_SECONDS)
     if broken:
         raise broken[0]
-    return rounds
+    return sum(rounds)
+
+
+def abandoned() -> bool:
+    """Whether a pull was left behind, and still waits. Its threads hold up the end of the interpreter."""
+    return any(thread.name == PULLS for thread in threading.enumerate())
 
 
 SEND_EVERY_SECONDS = 0.5

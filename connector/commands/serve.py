@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 
 import click
@@ -25,6 +27,7 @@ def serve(session: Session) -> None:
         export LABELING_WEBHOOK_SECRET="$(openssl rand -hex 32)"
         connector serve
     """
+    from connector.live import abandoned
     from connector.live import serve as run
     from connector.watch import stopped_by_signals
 
@@ -33,3 +36,7 @@ def serve(session: Session) -> None:
         rounds = run(session.line, stop, session.note)
     session.say(f"{rounds} pulls")
     session.answer({"pulls": rounds, "source": session.source()})
+    if abandoned():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # the interpreter would wait for the pull, and the pull for the bucket

@@ -336,3 +336,5 @@ def test_events_are_answered_while_the_bucket_does_not_answer(served: Line, s3: 
             assert way.waiting > 0  # the pull waits for the bucket
             assert max(took) < TOOL_WAITS_SECONDS
             assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=10) == 0, process.communicate()
