@@ -272,6 +272,11 @@ class AtOnce(RuleBasedStateMachine):
                 held = self.held().get(id)
                 if held is None or held.content != said.content:
                     del self.people[id]
+        # An undo that gives a ground truth back changes the time of an answer, and nothing that was said.
+        for id, said in list(self.people.items()):
+            held = self.held().get(id)
+            if held and (held.result, held.annotator) == (said.result, said.annotator):
+                self.people[id] = held
 
     def held(self) -> dict[str, Annotation]:
         return {str(a.id): a for task in self.tool.project.tasks.values() for a in task.annotations}
