@@ -65,7 +65,8 @@ UNUSABLE = (
     "the name has an empty part (`//`), `.` or `..` as a part, or a control character: rename the object"
 )
 
-OUTSIDE = "it is a symbolic link, or behind one, that leads out of the folder: copy the file into the folder"
+OUTSIDE = "it is a symbolic link, or behind one, that leads out of the folder"
+INSIDE_INSTEAD = "copy the file into the folder"
 
 _UNUSABLE_PATH = re.compile(r'Path "(.*?)"(?:: Encountered| contained)', re.DOTALL)
 
@@ -177,8 +178,8 @@ class Objects:
                 anything = True
                 if links.outside(meta["path"]):
                     if unusable is None:
-                        raise UsageError(f"{self.key_of(meta['path'])}: {OUTSIDE}")
-                    unusable.append(Reject(self.key_of(meta["path"]), OUTSIDE))
+                        raise UsageError(f"{self.key_of(meta['path'])}: {OUTSIDE}", INSIDE_INSTEAD)
+                    unusable.append(Reject(self.key_of(meta["path"]), f"{OUTSIDE}: {INSIDE_INSTEAD}"))
                 elif meta["size"] or self._has(meta["path"]):
                     yield self._object(meta)
             # A web page in the place of a storage reads like an empty list; asked this, it gives itself away.
@@ -264,8 +265,9 @@ class Objects:
         return unquote(path) if self.url.startswith("file:") else path
 
     def _refuse_outside(self, path: str) -> None:
-        if _Links(self.url).outside(path):
-            raise UsageError(f"{self.key_of(path)}: {OUTSIDE}")
+        # Of a path that cannot be used the library says so.
+        if usable(path) and _Links(self.url).outside(path):
+            raise UsageError(f"{self.key_of(path)}: {OUTSIDE}", INSIDE_INSTEAD)
 
     def read(self, path: str) -> bytes:
         """The bytes of an object."""
