@@ -227,7 +227,12 @@ def chaos(line: Line, server: Running, rng: random.Random) -> Counter[str]:
             process, words, until = one
             if process.poll() is None and time.monotonic() > until:
                 process.send_signal(rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
-                process.wait()
+                try:
+                    process.wait(LONGEST_SECONDS)
+                except subprocess.TimeoutExpired:
+                    # After SIGTERM a round is completed first, which takes long where much has changed.
+                    process.kill()
+                    process.wait()
             if process.poll() is not None:
                 running.remove(one)
                 _, err = process.communicate()
