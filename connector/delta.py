@@ -204,18 +204,18 @@ class Table:
                     f"the label store {self.url} has {found} in the column {name}, not {self.schema[name]}",
                     "use the version of this program that wrote it, or move the store away and pull again",
                 )
-        self._refuse_gaps(table)
+        logged = pl.DataFrame(table.get_add_actions(flatten=True))
+        self._refuse_gaps(logged)
         if self._folder:
-            self._refuse_cut_off(table)
+            self._refuse_cut_off(table, logged)
         return self._scan_files(_files(table).values(), self.schema)
 
-    def _refuse_gaps(self, table: DeltaTable) -> None:
+    def _refuse_gaps(self, logged: pl.DataFrame) -> None:
         """A log entry that became empty reads as a commit of nothing; the numbers of the others show it."""
-        found = pl.DataFrame(table.get_add_actions(flatten=True))
         low, high = f"min.{self.order}", f"max.{self.order}"
-        if not {low, high} <= set(found.columns):
+        if not {low, high} <= set(logged.columns):
             return
-        spans = found.select(low, high).drop_nulls().sort(low)
+        spans = logged.select(low, high).drop_nulls().sort(low)
         before = spans[high].cum_max().shift(1, fill_value=0)
         gaps = spans.filter(spans[low] > before + 1)
         if len(gaps):
@@ -224,17 +224,16 @@ class Table:
                 "is missing or empty"
             )
 
-    def _refuse_cut_off(self, table: DeltaTable) -> None:
+    def _refuse_cut_off(self, table: DeltaTable, logged: pl.DataFrame) -> None:
         """A file that has another length than the log says is named before anything is read of it."""
-        logged = pl.DataFrame(table.get_add_actions()).select("path", "size_bytes")
-        sizes = {_name_of(path): size for path, size in logged.iter_rows()}
+        sizes = {_name_of(path): size for path, size in logged.select("path", "size_bytes").iter_rows()}
         for name, place in _files(table).items():
             try:
                 size = Path(place).stat().st_size
             except FileNotFoundError:
                 raise self.damaged(f"a file of the label store {self.url} is missing: {name}") from None
             except OSError:
-                continue  # who reads it is told why it cannot be read
+                continue  # reading it reports the cause
             if size != sizes[name]:
                 raise self.damaged(
                     f"a file of the label store {self.url} is damaged: {name} has {size} bytes, and its log "
@@ -748,7 +747,7 @@ def _commit_of(version: int, info: Mapping[str, Any]) -> Commit:
         kind, holds = str(more.pop("kind")), more.pop("holds") is True
         writer = Lease.told(dict(more.pop("by")), version, at)
     except (KeyError, TypeError, ValueError):
-        # Another program wrote this, or somebody imitates ours badly: it says nothing of who may write.
+        # Another program wrote this, or a malformed imitation of ours: it does not name a writer.
         kind = str(info.get("operation", "unknown")).lower()
         return Commit(version, at, kind, None, None, told if isinstance(told, dict) else {})
     return Commit(version, at, kind, str(writer), writer if holds else None, more)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -161,6 +162,23 @@ class Delivery:
     target: str
 
 
+def _bring_up_to_date(db: sqlite3.Connection) -> None:
+    """Add the columns that a file of an older version lacks."""
+
+    def lacks(table: str, column: str) -> bool:
+        return column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
+
+    if lacks("event", "noted"):
+        # The times at which they were noted are unknown; they are kept for a while from now on.
+        db.execute("ALTER TABLE event ADD COLUMN noted REAL NOT NULL DEFAULT 0")
+        db.execute("UPDATE event SET noted = ?", (time.time(),))
+    if lacks("delivery", "target"):
+        db.execute("ALTER TABLE delivery ADD COLUMN target TEXT NOT NULL DEFAULT ''")
+        rows = db.execute("SELECT number, action FROM delivery").fetchall()
+        targets = [(target_of(json.loads(action)), number) for number, action in rows]
+        db.executemany("UPDATE delivery SET target = ? WHERE number = ?", targets)
+
+
 def target_of(action: Mapping[str, Any]) -> str:
     """Where an action goes: to a host and port, a command, the labeling tool. What goes to the same target is
     carried out one by one.
@@ -209,21 +227,7 @@ class EventLog:
         self.file = Database(path, "list of events", _SCHEMA)
         self.source = source
         with self.file.write() as db:
-            if "noted" not in {column[1] for column in db.execute("PRAGMA table_info(event)")}:
-                # When they were noted, nobody knows any more; so they are kept for a while from now on.
-                db.execute("ALTER TABLE event ADD COLUMN noted REAL NOT NULL DEFAULT 0")
-                db.execute("UPDATE event SET noted = ?", (time.time(),))
-        self._add_targets()
-
-    def _add_targets(self) -> None:
-        """Bring a file of an older version up to date, which has no targets."""
-        with self.file.write() as db:
-            if "target" in {column[1] for column in db.execute("PRAGMA table_info(delivery)")}:
-                return
-            db.execute("ALTER TABLE delivery ADD COLUMN target TEXT NOT NULL DEFAULT ''")
-            rows = db.execute("SELECT number, action FROM delivery").fetchall()
-            targets = [(target_of(json.loads(action)), number) for number, action in rows]
-            db.executemany("UPDATE delivery SET target = ? WHERE number = ?", targets)
+            _bring_up_to_date(db)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -19,7 +19,17 @@ from connector.model import Ontology, Role
 from connector.quality.answers import ABSENT, SEVERAL
 from connector.quality.kinds import CHOICE
 from connector.quality.table import ANSWERS, REGIONS, UNCOUNTED, Labels
-from connector.reading import NUMERIC, Read, Reading, Written, counted, merged_spelling, similar_notices
+from connector.reading import (
+    DECIMAL_COMMA,
+    DECIMAL_POINT,
+    NUMERIC,
+    Read,
+    Reading,
+    Written,
+    counted,
+    merged_spelling,
+    similar_notices,
+)
 from connector.tables import (
     KINDS,
     Records,
@@ -350,10 +360,10 @@ def _cells(table: Table, columns: _Columns, path: Path, reading: Reading) -> tup
     if reading.decimal == ".":
         return rows, written
     one = pl.element()
-    dotted = rows["labels"].explode().str.contains(r"^\s*[-+]?\d+\.\d+\s*$").any()
+    dotted = rows["labels"].explode().str.contains(DECIMAL_POINT).any()
     if dotted:  # it would not be known any more which labels had a comma
         return rows, written
-    number = one.str.contains(r"^\s*[-+]?\d+,\d+\s*$")
+    number = one.str.contains(DECIMAL_COMMA)
     plain = pl.when(number).then(one.str.replace(",", ".", literal=True)).otherwise(one)
     return rows.with_columns(pl.col("labels").list.eval(plain)), replace(written, decimal=reading.decimal)
 

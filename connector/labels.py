@@ -30,7 +30,7 @@ from connector.quality.interval import Ints
 from connector.quality.kinds import CHOICE, DATE, DRAWN, NUMBER, ON_A_SCALE, RATING, TAXONOMY, values_of
 from connector.quality.similarity import decode_brush, from_pixels
 from connector.quality.table import ANSWERS, REGIONS, UNCOUNTED, UNDIRECTED, Labels, Scale
-from connector.reading import Read, Written
+from connector.reading import DECIMAL_COMMA, Read, Written
 from connector.regions import (
     Answer,
     Area,
@@ -337,7 +337,7 @@ def _check_scale(labels: Labels, name: str, kind: str, scale: Scale) -> None:
     try:
         values_of(kind, said, scale)
     except ValueError as error:
-        if any(re.fullmatch(r"\s*[-+]?\d+,\d+\s*", text) for text in said):
+        if any(re.match(DECIMAL_COMMA, text) for text in said):
             hint = "give --decimal , if the file has decimal commas"
         else:
             hint = (

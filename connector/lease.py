@@ -49,7 +49,7 @@ class Lease:
     def told(cls, by: Mapping[str, Any], version: int, at: datetime) -> Lease:
         """The one that a commit tells.
 
-        Whoever can write to the store can write anything here: nobody waits longer than `LONGEST_SECONDS`
+        Whoever can write to the store can write anything here: no writer waits longer than `LONGEST_SECONDS`
         without a sign of life, whatever a commit claims.
 
         Raises:

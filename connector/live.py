@@ -72,11 +72,11 @@ class Live:
         Raises:
             AuthError: if there is no secret by which the labeling tool is known.
         """
-        knock = needed_secret(KNOCK_SECRET, "by which the labeling tool is known")
+        webhook_secret = needed_secret(KNOCK_SECRET, "by which the labeling tool is known")
         settings = self.line.config.serve
         receiver = Receiver(
             self.tool.parse_event,
-            knock,
+            webhook_secret,
             self.inbox,
             self.bell.ring,
             self.metrics,

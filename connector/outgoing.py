@@ -156,10 +156,10 @@ class Sender:
             self._unresponsive.add(first.target)
         else:
             self._unresponsive.discard(first.target)
+        if isinstance(error, _Stopped):
+            return  # it stays due
         if error is None:
             self._log.delivered(due)
-        elif isinstance(error, _Stopped):
-            pass  # it is due as before
         elif isinstance(error, Temporary):
             tried = [(one, redelivery(one.attempts, error.retry_after)) for one in due]
             self._log.not_delivered(tried, error.what)

@@ -88,7 +88,8 @@ def columns_of(text: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-_DECIMAL = r"[-+]?\d+\.\d+"
+DECIMAL_POINT, DECIMAL_COMMA = r"^\s*[-+]?\d+\.\d+\s*$", r"^\s*[-+]?\d+,\d+\s*$"
+"""A number with a decimal point, and with a comma."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class Written:
         return frame
 
     def _local(self, label: str) -> str:
-        is_decimal = self.decimal != "." and re.fullmatch(_DECIMAL, label)
+        is_decimal = self.decimal != "." and re.match(DECIMAL_POINT, label)
         return label.replace(".", self.decimal) if is_decimal else label
 
     def _typed(self, labels: pl.Series) -> pl.Series:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from connector.errors import ConnectorError, Temporary, UsageError
-from connector.files import no_handle_left
+from connector.files import MAKE_ROOM, no_handle_left
 from connector.retry import patient
 
 BUSY_SECONDS = 10
@@ -52,12 +52,9 @@ def _ours(path: Path, name: str, error: sqlite3.Error) -> ConnectorError:
             "restore it from a copy, or move it away and begin a new one",
         )
     if code == sqlite3.SQLITE_FULL:
-        return Temporary(f"the disk of the {name} {path} is full", "make room, then run this again")
+        return Temporary(f"the disk of the {name} {path} is full", MAKE_ROOM)
     if code == sqlite3.SQLITE_CANTOPEN and no_handle_left():
-        return Temporary(
-            f"the {name} {path} cannot be opened: no file handle is left",
-            "close other programs, or raise the limit (ulimit -n), then run this again",
-        )
+        return Temporary(f"the {name} {path} cannot be opened: no file handle is left", MAKE_ROOM)
     if code == sqlite3.SQLITE_IOERR:
         return Temporary(
             f"the {name} {path} cannot be used now: {error}",

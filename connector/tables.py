@@ -10,6 +10,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ def read_delimited(text: str, path: Path, rejects: list[Reject], notices: list[s
     schema = pl.Schema({"row": pl.Int64} | dict.fromkeys(columns, pl.String))
     if not body.strip():
         return Table(names, pl.DataFrame(schema=schema), notices=notices)
-    try:
+    with suppress(PolarsError):  # a wrong quote: each line is read by itself below
         # A lone surrogate cannot be encoded: the way of single lines rejects it by its place.
         data = body.encode() if is_unicode(body) else None
         if data is not None and not _ragged(body, len(names), sign):
@@ -162,8 +163,6 @@ def read_delimited(text: str, path: Path, rejects: list[Reject], notices: list[s
                 inside = pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))
                 line = pl.int_range(2, pl.len() + 2) + inside.cum_sum() - inside
                 return Table(names, frame.select(line.alias("row"), *columns), notices=notices)
-    except PolarsError:
-        pass  # a quote is wrong somewhere: find it, and take the other lines
     rows = [(line, *row) for line, row in _whole_rows(text, len(names), sign, path, rejects)]
     return Table(names, pl.DataFrame(rows, schema=schema, orient="row"), notices=notices)
 

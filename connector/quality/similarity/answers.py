@@ -154,7 +154,7 @@ def interval_similarity(a: Floats, b: Floats, spread: npt.ArrayLike) -> Floats:
 
 
 def relative_similarity(a: Floats, b: Floats) -> Floats:
-    """1 - |a - b| / max(|a|, |b|), not less than 0: numbers whose range nobody declared.
+    """1 - |a - b| / max(|a|, |b|), not less than 0: numbers without a declared range.
 
     Numbers of different signs have nothing in common, and neither has 0 with any other number.
 
