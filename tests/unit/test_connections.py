@@ -125,6 +125,7 @@ def test_strangers_that_hold_connections_shut_nobody_out(
 
 def test_connections_that_all_come_at_once_are_no_more_than_files(tmp_path: Path) -> None:
     with served(tmp_path, 256) as receiver, ExitStack() as held:
+        receiver.knock(0)  # its port is known before it has begun to accept, with a queue that long
         receiver.process.send_signal(signal.SIGSTOP)  # so that all of them wait to be accepted
         for _ in range(900):
             held.enter_context(receiver.connect()).sendall(HALF)
