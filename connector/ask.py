@@ -36,6 +36,7 @@ from connector.errors import AuthError, BadRecord, Conflict, Temporary, UsageErr
 from connector.eventlog import PRUNED_AT_ONCE, Changes, Event, EventLog, Planned, event_id
 from connector.model import Item, Prediction, Task, digest, dump_json
 from connector.outgoing import signer
+from connector.retry import Clock
 from connector.store import TASK, Store
 from connector.webhooks import body_of
 
@@ -138,19 +139,31 @@ class Asks:
 
     Args:
         log: whose file they stand in, and where their answers become events.
-        now: the clock that questions expire by, in seconds since the epoch.
+        now: the clock that questions expire by, in seconds since the epoch; by default the system's.
     """
 
-    def __init__(self, log: EventLog, now: Callable[[], float] = time.time) -> None:
-        self._log, self._now = log, now
+    def __init__(self, log: EventLog, now: Callable[[], float] | None = None) -> None:
+        self._log, self._now = log, now or Clock(self._move).now
         self._failed = Counter[str]()
         with log.file.read() as db:
             db.executescript(_SCHEMA)
             if "since" not in {column[1] for column in db.execute("PRAGMA table_info(ask)")}:
                 db.execute("ALTER TABLE ask ADD COLUMN since INTEGER")
+            # The clock may have been set back since the last run.
+            db.execute(
+                "UPDATE ask SET expires = min(expires, ? + json_extract(question, '$.seconds')) "
+                "WHERE source = ? AND state IN (?, ?)",
+                (self._now(), log.source, ASKED, OPEN),
+            )
             # What the list in the tool held at the end of another process, nobody knows.
             placed = "SELECT 1 FROM ask WHERE source = ? AND task IS NOT NULL LIMIT 1"
             self._shown: list[str] | None = None if db.execute(placed, (log.source,)).fetchone() else []
+
+    def _move(self, seconds: float) -> None:
+        """The clock was set: what waits expires after as long as before."""
+        with self._log.file.write() as db:
+            move = "UPDATE ask SET expires = expires + ? WHERE source = ? AND state IN (?, ?)"
+            db.execute(move, (seconds, self._log.source, ASKED, OPEN))
 
     def put(self, question: Question) -> tuple[Asked, bool]:
         """Take a question; gives it, and whether it is new.
@@ -217,8 +230,9 @@ class Asks:
 
     def seconds_left(self) -> float:
         """Until the next question expires; very long where there is none."""
+        now = self._now()  # first, since it may move what is read then
         waiting = self.unanswered(ASKED, OPEN)
-        return max(0.0, min((asked.expires for asked in waiting), default=1e12) - self._now())
+        return max(0.0, min((asked.expires for asked in waiting), default=1e12) - now)
 
     # what a round does
 
@@ -319,15 +333,16 @@ class Asks:
             raise Temporary(f"the list {QUEUE!r} cannot be shown: {error.what}", error.hint) from error
         self._shown = tasks
 
-    def settle(self, tool: LabelingTool, planned: Planned, begun: float) -> list[Asked]:
+    def settle(self, tool: LabelingTool, planned: Planned, ago: float) -> list[Asked]:
         """End what has an answer, and what has expired; returns what ended.
 
         An answer that was given in time counts, even if it was pulled later.
 
         Args:
-            begun: when the last pull began. What expired since may have an answer that it did not see.
+            ago: how many seconds ago the last pull began. What expired since may have an answer that it did
+                not see.
         """
-        ended = []
+        begun, ended = self._now() - ago, list[Asked]()
         for asked in self.unanswered(ASKED, OPEN):
             verdict = self._verdict(asked) if asked.state == OPEN else None
             if verdict and verdict.at.timestamp() <= asked.expires:

@@ -30,6 +30,7 @@ from obstore.exceptions import NotFoundError
 from polars.exceptions import PolarsError
 
 from connector.adapters.objects import Objects, delta_options
+from connector.adapters.objects_failures import SET_CLOCK, clock_differs
 from connector.errors import AuthError, Conflict, ConnectorError, Overtaken, Temporary, UsageError
 from connector.files import MAKE_ROOM, exhausted, make_folder, sync
 from connector.lease import LONGEST_SECONDS, Lease
@@ -334,6 +335,8 @@ class Table:
         what = f"the label store {self.url} cannot be {doing}: {said[:400]}"
         if exhausted(error):
             return Temporary(what, MAKE_ROOM)
+        if clock_differs(said):
+            return Temporary(what, SET_CLOCK)
         if self.url.startswith("file:"):
             return UsageError(what, "check that folder; if a file in it is damaged, restore it from a copy")
         if isinstance(error, PermissionError) or "403 Forbidden" in said or "401 Unauthorized" in said:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from connector.model import digest, dump_json
+from connector.retry import LONGEST_REDELIVERY_SECONDS, Clock
 from connector.sqlite import Database
 
 _SCHEMA = """
@@ -226,12 +227,25 @@ class EventLog:
     def __init__(self, path: Path, source: str) -> None:
         self.file = Database(path, "list of events", _SCHEMA)
         self.source = source
+        self._now = Clock(self._move).now
         with self.file.write() as db:
             _bring_up_to_date(db)
+            # The clock may have been set back since the last run.
+            latest = time.time() + LONGEST_REDELIVERY_SECONDS
+            db.execute("UPDATE delivery SET due = ? WHERE state = ? AND due > ?", (latest, WAITING, latest))
 
     def close(self) -> None:
         """Let go of the file."""
         self.file.close()
+
+    def _move(self, seconds: float) -> None:
+        """The clock was set: what waits is due after as long as before."""
+        with self.file.write() as db:
+            move = "UPDATE delivery SET due = due + ? WHERE source = ? AND state = ?"
+            db.execute(move, (seconds, self.source, WAITING))
+            # `prune` stops at events that are all new. None was noted later than now.
+            now = time.time()
+            db.execute("UPDATE event SET noted = ? WHERE source = ? AND noted > ?", (now, self.source, now))
 
     def followed(self) -> int | None:
         """Up to which pull the store was followed; None before the first time."""
@@ -249,7 +263,7 @@ class EventLog:
         Returns:
             The events that were not known yet.
         """
-        new, source, now = [], self.source, time.time()
+        new, source, now = [], self.source, self._now()
         with self.file.write() as db:
             for event in changes.events:
                 row = (
@@ -403,7 +417,7 @@ class EventLog:
             "AND e.subject = d.subject AND e.number < d.number"
         )
         ready = f"d.state = 'waiting' AND d.due <= ? AND NOT EXISTS ({earlier}) {which}"
-        return self._deliveries(ready, time.time(), *parameters)
+        return self._deliveries(ready, self._now(), *parameters)
 
     def deliveries(self, state: str | None = None, most: int = -1) -> list[Delivery]:
         """The last deliveries, the newest first.
@@ -446,8 +460,9 @@ class EventLog:
         Args:
             tried: each with the seconds until it is tried again; None makes it a dead letter.
         """
+        now = self._now()
         rows = [
-            (DEAD if again is None else WAITING, error, time.time() + (again or 0), one.number)
+            (DEAD if again is None else WAITING, error, now + (again or 0), one.number)
             for one, again in tried
         ]
         with self.file.write() as db:
@@ -459,10 +474,11 @@ class EventLog:
     def put_off(self, delivery: Delivery, seconds: float, whole_target: bool = False) -> None:
         """Try nothing with the action of a delivery for so many seconds, or nothing with its target."""
         which, value = ("target", delivery.target) if whole_target else ("action", dump_json(delivery.action))
+        until = self._now() + seconds
         with self.file.write() as db:
             db.execute(
                 f"UPDATE delivery SET due = max(due, ?) WHERE source = ? AND state = ? AND {which} = ?",
-                (time.time() + seconds, self.source, WAITING, value),
+                (until, self.source, WAITING, value),
             )
 
     def resend(self, numbers: Sequence[int] | None = None) -> int:
@@ -472,10 +488,10 @@ class EventLog:
             numbers: which; by default all.
         """
         dead = {one.number for one in self.deliveries(DEAD)}
-        chosen = dead if numbers is None else dead & set(numbers)
+        chosen, now = dead if numbers is None else dead & set(numbers), self._now()
         with self.file.write() as db:
             again = "UPDATE delivery SET state = ?, attempts = 0, due = ? WHERE number = ?"
-            db.executemany(again, [(WAITING, time.time(), number) for number in sorted(chosen)])
+            db.executemany(again, [(WAITING, now, number) for number in sorted(chosen)])
         return len(chosen)
 
     def listed(self, queue: str, tasks: Sequence[str]) -> list[str]:

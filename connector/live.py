@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -26,6 +26,7 @@ from connector.files import only_one
 from connector.inbox import Inbox
 from connector.line import Line
 from connector.outgoing import ABANDONED_AFTER_SECONDS, Sender
+from connector.retry import elapsed
 from connector.rules import check, planned_by
 from connector.store import Store
 from connector.sync import pull
@@ -95,14 +96,14 @@ class Live:
 
         What was asked comes last: whatever is wrong with a question, all else was done before.
         """
-        begun, clock = time.time(), time.monotonic()
+        begun = elapsed()
         try:
             knocked = self.inbox.last()
             # What a store knows of itself is good as long as nothing fails: it is not read anew each time.
             store, self._store = self._store or self.line.store(), None
             pull(self.tool, store)
             note_events(store, self.log, self.line.config, self.planned)
-            self.asks.settle(self.tool, self.planned, begun)
+            self.asks.settle(self.tool, self.planned, elapsed() - begun)
             self.inbox.followed(knocked)
         except ConnectorError as error:
             self.metrics.pulled(error.what)
@@ -115,7 +116,7 @@ class Live:
         except Temporary as error:
             # All else is done. It comes again with the next round, which is no later for it.
             self.say(error.what)
-        self._took = time.monotonic() - clock
+        self._took = elapsed() - begun
         self._prune()
 
     def _prune(self) -> None:
@@ -134,7 +135,9 @@ class Live:
         """Wait for the next round: until somebody knocks, a question expires, or the time is up."""
         settings = self.line.config.serve
         settle = min(max(settings.settle_seconds, REST * self._took), settings.pull_seconds)
-        self.bell.wait(min(seconds, self.asks.seconds_left() + 0.01), settle)
+        with suppress(ConnectorError):  # the next round reports it
+            seconds = min(seconds, self.asks.seconds_left() + 0.01)
+        self.bell.wait(seconds, settle)
 
 
 @contextmanager

@@ -103,6 +103,43 @@ def paced(things: Iterable[T], per_second: float | None) -> Iterator[T]:
         yield thing
 
 
+def elapsed() -> float:
+    """Seconds since some moment, whatever the clock is set to; on Linux with those that the system slept."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+
+
+LEAST_STEP_SECONDS = 1.0
+"""By less than this nothing is moved; smaller steps add up."""
+
+
+class Clock:
+    """The system's clock, for deadlines that stand on the disk; it notices when it was set.
+
+    No other clock survives a restart and is shown to people.
+
+    Args:
+        move: moves the deadlines so many seconds forward, or back where that is negative. If it raises, it is
+            called again the next time.
+    """
+
+    def __init__(self, move: Callable[[float], object]) -> None:
+        self._move, self._lock, self._offset = move, threading.Lock(), time.time() - elapsed()
+
+    def now(self) -> float:
+        """Seconds since the epoch. If the clock was set since the last call, the deadlines are moved first.
+
+        Never within a transaction that the move would wait for.
+        """
+        with self._lock:
+            now = time.time()
+            step = now - elapsed() - self._offset
+            if abs(step) >= LEAST_STEP_SECONDS:
+                self._move(step)
+                self._offset += step
+            return now
+
+
 def jittered(seconds: float) -> float:
     """About so many seconds."""
     return seconds * random.uniform(1 - JITTER, 1 + JITTER)
@@ -110,6 +147,10 @@ def jittered(seconds: float) -> float:
 
 REDELIVERED_AFTER = (5.0, 30.0, 120.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0)
 """Seconds from each failed delivery to the next try; after the last it is given up."""
+
+
+LONGEST_REDELIVERY_SECONDS = (1 + JITTER) * REDELIVERED_AFTER[-1]
+"""No delivery waits longer for its next try; see `redelivery`."""
 
 
 def redelivery(attempts: int, asked: float | None = None) -> float | None:

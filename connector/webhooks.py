@@ -44,7 +44,7 @@ from connector.connections import Server, listen
 from connector.errors import AuthError, BadRecord, ConnectorError, Temporary, UsageError
 from connector.files import no_handle_left
 from connector.inbox import Inbox
-from connector.retry import CONNECT_SECONDS
+from connector.retry import CONNECT_SECONDS, Clock
 
 EVENTS_PATH = "/events"
 
@@ -229,9 +229,13 @@ class OfOneAddress:
 
     def __init__(self, app: ASGIApp, per_second: int) -> None:
         self._app, self._limit = app, RateLimitItemPerSecond(per_second)
-        self._seen = FixedWindowRateLimiter(MemoryStorage())
+        storage = MemoryStorage()
+        self._seen = FixedWindowRateLimiter(storage)
+        # The library counts until a time by the clock, which may be set back.
+        self._clock = Clock(lambda _: storage.reset())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._clock.now()
         client = scope.get("client")
         if scope["type"] == "http" and not self._seen.hit(self._limit, client[0] if client else "-"):
             refused = JSONResponse({"error": "too many requests"}, 429, {"Retry-After": "1"})

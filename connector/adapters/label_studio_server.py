@@ -10,7 +10,6 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -18,7 +17,7 @@ import requests
 
 from connector.errors import AuthError, Temporary, UsageError
 from connector.model import dump_json
-from connector.retry import CONNECT_SECONDS, LONGEST_WAIT_SECONDS, READ_SECONDS, patient
+from connector.retry import CONNECT_SECONDS, LONGEST_WAIT_SECONDS, READ_SECONDS, elapsed, patient
 
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio as Client
@@ -37,7 +36,7 @@ class Server:
         self.url = url.rstrip("/")
         self._token = token
         self._timeout = timeout
-        self._access: tuple[str, datetime] | None = None
+        self._access: tuple[str, float] | None = None
         self._lock = threading.Lock()
 
     @cached_property
@@ -145,11 +144,11 @@ class Server:
         if self._token.count(".") != 2:
             return {"Authorization": f"Token {self._token}"}
         with self._lock:
-            if self._access is None or self._access[1] < datetime.now(UTC):
+            if self._access is None or self._access[1] < elapsed():
                 self._access = patient(self._refresh)
             return {"Authorization": f"Bearer {self._access[0]}"}
 
-    def _refresh(self) -> tuple[str, datetime]:
+    def _refresh(self) -> tuple[str, float]:
         try:
             response = requests.post(
                 f"{self.url}/api/token/refresh/",
@@ -161,7 +160,7 @@ class Server:
         if response.status_code >= 400:
             _refuse(response.status_code, response.text, self.url)
         # Good for 300 s; renewed well before, and not by our clock against the server's.
-        return str(decoded(response)["access"]), datetime.now(UTC) + timedelta(seconds=200)
+        return str(decoded(response)["access"]), elapsed() + 200
 
 
 def decoded(response: requests.Response) -> Any:

@@ -34,6 +34,18 @@ _NO_KEYS = re.compile(
     re.IGNORECASE,
 )
 _UNWELL = (408, 425, 429)
+_CLOCK = re.compile("RequestTimeTooSkewed|Request date header too|in a reasonable timeframe")
+
+SET_CLOCK = "set this machine's clock (NTP): the storage refuses requests of another time"
+"""The next step where `clock_differs`."""
+
+
+def clock_differs(said: str) -> bool:
+    """Whether a storage refuses a request since it was signed at another time than the storage's.
+
+    The words are those of S3, Azure Blob Storage and Google's token service.
+    """
+    return bool(_CLOCK.search(said))
 
 
 class Ours:
@@ -59,6 +71,8 @@ def _failure(place: str, error: Exception) -> ConnectorError:
         return Conflict(f"{place} is there already", "choose another name, or look what it holds")
     if isinstance(error, PreconditionError):
         return Conflict(f"{place} was replaced while it was read", "run the same command again")
+    if clock_differs(said):
+        return Temporary(f"{place} refuses requests of another time{code}", SET_CLOCK)
     if scheme in KEYS and _NO_KEYS.search(first):
         return AuthError(f"there are no keys for {place}: {first}", f"set {KEYS[scheme]}")
     if status in (401, 403) or isinstance(

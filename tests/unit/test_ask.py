@@ -51,7 +51,7 @@ class Desk(MemoryLine):
     def round(self) -> None:
         begun = self.clock()
         self.follow()
-        self.asks.settle(self.tool, self.planned, begun)
+        self.asks.settle(self.tool, self.planned, self.clock() - begun)
         self.asks.place(self.tool, self.store, self.planned)
 
     def planned(self, event: Event) -> tuple[()]:
@@ -283,7 +283,7 @@ def test_an_answer_given_in_time_counts_though_it_comes_after_the_pull(desk: Des
     begun = desk.clock()
     desk.follow()
     desk.late += 601
-    desk.asks.settle(desk.tool, desk.planned, begun)
+    desk.asks.settle(desk.tool, desk.planned, desk.clock() - begun)
     assert desk.now(asked).state == "open"
     desk.say(str(desk.now(asked).task), "ann", "cat")  # the tool's clock stands long before
     desk.round()
