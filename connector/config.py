@@ -49,6 +49,9 @@ SIGNING_SECRET = "LABELING_SIGNING_SECRET"
 ASK_SECRET = "LABELING_ASK_SECRET"
 """What shows that somebody may ask."""
 
+LEAST_SECRET_BYTES = 24
+"""No secret between programs may be shorter. It is the least of the Standard Webhooks convention."""
+
 PREFIX, WITHIN = "CONNECTOR_", "__"
 KEYRING_SERVICE = "labeling-connector"
 
@@ -642,3 +645,35 @@ def needed_secret(variable: str, what_for: str) -> str:
             f"set {variable} to a long random text, or run `keyring set {KEYRING_SERVICE} {variable}`",
         )
     return found
+
+
+def knock_secret() -> str:
+    """The secret that the labeling tool shows with every event.
+
+    Raises:
+        AuthError: if there is none.
+        UsageError: if it is too short.
+    """
+    found = needed_secret(KNOCK_SECRET, "by which the labeling tool is known")
+    refuse_short(KNOCK_SECRET, found.encode())
+    return found
+
+
+def refuse_short(
+    variable: str, key: bytes, form: str = "", command: str = f"openssl rand -hex {LEAST_SECRET_BYTES + 8}"
+) -> None:
+    """Refuse a secret that could be guessed.
+
+    Args:
+        variable: where it comes from.
+        key: the secret itself.
+        form: how it is written there, before its length.
+        command: makes a good one.
+
+    Raises:
+        UsageError: if it is shorter than `LEAST_SECRET_BYTES`.
+    """
+    if len(key) < LEAST_SECRET_BYTES:
+        raise UsageError(
+            f"{variable} must be {form}at least {LEAST_SECRET_BYTES} bytes", f"make one: {command}"
+        )

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from connector import ask
 from connector.adapters.base import LabelingTool
 from connector.callbacks import Receivers
-from connector.config import ASK_SECRET, KNOCK_SECRET, needed_secret, secret
+from connector.config import ASK_SECRET, knock_secret, refuse_short, secret
 from connector.errors import ConnectorError, Temporary
 from connector.eventlog import STATES, EventLog, Planned
 from connector.events import gold_answers, note_events
@@ -72,8 +72,9 @@ class Live:
 
         Raises:
             AuthError: if there is no secret by which the labeling tool is known.
+            UsageError: if a secret is too short.
         """
-        webhook_secret = needed_secret(KNOCK_SECRET, "by which the labeling tool is known")
+        webhook_secret = knock_secret()
         settings = self.line.config.serve
         receiver = Receiver(
             self.tool.parse_event,
@@ -87,6 +88,7 @@ class Live:
         asking = secret(ASK_SECRET)
         if not asking:
             return application(receiver)
+        refuse_short(ASK_SECRET, asking.encode())
         reserved = self.tool.capabilities.reserved
         more = ask.routes(self.asks, asking, self.bell.ring, self.stop, receivers(self.line), reserved)
         return application(receiver, *more)

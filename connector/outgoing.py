@@ -33,15 +33,24 @@ from standardwebhooks.webhooks import Webhook
 
 from connector.adapters.base import LabelingTool
 from connector.callbacks import Receivers, Unreachable, post
-from connector.config import SIGNING_SECRET, Action, Call, Export, OneMore, Queue, Run, Slack, needed_secret
+from connector.config import (
+    LEAST_SECRET_BYTES,
+    SIGNING_SECRET,
+    Action,
+    Call,
+    Export,
+    OneMore,
+    Queue,
+    Run,
+    Slack,
+    needed_secret,
+    refuse_short,
+)
 from connector.errors import Conflict, ConnectorError, Temporary, UsageError
 from connector.eventlog import Delivery, Event, EventLog
 from connector.events import tasks_of
 from connector.model import Annotation, Task, dump_json
 from connector.retry import REDELIVERED_AFTER, redelivery
-
-LEAST_SECRET_BYTES = 24
-"""The shortest key of the Standard Webhooks convention."""
 
 _ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 
@@ -256,11 +265,8 @@ def signer(secret: str) -> Webhook:
         key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    if len(key) < LEAST_SECRET_BYTES:
-        raise UsageError(
-            f"{SIGNING_SECRET} is not whsec_ and the base64 of at least {LEAST_SECRET_BYTES} bytes",
-            f'make one: echo "whsec_$(openssl rand -base64 {LEAST_SECRET_BYTES + 8})"',
-        )
+    command = f'echo "whsec_$(openssl rand -base64 {LEAST_SECRET_BYTES + 8})"'
+    refuse_short(SIGNING_SECRET, key, "whsec_ and the base64 of ", command)
     return Webhook(key)
 
 

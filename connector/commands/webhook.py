@@ -46,7 +46,7 @@ def add_command(session: Session, url: str | None, dry_run: bool) -> int | None:
         connector serve &
         connector webhook add --url https://connector.example.com
     """
-    from connector.config import KNOCK_SECRET, needed_secret
+    from connector.config import knock_secret
     from connector.webhooks import inside, register
 
     address, notes = _address(session, url), list[str]()
@@ -54,7 +54,7 @@ def add_command(session: Session, url: str | None, dry_run: bool) -> int | None:
         notes.append(INSIDE.format(url=address))
         session.note(notes[-1])
     tool = session.line.tool(dry_run)
-    made = register(tool, address, needed_secret(KNOCK_SECRET, "by which the labeling tool is known"))
+    made = register(tool, address, knock_secret())
     session.say(f"{made.url} {'would be' if dry_run else 'is'} registered")
     arrived = None if dry_run else _prove(session, tool, address, notes)
     session.answer(

@@ -32,9 +32,9 @@ pytestmark = pytest.mark.live
 
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SECRETS = {
-    "LABELING_WEBHOOK_SECRET": "open sesame",
+    "LABELING_WEBHOOK_SECRET": "open sesame, open sesame, open",
     "LABELING_SIGNING_SECRET": SIGNING,
-    "LABELING_ASK_SECRET": "may ask",
+    "LABELING_ASK_SECRET": "may ask, whoever holds this",
 }
 
 
@@ -192,7 +192,7 @@ def test_a_receiver_that_is_killed_and_started_again_misses_nothing(served: Line
 def test_people_are_asked_and_their_answer_comes_back(served: Line) -> None:
     with receiver() as hook, serve(served):
         served.ask("webhook", "add")
-        allowed = {"Authorization": "Bearer may ask"}
+        allowed = {"Authorization": "Bearer may ask, whoever holds this"}
         question = {
             "key": "is this a field?",
             "data": {"image": "s3://raw/x.png"},
@@ -275,7 +275,7 @@ def test_what_the_tool_does_not_take_is_refused_and_a_stalled_sender_does_not_ke
     served: Line,
 ) -> None:
     with serve(served) as process:
-        allowed = {"Authorization": "Bearer may ask"}
+        allowed = {"Authorization": "Bearer may ask, whoever holds this"}
         guess = {"result": result("no such label", [], "m"), "model_version": "m1"}
         question = {"key": "q", "data": {"image": "s3://raw/x.png"}, "prediction": guess}
         asked = requests.post(f"{base(served)}/ask", json=question, headers=allowed, timeout=60).json()
@@ -298,7 +298,7 @@ def test_a_wrong_address_is_found_out(served: Line) -> None:
     with serve(served):
         # A receiver that answers us, and that the tool does not knock at.
         assert served.ask("webhook", "test", code=3)["arrived"] is False
-        secrets = {**served.environment, "LABELING_WEBHOOK_SECRET": "another"}
+        secrets = {**served.environment, "LABELING_WEBHOOK_SECRET": "another " * 4}
         wrong = dataclasses.replace(served, environment=secrets)
         assert wrong.ask("webhook", "add", code=3)["arrived"] is False
         assert served.ask("webhook", "add")["arrived"] is True

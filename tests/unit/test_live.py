@@ -17,8 +17,8 @@ import pytest
 from connector.adapters.base import LabelingTool, WakeUp
 from connector.adapters.memory import MemoryTool
 from connector.ask import Asks, Question
-from connector.config import KNOCK_SECRET, parse
-from connector.errors import Temporary
+from connector.config import ASK_SECRET, KNOCK_SECRET, LEAST_SECRET_BYTES, parse
+from connector.errors import Temporary, UsageError
 from connector.eventlog import EventLog
 from connector.files import only_one
 from connector.inbox import Inbox
@@ -116,7 +116,7 @@ def test_a_part_that_breaks_ends_it_all_and_is_told(
         raise ZeroDivisionError(part)
 
     tool, stop = MemoryLine(tmp_path).tool, threading.Event()
-    monkeypatch.setenv(KNOCK_SECRET, "x")
+    monkeypatch.setenv(KNOCK_SECRET, "x" * LEAST_SECRET_BYTES)
     if part == "deliveries":
         monkeypatch.setattr(Sender, "send_due", breaks)
     else:
@@ -130,7 +130,7 @@ def test_a_part_that_breaks_ends_it_all_and_is_told(
 
 
 def test_one_process_serves_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KNOCK_SECRET, "x")
+    monkeypatch.setenv(KNOCK_SECRET, "x" * LEAST_SECRET_BYTES)
     line = Line(parse(CONFIG, tmp_path / "connector.toml"))
     with (
         only_one(tmp_path / LOCK, "another"),
@@ -151,7 +151,7 @@ def test_the_service_manager_is_told_when_it_listens_and_when_it_ends(
             return tool
 
     tool, stop, said = MemoryLine(tmp_path).tool, threading.Event(), list[str]()
-    monkeypatch.setenv(KNOCK_SECRET, "x")
+    monkeypatch.setenv(KNOCK_SECRET, "x" * LEAST_SECRET_BYTES)
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     line = InMemory(parse(CONFIG.replace("[serve]", "[serve]\nport = 0"), tmp_path / "connector.toml"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -217,3 +217,17 @@ def test_with_all_kinds_of_trouble_the_same_happens_as_without(tmp_path: Path, s
         )
     assert found[0][0]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("variable", [KNOCK_SECRET, ASK_SECRET])
+def test_a_secret_that_is_short_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    for name in (KNOCK_SECRET, ASK_SECRET):
+        monkeypatch.setenv(name, "x" * LEAST_SECRET_BYTES)
+    with live_on(MemoryLine(tmp_path / "people").tool, tmp_path) as live:
+        assert live.app()
+        monkeypatch.setenv(variable, "x" * (LEAST_SECRET_BYTES - 1))
+        with pytest.raises(UsageError, match=f"{variable} must be at least 24 bytes") as caught:
+            live.app()
+        assert "openssl rand" in caught.value.hint
