@@ -32,7 +32,7 @@ from polars.exceptions import PolarsError
 from connector.adapters.objects import Objects, delta_options
 from connector.adapters.objects_failures import SET_CLOCK, clock_differs
 from connector.errors import AuthError, Conflict, ConnectorError, Overtaken, Temporary, UsageError
-from connector.files import MAKE_ROOM, exhausted, make_folder, sync
+from connector.files import MAKE_ROOM, REMOUNT, exhausted, make_folder, read_only, sync
 from connector.lease import LONGEST_SECONDS, Lease
 from connector.retry import ATTEMPTS, CONNECT_SECONDS, STORE_ANSWER_SECONDS, STORE_GIVE_UP_SECONDS
 
@@ -335,6 +335,8 @@ class Table:
         what = f"the label store {self.url} cannot be {doing}: {said[:400]}"
         if exhausted(error):
             return Temporary(what, MAKE_ROOM)
+        if self._folder and doing == "written" and read_only(self._folder):
+            return Temporary(what, REMOUNT)
         if clock_differs(said):
             return Temporary(what, SET_CLOCK)
         if self.url.startswith("file:"):

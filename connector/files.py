@@ -36,6 +36,23 @@ def no_handle_left() -> bool:
     return False
 
 
+REMOUNT = (
+    "see why (dmesg; ReadWritePaths of the service; options of the volume), mount it for writing, then run "
+    "this again"
+)
+"""The next step where `read_only`."""
+
+
+def read_only(path: Path) -> bool:
+    """Whether the disk of a path is mounted read-only, as systems also do by themselves when a disk fails."""
+    whole = path.absolute()
+    try:
+        there = next(place for place in (whole, *whole.parents) if place.exists())
+        return bool(os.statvfs(there).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file whole.
 
@@ -96,7 +113,7 @@ def only_one(path: Path, what: str) -> Iterator[None]:
         what: what is done, for the message to whoever comes second.
 
     Raises:
-        Temporary: if another process does it, and which.
+        Temporary: if another process does it, and which; if the disk is full or mounted read-only.
         UsageError: if the file cannot be made.
     """
     try:
@@ -105,6 +122,8 @@ def only_one(path: Path, what: str) -> Iterator[None]:
         what = f"{path} cannot be opened for writing: {error.strerror}"
         if exhausted(error):
             raise Temporary(what, MAKE_ROOM) from error
+        if read_only(path):
+            raise Temporary(what, REMOUNT) from error
         raise UsageError(what, "check that its folder exists and may be written") from error
     try:
         try:

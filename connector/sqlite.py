@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from connector.errors import ConnectorError, Temporary, UsageError
-from connector.files import MAKE_ROOM, no_handle_left
+from connector.files import MAKE_ROOM, REMOUNT, no_handle_left, read_only
 from connector.retry import patient
 
 BUSY_SECONDS = 10
@@ -29,7 +29,8 @@ def told(path: Path, name: str) -> Iterator[None]:
         name: what it is to people.
 
     Raises:
-        Temporary: if another process has it, the disk is full or fails, or no file handle is left.
+        Temporary: if another process has it, the disk is full, fails or is mounted read-only, or no
+            file handle is left.
         UsageError: if it is damaged, or may not be written.
     """
     try:
@@ -60,6 +61,8 @@ def _ours(path: Path, name: str, error: sqlite3.Error) -> ConnectorError:
             f"the {name} {path} cannot be used now: {error}",
             "check the disk it lies on, and whether it is full, then run this again",
         )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) and read_only(path):
+        return Temporary(f"the disk of the {name} {path} is mounted read-only", REMOUNT)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return UsageError(
             f"the {name} {path} cannot be opened for writing: {error}",

@@ -31,6 +31,7 @@ from connector.store import Store
 from tests.unit.memory_line import MemoryLine
 from tests.unit.receiver import receiver as receiving
 from tests.unit.test_live import live_on
+from tests.unit.test_operations import service as unit
 
 TOOL_WAITS_SECONDS = 1.0
 """Label Studio gives up an event that is not answered by then."""
@@ -98,17 +99,21 @@ class Service:
             self.ended.append(error)
 
 
-@contextmanager
-def service(people: MemoryLine, folder: Path, more: str = "") -> Iterator[Service]:
-    """A service that is ready; it has to be still running when it is left."""
-
+def line_of(people: MemoryLine, folder: Path, port: int, more: str = "") -> Line:
     class InMemory(Line):
         def tool(self, dry_run: bool = False) -> LabelingTool:
             return people.tool
 
-    port = free_port()
     config = f"[serve]\nport = {port}\nsettle_seconds = 0.05\npull_seconds = 0.2\n{more}"
-    made = Service(InMemory(parse(config, folder / "connector.toml")), f"http://127.0.0.1:{port}")
+    return InMemory(parse(config, folder / "connector.toml"))
+
+
+@contextmanager
+def service(people: MemoryLine, folder: Path, more: str = "") -> Iterator[Service]:
+    """A service that is ready; it has to be still running when it is left."""
+
+    port = free_port()
+    made = Service(line_of(people, folder, port, more), f"http://127.0.0.1:{port}")
     thread = threading.Thread(target=made.run)
     thread.start()
     try:
@@ -171,6 +176,54 @@ def test_a_delivery_is_not_repeated_over_and_over_because_its_outcome_cannot_be_
                 return log.count("done")
 
         until(delivered)
+
+
+def remount(disk: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_a_service_that_cannot_start_for_its_disk_is_restarted_until_it_can(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, used: bool, how: str
+) -> None:
+    monkeypatch.setenv(KNOCK_SECRET, SECRET)
+    people = MemoryLine(disk.with_name("people"))
+    if used:
+        with service(people, disk):
+            """It has made its files."""
+    if how == "full":
+        filler = fill(disk)
+    else:
+        remount(disk, "ro")
+    with pytest.raises(Temporary) as caught:
+        serve(line_of(people, disk, 0), threading.Event(), lambda _: None)
+    assert str(caught.value.exit_code) not in unit()["RestartPreventExitStatus"].split()
+    assert ("mount" if how == "read-only" else "disk") in caught.value.hint
+    if how == "full":
+        filler.unlink()
+    else:
+        remount(disk, "rw")
+    with service(people, disk) as served:
+        assert send(served.url, 1) == 202
+
+
+def test_a_store_that_becomes_read_only_is_waited_for(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KNOCK_SECRET, SECRET)
+    people, folder = MemoryLine(tmp_path / "people"), tmp_path / "folder"
+    folder.mkdir()
+    with service(people, folder, f"[store]\nurl = '{disk / 'labels'}'\n") as served:
+        remount(disk, "ro")
+        [task] = people.add("a", text="x")
+        people.say(task, "ann", "cat")
+        until(lambda: "Read-only" in why(served.url))
+        assert send(served.url, 1) == 202
+        remount(disk, "rw")
+        until(lambda: not why(served.url))
+        store = Store(str(disk / "labels"), served.line.project)
+        until(lambda: store.current("annotation").height == 1)
 
 
 @contextmanager
