@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import subprocess
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from benchmarks.webhooks import knock, port_of, start
+from benchmarks.webhooks import CONNECTIONS, knock, port_of, start
 from connector.adapters.base import WakeUp
 from connector.inbox import DELETED_AT_ONCE, Inbox
 
@@ -23,11 +25,20 @@ def put(inbox: Inbox, *ids: str) -> None:
     asyncio.run(all_at_once())
 
 
+def kill_when(process: subprocess.Popen[str], inbox: Path, kept: int) -> None:
+    """Kill the receiver as soon as its inbox holds so many events; each connection waits for one of them."""
+    with closing(sqlite3.connect(f"file:{inbox}?mode=ro", uri=True)) as db:
+        while process.poll() is None and db.execute("SELECT count(*) FROM knock").fetchone()[0] < kept:
+            time.sleep(0.002)
+    process.kill()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_every_acknowledged_event_is_there_after_a_kill_at_a_random_moment(tmp_path: Path, seed: int) -> None:
     process = start(tmp_path)
     port = port_of(process)
-    threading.Timer(random.Random(seed).uniform(0.3, 1.5), process.kill).start()
+    kept_at_least = 51 + CONNECTIONS + random.Random(seed).randrange(1000)
+    threading.Thread(target=kill_when, args=(process, tmp_path / "inbox.sqlite", kept_at_least)).start()
     load = asyncio.run(knock(port, 1_000_000))
     assert process.wait() != 0
     process.communicate()
