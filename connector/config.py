@@ -52,6 +52,9 @@ ASK_SECRET = "LABELING_ASK_SECRET"
 LEAST_SECRET_BYTES = 24
 """No secret between programs may be shorter. It is the least of the Standard Webhooks convention."""
 
+JOURNAL_KEY = "LABELING_JOURNAL_KEY"
+"""What authenticates the journal of corrections: a key, or several separated by spaces; see `Keys`."""
+
 PREFIX, WITHIN = "CONNECTOR_", "__"
 KEYRING_SERVICE = "labeling-connector"
 
@@ -630,6 +633,22 @@ def secret(variable: str, entry: str | None = None) -> str | None:
         return keyring.get_password(KEYRING_SERVICE, entry or variable)
     except KeyringError:
         return None
+
+
+def keep_secret(variable: str, value: str) -> bool:
+    """Put a secret into the keyring.
+
+    Returns:
+        Whether there is a keyring that keeps it.
+    """
+    import keyring
+    from keyring.errors import KeyringError
+
+    try:
+        keyring.set_password(KEYRING_SERVICE, variable, value)
+        return keyring.get_password(KEYRING_SERVICE, variable) == value
+    except KeyringError:
+        return False
 
 
 def needed_secret(variable: str, what_for: str) -> str:

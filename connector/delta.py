@@ -367,8 +367,13 @@ class Table:
 
     def _lease_in(self, table: DeltaTable) -> Lease | None:
         """Who may write, as the newest commit of this program tells; others tell nothing."""
+        newest = self.newest(table, lambda _: True)
+        return newest.lease if newest else None
+
+    def newest(self, table: DeltaTable, wanted: Callable[[Commit], bool]) -> Commit | None:
+        """The newest commit of this program that is wanted."""
         newest_first = map(self._commit_at, range(table.version(), -1, -1))
-        return next((commit.lease for commit in newest_first if commit and commit.by), None)
+        return next((commit for commit in newest_first if commit and commit.by and wanted(commit)), None)
 
     def holder(self) -> Lease | None:
         """Who alone may write now; None if everybody may, or the holder is known to be dead."""

@@ -12,8 +12,9 @@ from connector.adapters import open_tool
 from connector.adapters.base import Bucket, LabelingTool
 from connector.adapters.dry_run import DryRun
 from connector.adapters.objects import Objects, placed
-from connector.config import Config, load, token
+from connector.config import JOURNAL_KEY, Config, load, secret, token
 from connector.corrections.journal import Journal, journal_of
+from connector.corrections.keys import Keys, parse_keys
 from connector.errors import Reject
 from connector.export import Exported, export
 from connector.items import BucketItems, ManifestItems, Source
@@ -55,12 +56,35 @@ class Line:
         place, options = self.config.place(settings.url), self.config.storage_options(settings)
         return Store(place, self.project, options, self.say)
 
-    def journal(self, scratch: bool = False) -> Journal:
-        """The corrections that were sent, kept beside the label store; for a dry run, in memory only."""
+    def journal(self) -> Journal:
+        """The corrections that were sent, kept beside the label store, to be read; not authenticated.
+
+        Raises:
+            UsageError: if it is not what the label store knows of it.
+        """
+        return self._journal(Keys(()))
+
+    def authenticated_journal(self, scratch: bool = False, accept: bool = False) -> Journal:
+        """The corrections that were sent, to be written to: only holders of a key can have written them.
+
+        Args:
+            scratch: keep what is new in memory only, for a dry run.
+            accept: take what is there as it is, as versions before journals were authenticated wrote it.
+
+        Raises:
+            AuthError: if there is no key.
+            UsageError: if it is not authenticated, or not what the label store knows of it.
+        """
+        keys = parse_keys(secret(JOURNAL_KEY))
+        keys.need()
+        return self._journal(keys, scratch, accept)
+
+    def _journal(self, keys: Keys, scratch: bool = False, accept: bool = False) -> Journal:
         settings = self.config.store
-        return Journal(
-            journal_of(self.config.place(settings.url)), self.config.storage_options(settings), scratch
-        )
+        place, options = self.config.place(settings.url), self.config.storage_options(settings)
+        journal = Journal(journal_of(place), options, scratch, keys, accept)
+        self.store().confirm(journal)
+        return journal
 
     def raw(self) -> Objects:
         """The bucket of raw data."""

@@ -20,10 +20,11 @@ from datetime import datetime
 from urllib.parse import unquote
 
 import polars as pl
-from deltalake import Transaction
+from deltalake import DeltaTable, Transaction
+from pydantic import ValidationError
 
 from connector.adapters.objects import absolute_url
-from connector.corrections.journal import Journal, journal_of
+from connector.corrections.journal import Journal, Mark, journal_of
 from connector.corrections.renames import Renames, renamed
 from connector.delta import Commit, Compacted, Seen, Table, Vacuumed
 from connector.errors import BadRecord, UsageError
@@ -49,6 +50,11 @@ INDEXED_AT_ONCE = 1 << 18
 
 LEAST_DAYS = 7.0
 """Who reads the store may be at work on old files for so long."""
+
+_NUMBERED = ("pull", "snapshot")
+"""The kinds of commits that have rows, and note how far the journal of corrections was read."""
+
+_JOURNAL = "journal"
 
 _TIME: pl.DataType = pl.Datetime("us", "UTC")
 
@@ -115,6 +121,7 @@ class _Kept:
         pull: the number of the last commit with rows.
         cursor: how far the pull has come with it.
         ontology: the questions.
+        journal: how far the journal of corrections was read for it; None if that was not noted.
         renamings: the runs whose renames hold; read when they are needed.
         index: the last version of everything; read when it is needed.
     """
@@ -123,6 +130,7 @@ class _Kept:
     pull: int
     cursor: str | None
     ontology: Ontology | None
+    journal: Mark | None
     renamings: set[str] | None = None
     index: Index | None = None
 
@@ -374,6 +382,37 @@ class Store:
         table = self._table.open()
         return self._table.commits(table) if table else []
 
+    def confirm(self, journal: Journal) -> Mark | None:
+        """Compare the journal of corrections with what this store knows of it.
+
+        Args:
+            journal: the one beside this store.
+
+        Returns:
+            How far this store has read it; what was added since is not confirmed. None if that was not noted
+            yet.
+
+        Raises:
+            UsageError: if it is missing or shorter than it was, or was rewritten.
+        """
+        table = self._table.open()
+        rows, read = self._table.scan(table), self._journal_read(table)
+        of_runs = pl.when(pl.col("record") == RENAMING).then("id").otherwise("plan")
+        runs = self._table.collect(rows.select(run=of_runs).drop_nulls().unique())
+        journal.confirm(read, runs["run"])
+        return read
+
+    def _journal_read(self, table: DeltaTable | None) -> Mark | None:
+        """How far the journal was read for the newest commit with rows."""
+        newest = table and self._table.newest(table, lambda commit: commit.kind in _NUMBERED)
+        try:
+            return Mark.model_validate(newest.told[_JOURNAL]) if newest and _JOURNAL in newest.told else None
+        except ValidationError as error:
+            raise self._table.damaged(
+                f"the log of the label store {self.url} is damaged: version {newest and newest.version} does "
+                "not say how far the journal of corrections was read"
+            ) from error
+
     # Writing.
 
     def append(
@@ -505,7 +544,8 @@ class Store:
             rows = self._table.scan(seen.table)
             pull = (seen.table.transaction_version(self.source) or 0) if seen.table else 0
             self._check(rows, pull)
-            self._kept = _Kept(seen, pull, self._cursor_in(rows), self._ontology_in(rows))
+            read = self._journal_read(seen.table)
+            self._kept = _Kept(seen, pull, self._cursor_in(rows), self._ontology_in(rows), read)
         return self._kept
 
     def _check(self, rows: pl.LazyFrame, pull: int) -> None:
@@ -551,8 +591,12 @@ class Store:
             )
             .cast(SCHEMA)
         )
+        # Else the mark of a forged journal would take the place of the mark of the true one.
+        self._journal.confirm(kept.journal)
+        read = self._journal.mark()
+        told = {**told, _JOURNAL: read.model_dump()}
         self._table.append(filled, kind, told, [Transaction(self.source, pull)])
-        kept.pull = pull
+        kept.pull, kept.journal = pull, read
 
     # One writer at a time.
 

@@ -20,8 +20,13 @@ from hypothesis import settings
 from connector import commands
 from connector.adapters.label_studio import LabelStudio, create_project
 from connector.adapters.label_studio_server import Server
+from connector.config import JOURNAL_KEY
+from connector.corrections.keys import Keys
 from connector.demo.pictures import LABEL_CONFIG
 from connector.demo.server import S3, Running, label_studio, s3_server
+
+JOURNAL_KEYS = Keys(("the-key-of-the-journals-that-tests-write",))
+"""Never the one of whoever runs the tests."""
 
 # On a busy machine an example may take any time. That code is quick is shown by the benchmarks.
 settings.register_profile("any machine", deadline=None)
@@ -47,7 +52,7 @@ def run_command(words: Sequence[str], folder: Path, environment: Mapping[str, st
     out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(folder),
-        mock.patch.dict(os.environ, environment),
+        mock.patch.dict(os.environ, {JOURNAL_KEY: JOURNAL_KEYS.secrets[0], **environment}),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
@@ -73,7 +78,7 @@ class Line:
         return subprocess.Popen(
             [sys.executable, "-m", "connector", *words],
             cwd=self.folder,
-            env={**os.environ, **self.environment},
+            env={**os.environ, JOURNAL_KEY: JOURNAL_KEYS.secrets[0], **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

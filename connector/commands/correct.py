@@ -219,6 +219,11 @@ def _show(session: Session, made: Plan) -> None:
 
 
 _rate = click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many a second.")
+_unauthenticated = click.option(
+    "--unauthenticated",
+    is_flag=True,
+    help="Accept a journal without a valid seal, such as earlier versions wrote; from now on it is sealed.",
+)
 
 
 @correct.command("apply")
@@ -226,9 +231,15 @@ _rate = click.option("--rate", type=click.FloatRange(0, min_open=True), help="At
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @_rate
 @click.option("--max-conflicts", type=click.IntRange(0), help="Stop after more than so many conflicts.")
+@_unauthenticated
 @pass_session
 def apply_command(
-    session: Session, plan: Path, dry_run: bool, rate: float | None, max_conflicts: int | None
+    session: Session,
+    plan: Path,
+    dry_run: bool,
+    rate: float | None,
+    max_conflicts: int | None,
+    unauthenticated: bool,
 ) -> int | None:
     """Write a plan's corrections to the tool.
 
@@ -245,7 +256,7 @@ def apply_command(
 
     given, line = Plan.load(plan), session.line
     with session.progress("apply", len(given.corrections)) as progress:
-        tool, journal = line.tool(dry_run), line.journal(dry_run)
+        tool, journal = line.tool(dry_run), line.authenticated_journal(dry_run, unauthenticated)
         done = apply(tool, given, line.project, journal, _now, progress, rate, max_conflicts)
     return _tell(session, done, "written", dry_run, str(plan))
 
@@ -254,8 +265,9 @@ def apply_command(
 @click.argument("run")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @_rate
+@_unauthenticated
 @pass_session
-def undo(session: Session, run: str, dry_run: bool, rate: float | None) -> int | None:
+def undo(session: Session, run: str, dry_run: bool, rate: float | None, unauthenticated: bool) -> int | None:
     """Take back a run of corrections, each only where it is still as it was left.
 
     An annotation that was deleted is made again, with a new id.
@@ -269,7 +281,8 @@ def undo(session: Session, run: str, dry_run: bool, rate: float | None) -> int |
 
     line = session.line
     with session.progress("undo") as progress:
-        done = take_back(line.tool(dry_run), run, line.project, line.journal(dry_run), _now, progress, rate)
+        journal = line.authenticated_journal(dry_run, unauthenticated)
+        done = take_back(line.tool(dry_run), run, line.project, journal, _now, progress, rate)
     return _tell(session, done, "taken back", dry_run, None)
 
 
@@ -326,28 +339,42 @@ def _show_history(session: Session, task: str) -> None:
 
 
 @correct.command()
-@click.option("--head", help="What an earlier run of this command told: nothing up to there was cut off.")
+@click.option("--head", help="The hash that this command printed earlier: nothing up to there was cut off.")
 @pass_session
 def verify(session: Session, head: str | None) -> None:
-    """Prove that the journal of corrections was not changed.
+    """Check that the journal of corrections was not changed.
 
-    Each line of it bears the hash of the line before. Who keeps the last hash elsewhere can prove later,
-    with --head, that its end was not cut off either.
+    Each line contains the hash of the line before, and the last line of each segment is a seal that only a
+    holder of the key (LABELING_JOURNAL_KEY) can make: a journal that was rewritten is found. The label store
+    notes with each pull how far it has read: a journal that is missing or shortened is found up to there.
+    To prove that its end was not cut off since, keep the last hash elsewhere and compare it with --head.
+    Without the key, only hashes and notes are compared.
 
     \b
     Example:
         connector correct verify
     """
-    journal = session.line.journal()
-    found = journal.chain(head)
-    session.say(
-        f"{found.lines} lines in {found.segments} segments, unchanged; the last has the hash {found.head}"
-    )
+    from connector.config import JOURNAL_KEY, secret
+    from connector.corrections.keys import parse_keys
+
+    line = session.line
+    keys = parse_keys(secret(JOURNAL_KEY))
+    journal = line.authenticated_journal() if keys else line.journal()
+    found, read = journal.chain(head), line.store().confirm(journal)
+    session.say(f"{found.lines} lines in {found.segments} segments; the last has the hash {found.head}")
+    if found.authenticated:
+        session.say("authenticated: a holder of the key wrote all of them")
+    else:
+        session.say(f"not authenticated: set {JOURNAL_KEY} to check that")
+    compared = max(found.proven, read.lines if read else 0)
+    session.say(f"the first {compared} lines are as noted earlier; later ones may have been cut off")
     session.answer(
         {
             "lines": found.lines,
             "segments": found.segments,
             "head": found.head,
+            "compared": compared,
+            "authenticated": found.authenticated,
             "source": session.source(journal=journal.url),
         }
     )

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -112,7 +113,8 @@ def init(ctx: click.Context, /, force: bool, dry_run: bool, **given: Any) -> Non
 
     Without options it asks, on a terminal. The file never holds secrets: the tool's token is read from
     LABEL_STUDIO_API_KEY or the keyring. The overlap is also set in the tool; where that is not possible yet,
-    the answer says why and what to do.
+    the answer says why and what to do. A key for the journal of corrections is made and put into the keyring,
+    unless there is one; without a keyring it is read from LABELING_JOURNAL_KEY.
 
     \b
     Example:
@@ -135,8 +137,17 @@ def init(ctx: click.Context, /, force: bool, dry_run: bool, **given: Any) -> Non
         write_atomic(path, text.encode())
     session.say(f"{'would write' if dry_run else 'wrote'} {path}")
     overlap = _set_overlap(session, config, given["overlap"], dry_run) if "overlap" in named else None
+    journal_key = _journal_key(session, dry_run)
     session.say("next: set LABEL_STUDIO_API_KEY, then run `connector doctor`")
-    session.answer({"config": str(path), "overlap": overlap, "dry_run": dry_run, "source": session.source()})
+    session.answer(
+        {
+            "config": str(path),
+            "overlap": overlap,
+            "journal_key": journal_key,
+            "dry_run": dry_run,
+            "source": session.source(),
+        }
+    )
 
 
 def _refuse_existing(path: Path, text: str | None, force: bool) -> None:
@@ -211,6 +222,31 @@ def _set_overlap(session: Session, config: Config, annotators: int, dry_run: boo
     return {"annotators": annotators, "set": not dry_run, "why": None, "next": None}
 
 
+def _journal_key(session: Session, dry_run: bool) -> str | None:
+    """Make the key of the journal of corrections, unless there is one.
+
+    Returns:
+        Where it is: `found`, `made`, or None where there is none and no keyring to keep it.
+    """
+    from connector.config import JOURNAL_KEY, KEYRING_SERVICE, keep_secret, secret
+    from connector.corrections.keys import parse_keys
+
+    if parse_keys(secret(JOURNAL_KEY)):
+        return "found"
+    if not dry_run and keep_secret(JOURNAL_KEY, token_hex(32)):
+        session.say(
+            "made a key for the journal of corrections and put it into the keyring; other machines that "
+            f"correct this project need it in {JOURNAL_KEY}; `keyring get {KEYRING_SERVICE} {JOURNAL_KEY}` "
+            "prints it"
+        )
+        return "made"
+    session.say(
+        f"before the first `connector correct apply`, set {JOURNAL_KEY} on each machine that corrects this "
+        "project, to the same key: `openssl rand -hex 32` makes one"
+    )
+    return None
+
+
 @click.command(cls=Command)
 @pass_session
 def doctor(session: Session) -> int:
@@ -254,6 +290,7 @@ def _checks(session: Session) -> list[dict[str, object]]:
         return found
     look("bucket can be read", lambda: _first_object(session))
     look("label store", lambda: _store_version(session))
+    look("journal of corrections", lambda: _journal_state(session))
     try:
         for check in session.line.tool().check(session.line.bucket()):
             wrong = AuthError if "token" in check.name else UsageError
@@ -290,6 +327,15 @@ def _store_version(session: Session) -> str:
     store = session.line.store()
     version = store.version
     return f"{store.url}, " + ("empty so far" if version is None else f"version {version}")
+
+
+def _journal_state(session: Session) -> str:
+    from connector.config import JOURNAL_KEY, secret
+
+    if not secret(JOURNAL_KEY):
+        runs = len(session.line.journal().runs())
+        return f"{runs} runs, not authenticated; `correct apply` and `undo` need {JOURNAL_KEY}"
+    return f"{len(session.line.authenticated_journal().runs())} runs, authenticated"
 
 
 @click.command(cls=Command)

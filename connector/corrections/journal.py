@@ -2,8 +2,9 @@
 
 It is a folder of segments `00000001.jsonl`, `00000002.jsonl`, … beside the label store. A segment is written
 once and never changed: of two who write the same one, the second is refused, so two runs cannot go on at the
-same time. Each line bears the SHA-256 of the line before, so whoever changes, drops or inserts one breaks the
-chain. What is in a segment is on the disk, or in the bucket, when `append` returns.
+same time. Each line contains the SHA-256 of the line before, so whoever changes, drops or inserts one breaks
+the chain; the last line of a segment is a seal (see `keys`), which only a holder of the key can make. What is
+in a segment is on the disk, or in the bucket, when `append` returns.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -23,7 +24,9 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, TypeAdapter, ValidationError
 
 from connector.adapters.objects import Objects
+from connector.config import JOURNAL_KEY
 from connector.corrections.actions import KINDS, Held, Sender
+from connector.corrections.keys import Keys, Seal
 from connector.corrections.plan import Action, Correction, Record
 from connector.corrections.renames import Renames
 from connector.errors import Conflict, UsageError
@@ -113,7 +116,7 @@ class Outcome(Record):
 
 Entered = Begun | Intent | Undoing | Outcome
 
-_ENTERED: TypeAdapter[Entered] = TypeAdapter(Annotated[Entered, Field(discriminator="kind")])
+_LINE: TypeAdapter[Entered | Seal] = TypeAdapter(Annotated[Entered | Seal, Field(discriminator="kind")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +202,24 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """How long a journal is. Whoever keeps `head` can prove later that nothing was cut off."""
+    """How long a journal is. Whoever keeps `head` can prove later that nothing was cut off.
+
+    Attributes:
+        proven: so many lines, up to the one whose hash was given, are as they were.
+        authenticated: whether the seal of the last segment, which covers all lines, was checked: there were
+            keys to do so.
+    """
 
     segments: int
+    lines: int
+    head: str
+    proven: int = 0
+    authenticated: bool = False
+
+
+class Mark(Record):
+    """How far somebody has read a journal: so many lines, the last of them with this hash."""
+
     lines: int
     head: str
 
@@ -229,6 +247,9 @@ class Plans:
         return self.doubtful.get((task, revision.rpartition("/")[2]))
 
 
+_NO_KEYS = Keys(())
+
+
 class Journal:
     """Every correction ever sent to one project.
 
@@ -236,13 +257,27 @@ class Journal:
         url: its folder, here or in a bucket; it is made with the first run.
         options: `endpoint`, `region`, … of a bucket.
         scratch: keep what is new in memory and leave the folder as it is, for a dry run.
+        keys: what authenticates it. Without any it can be read, unauthenticated, and not written.
+        accept: take what is there at the first reading as it is, as versions before seals wrote it. The next
+            segment seals it.
     """
 
-    def __init__(self, url: str, options: Mapping[str, str] | None = None, scratch: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, str] | None = None,
+        scratch: bool = False,
+        keys: Keys = _NO_KEYS,
+        accept: bool = False,
+    ) -> None:
         self._place = Objects(url, options or {})
         self._scratch = scratch
+        self._keys = keys
+        self._unsealed: str | None = None
+        self._accepted = None if accept else 0
         self._segments = self._lines = 0
         self._head = _FIRST
+        self._ends = {0: _FIRST}
         self._runs: dict[str, Run] = {}
         self._told: list[Entered] = []
         self._plans = Plans()
@@ -258,7 +293,8 @@ class Journal:
         """Read the segments that others, or we, have written since.
 
         Raises:
-            UsageError: naming the first line that is not what was written.
+            UsageError: naming the first line that is not what was written; or, if there are keys, the newest
+                segment where none of them sealed it.
         """
         if self._folder and not self._folder.is_dir():
             return
@@ -271,6 +307,19 @@ class Journal:
             if name != _name(self._segments + 1):
                 raise self._broken(f"{_name(self._segments + 1)} is missing, and {name} is there")
             self._take(name, self._place.read(name))
+        self._check_seal()
+
+    def _check_seal(self) -> None:
+        """Require that whoever wrote the newest segment has a key: its seal covers everything before it."""
+        if self._accepted is None:
+            self._accepted = self._segments
+        if self._keys and self._unsealed and self._segments > self._accepted:
+            raise UsageError(
+                f"the journal {self.url} is not authenticated: {self._unsealed}",
+                "if an earlier version wrote it, check it (`connector correct log`) and pass "
+                "--unauthenticated once; if a machine with another key did, give all machines the same; else "
+                "restore that folder from a copy",
+            )
 
     @property
     def _folder(self) -> Path | None:
@@ -282,25 +331,46 @@ class Journal:
         lines = data.split(b"\n")
         if lines.pop() or not lines:
             raise self._broken(f"{name}:{len(lines) + 1} was cut off")
-        head, told = self._head, list[Entered]()
+        head, told, seal = self._head, list[Entered](), None
         for number, line in enumerate(lines, 1):
             where = f"{name}:{number}"
             if not line.startswith(_bearing(head)):
                 raise self._broken(f"{where} does not follow from the line before it")
+            if seal:
+                raise self._broken(f"{where} follows the seal of its segment")
             try:
-                told.append(_ENTERED.validate_json(b"{" + line.removeprefix(_bearing(head))))
+                one = _LINE.validate_json(b"{" + line.removeprefix(_bearing(head)))
             except ValidationError as error:
                 raise self._broken(f"{where} cannot be read: {error.errors()[0]['msg']}") from error
+            if isinstance(one, Seal):
+                seal = self._keys.made(one, name, head), one.key
+            else:
+                told.append(one)
             head = hashlib.sha256(line).hexdigest()
-        for one in told:
-            self._fold(one)
+        self._unsealed = self._fault(name, seal)
+        for entered in told:
+            self._fold(entered)
         self._told += told
         self._head, self._segments, self._lines = head, self._segments + 1, self._lines + len(lines)
+        self._ends[self._lines] = head
+
+    def _fault(self, name: str, seal: tuple[bool | None, str] | None) -> str | None:
+        """What keeps the seal of a segment from authenticating it; None if nothing does.
+
+        Args:
+            seal: whether one of the keys made it, and which key it names.
+        """
+        made, key = seal or (None, "")
+        if made is False:
+            raise self._broken(f"{name} bears a seal that the key {key} did not make")
+        if seal is None:
+            return f"{name} has no seal"
+        return None if made else f"{name} is sealed with the key {key}, which {JOURNAL_KEY} does not hold"
 
     def _broken(self, what: str) -> UsageError:
         return UsageError(
             f"the journal {self.url} was tampered with or damaged: {what}",
-            "restore that folder from a copy; nothing is applied or undone meanwhile",
+            "restore that folder from a copy; nothing is applied, undone or stored meanwhile",
         )
 
     def _fold(self, one: Entered) -> None:
@@ -392,11 +462,42 @@ class Journal:
         Raises:
             UsageError: naming the first line that is not what was written.
         """
-        fresh = Journal(self.url, self._place.options)
+        fresh = Journal(self.url, self._place.options, keys=self._keys)
         fresh._catch_up()
-        if head is not None and head not in fresh._hashes():
+        lines = enumerate(fresh._hashes(), 1)
+        proven = next((number for number, one in lines if one == head), 0) if head else 0
+        if head is not None and not proven:
             raise self._broken(f"no line of it has the hash {head}")
-        return Chain(fresh._segments, fresh._lines, fresh._head)
+        return Chain(fresh._segments, fresh._lines, fresh._head, proven, bool(self._keys))
+
+    def mark(self) -> Mark:
+        """How long it is now, for whoever keeps that elsewhere and compares it later."""
+        self._catch_up()
+        return Mark(lines=self._lines, head=self._head)
+
+    def confirm(self, seen: Mark | None, runs: Iterable[str] = ()) -> None:
+        """Compare it with what the label store knows of it.
+
+        Args:
+            seen: how far the store has read it; None where that was not noted yet.
+            runs: those that wrote annotations which the store holds.
+
+        Raises:
+            UsageError: if it is missing or shorter than it was, or was rewritten.
+        """
+        self._catch_up()
+        lost = sorted(set(runs) - self._runs.keys())
+        if not self._segments and (lost or (seen and seen.lines)):
+            run = f"run {lost[0]}" if lost else "it"
+            raise self._broken(f"it is missing, and the label store knows of {run}")
+        if seen and seen.lines > self._lines:
+            raise self._broken(
+                f"it ends after {self._lines} lines, and the label store has read {seen.lines}"
+            )
+        if seen and self._ends.get(seen.lines) != seen.head:
+            raise self._broken(f"its first {seen.lines} lines are not the ones that the label store has read")
+        if lost:
+            raise self._broken(f"it lacks run {lost[0]}, of which the label store holds corrections")
 
     def _hashes(self) -> Iterator[str]:
         for number in range(1, self._segments + 1):
@@ -411,14 +512,18 @@ class Journal:
     # Writing.
 
     def append(self, entered: Sequence[Entered]) -> None:
-        """Write a segment. It is kept for good when this returns.
+        """Write a segment, and seal it. It is kept for good when this returns.
 
         Raises:
+            AuthError: if there is no key.
+            UsageError: if what it continues is not authenticated.
             Conflict: if another writer has added one since this journal was read.
         """
         if not entered:
             return
-        name, data = _name(self._segments + 1), self._linked(entered)
+        self._check_seal()
+        name = _name(self._segments + 1)
+        data = self._linked(name, entered)
         if not self._scratch:
             try:
                 self._write_new(name, data)
@@ -431,12 +536,18 @@ class Journal:
                     ) from error
         self._take(name, data)
 
-    def _linked(self, entered: Sequence[Entered]) -> bytes:
+    def _linked(self, name: str, entered: Sequence[Entered]) -> bytes:
         head, lines = self._head, []
-        for one in entered:
+
+        def link(one: Record) -> None:
+            nonlocal head
             line = _bearing(head) + dump_json(one.model_dump(mode="json")).encode()[1:]
             head = hashlib.sha256(line).hexdigest()
             lines.append(line + b"\n")
+
+        for one in entered:
+            link(one)
+        link(self._keys.seal(name, head))
         return b"".join(lines)
 
     def _write_new(self, name: str, data: bytes) -> None:

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from connector.adapters.label_studio import LabelStudio, create_project
 from connector.adapters.label_studio_server import Server
 from connector.adapters.objects import Objects
+from connector.config import JOURNAL_KEY, TOKEN
 from connector.demo.people import PEOPLE, assign, label, true_skill
 from connector.demo.pictures import LABEL_CONFIG, Scene, scenes, truth_result
 from connector.demo.server import Running, label_studio, s3_server
@@ -129,8 +131,8 @@ def run(
             bucket.write(scene.key, scene.png)
         say(f"{server.url} and {s3.endpoint} answer; {items} pictures lie in {bucket.url}.")
         project = create_project(Server(server.url, server.owner.pat), "Demo: scenes", LABEL_CONFIG)
-        secrets = {**s3.environment, "LABEL_STUDIO_API_KEY": server.owner.pat}
-        terminal = _Terminal(folder, secrets, call, say)
+        secrets = {TOKEN: server.owner.pat, JOURNAL_KEY: token_hex(32)}
+        terminal = _Terminal(folder, {**s3.environment, **secrets}, call, say)
         gold = _write_gold(folder / "gold.json", pictures)
         (folder / "ontology.xml").write_text(LABEL_CONFIG)
         turns = assign(list(pictures), gold, OVERLAP, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,8 +34,10 @@ from connector.errors import Temporary
 from connector.labels import read_store
 from connector.model import Annotation, Item, Task, dump_json
 from connector.store import Store
-from tests.conftest import Line
+from tests.conftest import JOURNAL_KEYS, Line
 from tests.live.test_faults import kill_when
+from tests.unit.test_forged_journals import forget_marks
+from tests.unit.test_journal_keys import relinked
 
 pytestmark = pytest.mark.live
 
@@ -100,6 +103,35 @@ def test_what_each_policy_does_is_done_once_and_taken_back(line: Line, policy: s
     assert line.ask("correct", "verify", "--head", chain["head"])["lines"] == chain["lines"]
     [run] = line.ask("correct", "log")["runs"]
     assert run["corrections"] == {"undone": 2}
+
+
+def test_a_forged_journal_writes_nothing_into_peoples_annotations(line: Line) -> None:
+    """By somebody who can write to the whole bucket, label store included, and does not have the key."""
+    labeled(line, 3)
+    before = held(line)
+    line.ask("correct", "plan", "--policy", "replace")
+    done = line.ask("correct", "apply", "plan.jsonl")
+    line.ask("pull")
+    after = held(line)
+    journal = line.folder / "labels-corrections"
+    shutil.copytree(journal, line.folder / "copy")
+    relinked(journal, lambda data: data.replace(b"street", b"forged"), seal=False)
+    forget_marks(line.folder / "labels")
+    for words in (
+        ("undo", done["run"]),
+        ("undo", done["run"], "--dry-run"),
+        ("apply", "plan.jsonl"),
+        ("verify",),
+    ):
+        code, _, err = line.run("correct", *words)
+        assert code == 2, words
+        assert "is not authenticated: 0000000" in err
+    assert held(line) == after
+    shutil.rmtree(journal)
+    assert line.run("correct", "undo", done["run"])[0] == 2
+    (line.folder / "copy").rename(journal)
+    assert line.ask("correct", "undo", done["run"])["taken_back"] == 3
+    assert held(line) == before
 
 
 def test_a_task_that_is_given_back_stands_in_its_annotators_list_with_a_note(line: Line) -> None:
@@ -331,7 +363,7 @@ class AtOnce(RuleBasedStateMachine):
         self.tool = LabelStudio(self.server.url, self.server.owner.token, project)
         self.project = str(project)
         self.folder = tempfile.TemporaryDirectory()
-        self.journal = lambda: Journal(str(Path(self.folder.name) / "corrections"))
+        self.journal = lambda: Journal(str(Path(self.folder.name) / "corrections"), keys=JOURNAL_KEYS)
         self.plans: list[Plan] = []
         self.said = itertools.count()
         self.people: dict[str, str] = {}

@@ -31,7 +31,7 @@ from connector.model import Annotation, Role, Task
 from connector.quality.consensus import consensus
 from connector.quality.units import units
 from connector.store import Store
-from tests.conftest import run_command
+from tests.conftest import JOURNAL_KEYS, run_command
 
 contract = LabelingToolContract()
 PEOPLE = [f"{name}@example.com" for name in ("ann", "ben", "cleo", "rita")]
@@ -52,7 +52,7 @@ class Desk:
         return Store(str(self.folder / "labels"))
 
     def journal(self, scratch: bool = False) -> Journal:
-        return Journal(journal_of(str(self.folder / "labels")), scratch=scratch)
+        return Journal(journal_of(str(self.folder / "labels")), scratch=scratch, keys=JOURNAL_KEYS)
 
     def now(self) -> datetime:
         return next(self.clock)
@@ -527,7 +527,7 @@ def test_two_runs_at_once_are_fenced_by_the_journal(desk: Desk) -> None:
     assert desk.apply(planned).written == 3
     with pytest.raises(Conflict, match="another run"):
         slow.append([Begun(run="x", at=START, project=PROJECT, by="me")])
-    assert desk.journal().chain().lines == 7
+    assert desk.journal().chain().lines == 9
 
 
 def test_a_dry_run_of_the_journal_leaves_no_trace(desk: Desk) -> None:
@@ -742,8 +742,11 @@ def given_to_commands(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         def tool(self, dry_run: bool = False) -> LabelingTool:
             return desk.tool
 
-        def journal(self, dry_run: bool = False) -> Journal:
+        def journal(self, dry_run: bool = False, accept: bool = False) -> Journal:
+            assert not accept
             return desk.journal(dry_run)
+
+        authenticated_journal = journal
 
     monkeypatch.setattr(Session, "line", Line())
 

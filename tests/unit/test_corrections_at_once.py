@@ -21,6 +21,7 @@ from connector.corrections.plan import Action, Correction, Plan
 from connector.corrections.undo import undo
 from connector.errors import Temporary
 from connector.model import Annotation, dump_json
+from tests.conftest import JOURNAL_KEYS
 
 contract = LabelingToolContract()
 PEOPLE = [f"{name}@example.com" for name in ("ann", "ben", "rita")]
@@ -67,7 +68,7 @@ class AtOnce(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def journal(self) -> Journal:
-        return Journal(str(Path(self.folder.name) / "corrections"))
+        return Journal(str(Path(self.folder.name) / "corrections"), keys=JOURNAL_KEYS)
 
     def region(self, label: str) -> str:
         """An answer that nobody else gives."""

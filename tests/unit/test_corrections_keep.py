@@ -28,6 +28,7 @@ from connector.quality.units import units
 from connector.regions import NOT_MEASURED, Drawn, parse_region
 from connector.store import Store
 from tests.configs import CONFIGS, MORE
+from tests.conftest import JOURNAL_KEYS
 from tests.results import annotate
 
 PEOPLE = ("ann", "ben", "rita")
@@ -135,7 +136,7 @@ def test_what_a_correction_does_not_name_survives_it(tag: str, odd: str, seed: i
             if own:
                 truth = tool.read_task(task.id).annotations[-1]
                 tool.delete_annotation(str(truth.id), truth.revision)
-            journal = Journal(str(Path(folder) / "corrections"))
+            journal = Journal(str(Path(folder) / "corrections"), keys=JOURNAL_KEYS)
             done = apply(tool, made, "p", journal, lambda: next(clock))
             assert (done.conflicts, done.failed) == ([], [])
             added = tool.read_task(task.id).annotations[-1]

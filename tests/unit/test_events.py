@@ -22,6 +22,7 @@ from connector.eventlog import Event, EventLog
 from connector.events import NAMES, gold_answers, note_events
 from connector.model import Prediction, dump_json
 from connector.store import Store
+from tests.conftest import JOURNAL_KEYS
 from tests.unit.memory_line import PEOPLE, MemoryLine, contract, told
 
 
@@ -101,7 +102,7 @@ def test_what_a_plan_wrote_completes_no_task(tmp_path: Path) -> None:
         task=task, key="a", action=Action.ADD, expect=held.revision, then=result, why="it is a cat"
     )
     made = Plan(project="memory", source={}, corrections=(correction,))
-    journal = Journal(journal_of(line.store.url))
+    journal = Journal(journal_of(line.store.url), keys=JOURNAL_KEYS)
     assert apply(line.tool, made, "memory", journal, lambda: datetime.now(UTC)).written == 1
     assert line.follow() == []
     line.say(task, "ben", "cat")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from connector.corrections.journal import Begun, Intent, Journal, Outcome, State
 from connector.corrections.plan import Action, Correction
 from connector.errors import Conflict, UsageError
 from connector.model import Annotation
+from tests.conftest import JOURNAL_KEYS
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -24,7 +26,7 @@ CORRECTION = Correction(task="7", key="k", action=Action.ADD, expect="e", then="
 
 def filled(url: str, segments: int = 3) -> Journal:
     """A journal of one run of one correction a segment."""
-    journal = Journal(url)
+    journal = Journal(url, keys=JOURNAL_KEYS)
     journal.append([Begun(run="r", at=AT, project="p", by="me"), intent(0)])
     for number in range(1, segments):
         journal.append([outcome(number - 1), intent(number)])
@@ -44,15 +46,15 @@ def outcome(number: int, state: State = State.WRITTEN) -> Outcome:
 def test_what_was_written_is_read_back_by_another(tmp_path: Path, place: str) -> None:
     url = str(tmp_path / "deep" / "labels-corrections") if place == "folder" else f"memory://{tmp_path.name}"
     mine = filled(url)
-    other = Journal(url)
+    other = Journal(url, keys=JOURNAL_KEYS)
     assert [run.states for run in other.runs()] == [{"written": 2, "sent": 1}]
     assert other.entries("r") == mine.entries("r")
     assert other.entries("nobody's") == {}
     mine.append([outcome(2)])
     assert [run.states for run in other.runs()] == [{"written": 3}]
     chain = other.chain()
-    assert (chain.segments, chain.lines) == (4, 7)
-    assert other.chain(chain.head) == chain
+    assert (chain.segments, chain.lines) == (4, 11)
+    assert other.chain(chain.head) == replace(chain, proven=11)
 
 
 def test_each_line_bears_the_hash_of_the_one_before(tmp_path: Path) -> None:
@@ -62,11 +64,11 @@ def test_each_line_bears_the_hash_of_the_one_before(tmp_path: Path) -> None:
         for line in segment.read_bytes().splitlines():
             assert json.loads(line)["prev"] == last
             last = hashlib.sha256(line).hexdigest()
-    assert Journal(str(tmp_path)).chain().head == last
+    assert Journal(str(tmp_path), keys=JOURNAL_KEYS).chain().head == last
 
 
 def test_of_two_who_write_the_same_segment_the_second_is_refused(tmp_path: Path) -> None:
-    journal, other = filled(str(tmp_path)), Journal(str(tmp_path))
+    journal, other = filled(str(tmp_path)), Journal(str(tmp_path), keys=JOURNAL_KEYS)
     other.runs()
     journal.append([outcome(2)])
     with pytest.raises(Conflict, match="another run is writing"):
@@ -87,7 +89,7 @@ def test_a_write_whose_answer_was_lost_is_found_to_be_there(
 
     monkeypatch.setattr(Objects, "write_new", tried_twice)
     journal.append([outcome(2)])
-    assert Journal(url).chain().segments == 4
+    assert Journal(url, keys=JOURNAL_KEYS).chain().segments == 4
 
 
 def edit(text: str, replacement: str) -> Callable[[Path], object]:
@@ -105,11 +107,11 @@ def without_line(number: int) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("segment", "harm", "found"),
     [
-        (1, edit("because", "be cause"), "00000002.jsonl:1 does not follow"),
+        (1, edit("because", "be cause"), "00000001.jsonl:3 does not follow"),
         (2, edit('"written"', '"conflict"'), "00000002.jsonl:2 does not follow"),
         (2, without_line(0), "00000002.jsonl:1 does not follow"),
-        (2, without_line(1), "00000003.jsonl:1 does not follow"),
-        (3, lambda path: path.write_bytes(path.read_bytes()[:-20]), "00000003.jsonl:2 was cut off"),
+        (2, without_line(1), "00000002.jsonl:2 does not follow"),
+        (3, lambda path: path.write_bytes(path.read_bytes()[:-20]), "00000003.jsonl:3 was cut off"),
         (3, lambda path: path.write_bytes(b""), "00000003.jsonl:1 was cut off"),
         (3, edit('"kind":"intent"', '"kind":"invent"'), "00000003.jsonl:2 cannot be read"),
         (2, Path.unlink, "00000002.jsonl is missing"),
@@ -124,16 +126,16 @@ def test_what_somebody_did_to_it_is_named_and_nothing_goes_on(
     harm(tmp_path / f"0000000{segment}.jsonl")
     for use in (Journal.chain, Journal.runs, lambda journal: journal.entries("r")):
         with pytest.raises(UsageError, match=found):
-            use(Journal(str(tmp_path)))
+            use(Journal(str(tmp_path), keys=JOURNAL_KEYS))
 
 
 def test_an_end_that_was_cut_off_is_found_by_whoever_kept_its_hash(tmp_path: Path) -> None:
     head = filled(str(tmp_path)).chain().head
     (tmp_path / "00000003.jsonl").unlink()
-    shorter = Journal(str(tmp_path)).chain()
+    shorter = Journal(str(tmp_path), keys=JOURNAL_KEYS).chain()
     assert shorter.segments == 2
     with pytest.raises(UsageError, match="no line of it has the hash"):
-        Journal(str(tmp_path)).chain(head)
+        Journal(str(tmp_path), keys=JOURNAL_KEYS).chain(head)
 
 
 def test_a_reader_that_has_read_more_than_is_left_says_so(tmp_path: Path) -> None:
@@ -146,11 +148,11 @@ def test_a_reader_that_has_read_more_than_is_left_says_so(tmp_path: Path) -> Non
 def test_what_a_crash_left_half_written_is_no_segment(tmp_path: Path) -> None:
     filled(str(tmp_path))
     (tmp_path / ".00000004.jsonl-x7d").write_bytes(b'{"prev":"')
-    assert Journal(str(tmp_path)).chain().segments == 3
+    assert Journal(str(tmp_path), keys=JOURNAL_KEYS).chain().segments == 3
 
 
 def test_an_empty_journal_is_whole(tmp_path: Path) -> None:
-    journal = Journal(str(tmp_path / "none"))
+    journal = Journal(str(tmp_path / "none"), keys=JOURNAL_KEYS)
     assert (journal.runs(), journal.chain().lines) == ([], 0)
     assert not (tmp_path / "none").exists()
 

@@ -31,6 +31,7 @@ from connector.model import Annotation, Task
 from connector.quality.agreement import agreement
 from connector.quality.units import units
 from connector.store import Store
+from tests.conftest import JOURNAL_KEYS
 
 contract = LabelingToolContract()
 PEOPLE = ("ann", "ben", "cleo")
@@ -120,7 +121,7 @@ class Desk:
 
     @property
     def journal(self) -> Journal:
-        return Journal(journal_of(self.store.url))
+        return Journal(journal_of(self.store.url), keys=JOURNAL_KEYS)
 
     def ask(self, source: str) -> None:
         ontology_room.push(self.tool, source, 3)

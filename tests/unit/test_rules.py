@@ -22,6 +22,7 @@ from connector.events import NAMES
 from connector.model import Prediction, dump_json
 from connector.outgoing import Sender
 from connector.rules import check, planned_by, rehearse
+from tests.conftest import JOURNAL_KEYS
 from tests.unit.memory_line import MemoryLine, contract
 
 DOCS = Path(__file__).parents[2] / "docs" / "events.md"
@@ -113,7 +114,7 @@ def test_what_is_starred_counts_and_what_a_plan_wrote_does_not(tmp_path: Path) -
     line.say(starred, "ann", "cat", ground_truth=True)  # by whom the plan is applied
     held, cat = line.tool.read_task(planned), dump_json([contract.choice("cat")])
     add = Correction(task=planned, key="b", action=Action.ADD, expect=held.revision, then=cat, why="so")
-    journal = Journal(journal_of(line.store.url))
+    journal = Journal(journal_of(line.store.url), keys=JOURNAL_KEYS)
     plan = Plan(project="memory", source={}, corrections=(add,))
     assert apply(line.tool, plan, "memory", journal, lambda: datetime.now(UTC)).written == 1
     for task, who, label in (

@@ -38,7 +38,7 @@ FLOORS = [
     ["adapters.label_studio", "adapters.memory", "adapters.dry_run", "adapters.contract"],
     ["adapters", "delta"],
     ["corrections", "corrections.plan"],
-    ["corrections.actions"],
+    ["corrections.actions", "corrections.keys"],
     ["corrections.journal"],
     ["store", "items"],
     [
