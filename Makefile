@@ -21,7 +21,7 @@ demo: .venv/ready .server/ready
 	$(BIN)/connector demo
 
 # A quarter of an hour on two processors. Slow are the live tests, which therefore have the machine to
-# themselves: two minutes of events (test_soak), two of every trouble at once (test_chaos), and what is killed.
+# themselves: a minute of events (test_soak), two of every trouble at once (test_chaos), and what is killed.
 test: lint types .server/ready .azurite/ready
 	$(MAKE) --no-print-directory --jobs 2 test-parts test-seams
 	$(BIN)/python -m pytest tests/live

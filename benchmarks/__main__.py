@@ -1,13 +1,14 @@
 """Speed, as ratios to others measured in the same run. Only ratios mean anything: all share this machine.
 
 python -m benchmarks [sync] [quality] [objects] [million] [webhooks] [corrections] [coverage] [truth] [golden]
+                     [soak]
 """
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import corrections, coverage, golden, million, objects, quality, sync, truth, webhooks
+from benchmarks import corrections, coverage, golden, million, objects, quality, soak, sync, truth, webhooks
 
 BENCHMARKS = {
     "sync": sync.main,
@@ -19,6 +20,7 @@ BENCHMARKS = {
     "coverage": coverage.main,
     "truth": truth.main,
     "golden": golden.main,
+    "soak": soak.main,
 }
 
 

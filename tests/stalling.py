@@ -1,4 +1,4 @@
-"""A way to a real server that can stall: from then on it accepts, and never answers."""
+"""A way to a real server that can stall: while it does, it accepts connections and never answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -17,15 +17,22 @@ class Relay:
 
     Attributes:
         url: where it listens.
-        stalled: set it, and no byte is passed on any more.
-        waiting: how many connections it has accepted since, without an answer.
+        stalled: set it, and no byte is passed on any more; see `resume`.
+        waiting: how many connections it has left without an answer.
     """
 
     server: tuple[str, int]
     url: str = ""
     stalled: threading.Event = field(default_factory=threading.Event)
     waiting: int = 0
-    _open: list[socket.socket] = field(default_factory=list)
+    _resumed: threading.Event = field(default_factory=threading.Event)
+    _open: set[socket.socket] = field(default_factory=set)
+
+    def resume(self) -> None:
+        """Pass bytes on again. Connections that wait are ended: whoever has one must ask again."""
+        self.stalled.clear()
+        resumed, self._resumed = self._resumed, threading.Event()
+        resumed.set()
 
     def _accept(self, listening: socket.socket) -> None:
         while True:
@@ -33,30 +40,49 @@ class Relay:
                 client, _ = listening.accept()
             except OSError:
                 return
-            self._open.append(client)
-            if self.stalled.is_set():
-                self.waiting += 1
-                continue
-            server = socket.create_connection(self.server)
-            self._open.append(server)
-            for pair in ((client, server), (server, client)):
-                threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+            threading.Thread(target=self._connect, args=(client,), daemon=True).start()
+
+    def _connect(self, client: socket.socket) -> None:
+        self._open.add(client)
+        if self._ended_by_a_stall():
+            self._close(client)
+            return
+        server = socket.create_connection(self.server)
+        self._open.add(server)
+        back = threading.Thread(target=self._pass_on, args=(server, client), daemon=True)
+        back.start()
+        self._pass_on(client, server)
+        back.join()
+        self._close(client, server)
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
-        try:
+        with suppress(OSError):  # one of both is gone
             while data := source.recv(1 << 16):
-                if self.stalled.is_set():
-                    self.waiting += 1
-                    return
+                if self._ended_by_a_stall():
+                    source.shutdown(socket.SHUT_RDWR)
+                    break
                 target.sendall(data)
+        with suppress(OSError):
             target.shutdown(socket.SHUT_WR)
-        except OSError:
-            """One of both is gone."""
+
+    def _ended_by_a_stall(self) -> bool:
+        """False at once where it does not stall; else True, as soon as it works again."""
+        resumed = self._resumed
+        if not self.stalled.is_set():
+            return False
+        self.waiting += 1
+        resumed.wait()
+        return True
+
+    def _close(self, *wires: socket.socket) -> None:
+        for wire in wires:
+            self._open.discard(wire)
+            wire.close()
 
     def close(self) -> None:
         """End every connection: whoever waits learns that no answer comes."""
-        for wire in self._open:
-            wire.close()
+        self._close(*self._open)
+        self._resumed.set()
 
 
 @contextmanager
