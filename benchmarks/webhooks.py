@@ -54,9 +54,13 @@ def main(events: int = EVENTS) -> None:
         print(f"{name}: {rate:.0f} events/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     for name in CONTENDERS[1:]:
         pairs = list(zip(found["connector"], found[name], strict=True))
-        rate = statistics.median(ours.per_second / theirs.per_second for ours, theirs in pairs)
+        rates = [ours.per_second / theirs.per_second for ours, theirs in pairs]
         p99 = statistics.median(ours.percentile(99) / theirs.percentile(99) for ours, theirs in pairs)
-        print(f"connector / {name}: throughput {rate:.2f}, p99 {p99:.2f}", flush=True)
+        spread = f"rounds: {min(rates):.2f} to {max(rates):.2f}"
+        print(
+            f"connector / {name}: throughput {statistics.median(rates):.2f} ({spread}), p99 {p99:.2f}",
+            flush=True,
+        )
     whole = events / statistics.median(load.per_second for load in found["connector"])
     for share in (0.3, 0.95):
         with tempfile.TemporaryDirectory() as folder:

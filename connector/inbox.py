@@ -2,13 +2,16 @@
 
 An event that waits here says only that the tool knocked: what changed is for a pull to read. Its body is not
 kept, since Label Studio's events carry a token of the project. All that came while the disk was busy is
-written in the next commit together, so that many senders wait for few of them.
+written in the next commit together, so that many senders wait for few of them. Commits have a thread of their
+own: the event loop goes on answering, and takes the next events, while the disk works.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,8 +30,15 @@ CREATE TABLE IF NOT EXISTS knock (
 );
 """
 
-# The same event anew gets a new number: should a pull be under way, another one follows.
-_INSERT = "INSERT OR REPLACE INTO knock (source, id, action, at) VALUES (?, ?, ?, ?)"
+# The same event anew gets a new number: should a pull be under way, another one follows. A batch is a single
+# statement and so a transaction. SQLite executes all of it, the wait for the disk included, without the
+# interpreter's lock; with a statement for each row, the two threads would wait for each other at every row.
+_INSERT = """
+INSERT OR REPLACE INTO knock (source, id, action, at)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]')
+FROM json_each(?)
+"""
 
 DELETED_AT_ONCE = 500
 """So many leave the inbox in one commit: whoever knocks meanwhile waits for no more than that."""
@@ -55,11 +65,14 @@ class Inbox:
         self._source, self._at_once = source, at_once
         self._file = Database(path, "inbox", _SCHEMA, BUSY_SECONDS)
         self._came: list[tuple[_Row, asyncio.Future[None]]] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._disk = ThreadPoolExecutor(1, "inbox")
         self._checked = -CHECKED_SECONDS
         self._trouble: str | None = None
 
     def close(self) -> None:
         """Let go of the file."""
+        self._disk.shutdown()
         self._file.close()
 
     async def put(self, event: WakeUp) -> None:
@@ -82,33 +95,33 @@ class Inbox:
         return self._trouble
 
     async def _write(self, row: _Row) -> None:
-        loop = asyncio.get_running_loop()
-        if not self._came:
-            # Not at once: whoever else was read from the network together with this one comes along.
-            loop.call_soon(self._commit, loop)
-        kept = loop.create_future()
+        kept = asyncio.get_running_loop().create_future()
         self._came.append((row, kept))
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._commit())
         await kept
 
-    def _commit(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Here and not in a thread: everybody who would run meanwhile waits for the disk too, and two threads
-        # that take turns cost more than the disk does.
-        batch, self._came = self._came[: self._at_once], self._came[self._at_once :]
-        if self._came:
-            loop.call_soon(self._commit, loop)
-        error: ConnectorError | None = None
-        try:
-            with self._file.write() as db:
-                db.executemany(_INSERT, [row for row, _ in batch])
-        except ConnectorError as failed:
-            error = failed
-        for _, kept in batch:
-            if kept.done():
-                continue  # whoever waited has left
-            if error:
-                kept.set_exception(error)
-            else:
-                kept.set_result(None)
+    async def _commit(self) -> None:
+        """Write all that came, batch by batch; what comes while the disk works is the next batch."""
+        loop = asyncio.get_running_loop()
+        while self._came:
+            batch, self._came = self._came[: self._at_once], self._came[self._at_once :]
+            error: Exception | None = None
+            try:
+                await loop.run_in_executor(self._disk, self._insert, json.dumps([row for row, _ in batch]))
+            except Exception as failed:
+                error = failed
+            for _, kept in batch:
+                if kept.done():
+                    continue  # whoever waited has left
+                if error:
+                    kept.set_exception(error)
+                else:
+                    kept.set_result(None)
+
+    def _insert(self, rows: str) -> None:
+        with self._file.read() as db:
+            db.execute(_INSERT, (rows,))
 
     def last(self) -> int:
         """The number of the event that came last, for `followed` after a pull; 0 when none waits."""

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.webhooks import CONNECTIONS, knock, port_of, start
 from connector.adapters.base import WakeUp
+from connector.errors import Temporary
 from connector.inbox import DELETED_AT_ONCE, Inbox
 
 
@@ -104,6 +105,45 @@ def test_senders_that_knock_together_share_a_commit(tmp_path: Path) -> None:
         with closing(Inbox(tmp_path / f"{at_once}.sqlite", "one", at_once)) as inbox:
             inbox._file._db.set_trace_callback(asked.append)
             put(inbox, *map(str, range(1000)))
-        return asked.count("COMMIT")
+        return sum("INSERT" in statement for statement in asked)  # each is a transaction of its own
 
     assert (commits(1), commits(100), commits(1000)) == (1000, 10, 1)
+
+
+def test_what_comes_while_the_disk_works_is_the_next_commit(tmp_path: Path) -> None:
+    async def at_intervals(inbox: Inbox) -> None:
+        async with asyncio.TaskGroup() as group:
+            with inbox._file.read():  # this thread has the file: the first commit waits for it
+                for n in range(50):
+                    group.create_task(inbox.put(WakeUp(str(n), "X")))
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+
+    asked: list[str] = []
+    with closing(Inbox(tmp_path / "i.sqlite", "one")) as inbox:
+        inbox._file._db.set_trace_callback(asked.append)
+        asyncio.run(at_intervals(inbox))
+        inbox._file._db.set_trace_callback(None)
+        assert inbox.waiting() == 50
+    assert sum("INSERT" in statement for statement in asked) == 2
+
+
+def test_the_event_loop_goes_on_while_the_disk_does_not(tmp_path: Path) -> None:
+    path, rounds = tmp_path / "i.sqlite", 0
+
+    async def put_into(inbox: Inbox) -> None:
+        nonlocal rounds
+        putting = asyncio.create_task(inbox.put(WakeUp("a", "X")))
+        while not putting.done():
+            rounds += 1
+            await asyncio.sleep(0)
+        with pytest.raises(Temporary, match="in use by another process"):
+            await putting
+
+    with closing(Inbox(path, "one")) as inbox, closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.run(put_into(inbox))
+        other.execute("ROLLBACK")
+        assert rounds > 20
+        put(inbox, "b")
+        assert inbox.waiting() == 1
