@@ -22,11 +22,12 @@ import requests
 from benchmarks.sync import headers, in_turn, new_project, timed, tool_of
 from connector.adapters.base import batches
 from connector.corrections.apply import Applied, apply
-from connector.corrections.journal import Journal
-from connector.corrections.plan import Action, Correction, Plan
+from connector.corrections.plan import Plan
 from connector.corrections.undo import undo
 from connector.demo.pictures import Box, result
 from connector.demo.server import Running, label_studio
+from connector.journal.correction import Action, Correction
+from connector.journal.journal import Journal
 from connector.model import Task, dump_json
 
 CORRECTIONS = 10_000

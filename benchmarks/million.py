@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from connector.demo.pictures import LABEL_CONFIG, Box, result
 from connector.demo.server import free_port
-from connector.store import ANNOTATION, TASK, Store
+from connector.store.label_store import ANNOTATION, TASK, Store
 
 TASKS = 1_000_000
 PEOPLE = 3
@@ -79,8 +79,8 @@ def pull_until(url: str, folder: Path, pages: int | None) -> Any:
 
 def pull(url: str, folder: str) -> None:
     """The pull itself; tells how many tasks it read, and its memory on the way."""
-    from connector import sync
-    from connector.adapters.label_studio import LabelStudio
+    from connector.adapters.label_studio.adapter import LabelStudio
+    from connector.sync import rounds as sync
 
     page = resource.getpagesize()
     seen: dict[int, int] = {}

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from benchmarks.objects_peers import AT_ONCE, LARGE_BYTES, LISTED, PEERS, WORKS, Place, measured
 from benchmarks.quality import PEERS as PYTHON
-from connector.adapters.objects import Objects
 from connector.demo.server import S3, s3_server
+from connector.io.objects import Objects
 
 ROUNDS = 5
 

@@ -16,16 +16,16 @@ from pathlib import Path
 
 import requests
 
-from connector import sync
 from connector.adapters.base import LabelingTool, batches
-from connector.adapters.label_studio import LabelStudio, create_project
-from connector.adapters.label_studio_server import Server
+from connector.adapters.label_studio.adapter import LabelStudio, create_project
+from connector.adapters.label_studio.client import Server
 from connector.demo.pictures import LABEL_CONFIG, Box, result
 from connector.demo.server import Running, label_studio
-from connector.items import Listed
-from connector.ledger import Ledger
 from connector.model import Item
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.sync import rounds as sync
+from connector.sync.items import Listed
+from connector.sync.ledger import Ledger
 
 ANNOTATIONS = 3
 

@@ -23,11 +23,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from connector.adapters.base import WakeUp
-from connector.adapters.label_studio import LabelStudio
+from connector.adapters.label_studio.adapter import LabelStudio
 from connector.adapters.signatures import SECRET_HEADER
 from connector.config import Serve
-from connector.inbox import Inbox
-from connector.webhooks import Metrics, Receiver, application, serving
+from connector.serve.inbox import Inbox
+from connector.serve.receiver import Metrics, Receiver, application, serving
 
 CONNECTIONS = 64
 EVENTS = 100_000

@@ -18,17 +18,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from connector.adapters.base import LabelingTool
-    from connector.adapters.label_studio import LabelStudio
-    from connector.adapters.objects import Objects
+    from connector.adapters.label_studio.adapter import LabelStudio
     from connector.corrections.apply import apply
-    from connector.corrections.journal import Journal
     from connector.corrections.plan import Proposal, plan
     from connector.corrections.undo import undo
     from connector.errors import ConnectorError
-    from connector.label_files import read_file
-    from connector.labels import read_store, with_gold
-    from connector.line import Line, open_line
+    from connector.formats.label_files import read_file
+    from connector.io.objects import Objects
+    from connector.journal.journal import Journal
     from connector.model import Annotation, Annotator, Control, Item, Ontology, Role, Task
+    from connector.project import Line, open_line
     from connector.quality.agreement import agreement
     from connector.quality.annotators import annotators
     from connector.quality.consensus import consensus
@@ -36,22 +35,23 @@ if TYPE_CHECKING:
     from connector.quality.table import Labels
     from connector.quality.units import units
     from connector.regions import Region, parse_result
-    from connector.review import draw_sample, estimate
-    from connector.store import Store
-    from connector.sync import pull, push
+    from connector.review.samples import draw_sample, estimate
+    from connector.store.label_store import Store
+    from connector.store.labels import read_store, with_gold
+    from connector.sync.rounds import pull, push
 
 _HOMES = {
     "adapters.base": ["LabelingTool"],
-    "adapters.label_studio": ["LabelStudio"],
-    "adapters.objects": ["Objects"],
+    "adapters.label_studio.adapter": ["LabelStudio"],
+    "io.objects": ["Objects"],
     "corrections.apply": ["apply"],
-    "corrections.journal": ["Journal"],
+    "journal.journal": ["Journal"],
     "corrections.plan": ["Proposal", "plan"],
     "corrections.undo": ["undo"],
     "errors": ["ConnectorError"],
-    "label_files": ["read_file"],
-    "labels": ["read_store", "with_gold"],
-    "line": ["Line", "open_line"],
+    "formats.label_files": ["read_file"],
+    "store.labels": ["read_store", "with_gold"],
+    "project": ["Line", "open_line"],
     "model": ["Annotation", "Annotator", "Control", "Item", "Ontology", "Role", "Task"],
     "regions": ["Region", "parse_result"],
     "quality.agreement": ["agreement"],
@@ -60,9 +60,9 @@ _HOMES = {
     "quality.golden": ["golden"],
     "quality.table": ["Labels"],
     "quality.units": ["units"],
-    "review": ["draw_sample", "estimate"],
-    "store": ["Store"],
-    "sync": ["pull", "push"],
+    "review.samples": ["draw_sample", "estimate"],
+    "store.label_store": ["Store"],
+    "sync.rounds": ["pull", "push"],
 }
 
 __all__ = [

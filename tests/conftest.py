@@ -18,12 +18,12 @@ import pytest
 from hypothesis import settings
 
 from connector import commands
-from connector.adapters.label_studio import LabelStudio, create_project
-from connector.adapters.label_studio_server import Server
+from connector.adapters.label_studio.adapter import LabelStudio, create_project
+from connector.adapters.label_studio.client import Server
 from connector.config import JOURNAL_KEY
-from connector.corrections.keys import Keys
 from connector.demo.pictures import LABEL_CONFIG
 from connector.demo.server import S3, Running, label_studio, s3_server
+from connector.journal.keys import Keys
 
 JOURNAL_KEYS = Keys(("the-key-of-the-journals-that-tests-write",))
 """Never the one of whoever runs the tests."""

@@ -25,7 +25,7 @@ from connector.adapters.base import (
     Webhook,
     batches,
 )
-from connector.adapters.label_studio_config import parse_config
+from connector.adapters.label_studio.ontology import parse_config
 from connector.adapters.signatures import SECRET_HEADER, require_secret
 from connector.errors import (
     BadRecord,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from connector.corrections.apply import Applied
     from connector.corrections.plan import Plan, Proposed
     from connector.model import Ontology
-    from connector.parts import Aligned
+    from connector.store.parts import Aligned
 
 SHOWN = 12
 
@@ -108,7 +108,8 @@ def plan_command(
         connector correct plan --out plan.jsonl
         connector correct plan --from gold --gold gold.csv --policy return --annotator ann@example.com
     """
-    from connector.corrections.plan import Action, Limits, plan
+    from connector.corrections.plan import Limits, plan
+    from connector.journal.correction import Action
 
     action = Action(policy or ("replace" if decides == "ontology" else "add"))
     labels = load(session, None, gold_file)
@@ -146,10 +147,10 @@ def _proposed(
 ) -> Proposed:
     """What the source of --from says."""
     from connector.corrections import sources
-    from connector.corrections.plan import OWN
+    from connector.io.tables import SUFFIXES
+    from connector.journal.correction import OWN
     from connector.model import Role
-    from connector.review import read_verdicts
-    from connector.tables import SUFFIXES
+    from connector.review.samples import read_verdicts
 
     loaded, units = labels.loaded, labels.units
     store, version = session.line.store(), int(loaded.source["version"])
@@ -206,7 +207,7 @@ def _mapping(path: Path | None) -> Mapping[str, Mapping[str, str | None]]:
 
 
 def _show(session: Session, made: Plan) -> None:
-    from connector.corrections.history import in_short
+    from connector.corrections.timeline import in_short
 
     rows = []
     for c in made.corrections:
@@ -321,8 +322,8 @@ def log(session: Session, task: str | None) -> None:
 def _show_history(session: Session, task: str) -> None:
     import polars as pl
 
-    from connector.corrections.history import history
-    from connector.store import TASK
+    from connector.corrections.timeline import history
+    from connector.store.label_store import TASK
 
     store, journal = session.line.store(), session.line.journal()
     known = store.current(TASK).filter((pl.col("task") == task) | (pl.col("key") == task))
@@ -355,7 +356,7 @@ def verify(session: Session, head: str | None) -> None:
         connector correct verify
     """
     from connector.config import JOURNAL_KEY, secret
-    from connector.corrections.keys import parse_keys
+    from connector.journal.keys import parse_keys
 
     line = session.line
     keys = parse_keys(secret(JOURNAL_KEY))

@@ -10,7 +10,7 @@ from connector.commands.inputs import as_version
 from connector.commands.session import Command, Session, pass_session
 
 if TYPE_CHECKING:
-    from connector.store import Version
+    from connector.store.label_store import Version
 
 
 @click.command(cls=Command)

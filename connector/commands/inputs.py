@@ -17,13 +17,13 @@ from connector.errors import UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-    from connector.labels import Loaded
+    from connector.io.reading import Read, Reading
     from connector.model import Ontology
-    from connector.parts import Aligned
     from connector.quality.consensus import Consensus
     from connector.quality.interval import Estimate
-    from connector.reading import Read, Reading
-    from connector.store import Version
+    from connector.store.label_store import Version
+    from connector.store.labels import Loaded
+    from connector.store.parts import Aligned
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -113,7 +113,7 @@ def reading_options(function: F) -> F:
 
 def reading_given() -> Reading:
     """What the command line says of how files are read."""
-    from connector.reading import Reading, columns_of
+    from connector.io.reading import Reading, columns_of
 
     given = dict(click.get_current_context().meta.get(_READING, {}))
     if "columns" in given:
@@ -277,9 +277,9 @@ def load(
         keep_regions: whether what was drawn is wanted besides the units.
     """
     from connector.config import NoConfiguration
-    from connector.label_files import read_file
-    from connector.labels import EmptyStore, declared, with_gold
-    from connector.parts import align
+    from connector.formats.label_files import read_file
+    from connector.store.labels import EmptyStore, declared, with_gold
+    from connector.store.parts import align
 
     thresholds = _thresholds(session)
     ontology, meta = _ontology(labels_file), click.get_current_context().meta
@@ -331,7 +331,7 @@ def _report(session: Session, labels: Read | None, gold: Read | None) -> None:
 
 def _without_level_hint(read: Read | None) -> Read | None:
     """What was found, without a hint at the option that was given."""
-    from connector.reading import NUMERIC
+    from connector.io.reading import NUMERIC
 
     return read and replace(read, notices=[notice for notice in read.notices if notice != NUMERIC])
 
@@ -360,7 +360,7 @@ def _thresholds(session: Session) -> Mapping[str, float]:
 
 def _ontology(labels_file: Path | None) -> Ontology | None:
     """The ontology of --ontology."""
-    from connector.adapters.label_studio_config import parse_config
+    from connector.adapters.label_studio.ontology import parse_config
 
     file: Path | None = click.get_current_context().meta.get(_ONTOLOGY)
     if file is None:

@@ -56,7 +56,7 @@ def push(session: Session, file: Path | None, force: bool, dry_run: bool) -> Non
     Example:
         connector ontology push ontology.xml
     """
-    from connector import ontology as room
+    from connector.sync import ontology as room
 
     if file and not file.is_file():
         raise UsageError(f"there is no file {file}", "name the file of the labeling configuration")

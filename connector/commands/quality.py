@@ -28,11 +28,11 @@ from connector.errors import EXIT_GATE, UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-    from connector.labels import Loaded
-    from connector.parts import Aligned
     from connector.quality.consensus import Consensus, ControlSummary
     from connector.quality.golden import Golden
     from connector.quality.interval import Estimate
+    from connector.store.labels import Loaded
+    from connector.store.parts import Aligned
 
 _MAJORITY = "agreement_with_majority"
 

@@ -24,8 +24,8 @@ from connector.commands.session import Command, Session, pass_session
 from connector.errors import ConnectorError
 
 if TYPE_CHECKING:
-    from connector.labels import Loaded
     from connector.quality.interval import Estimate
+    from connector.store.labels import Loaded
 
 _FILE = click.Path(path_type=Path)
 
@@ -65,7 +65,7 @@ def report(
         connector report --gold gold.json --sample sample.csv --verdicts verdicts.csv --out report.html
     """
     from connector.corrections.plan import Plan
-    from connector.files import write_atomic
+    from connector.io.files import write_atomic
     from connector.report import render
     from connector.report.content import content
 
@@ -100,7 +100,7 @@ def report(
 
 
 def _error_rate(sample: Path | None, verdicts: Path | None, confidence: float) -> Estimate | None:
-    from connector.review import estimate, read_sample, read_verdicts
+    from connector.review.samples import estimate, read_sample, read_verdicts
 
     if sample is None or verdicts is None:
         return None

@@ -18,8 +18,8 @@ from connector.commands.inputs import (
 from connector.commands.session import Group, Session, pass_session, rows_option
 
 if TYPE_CHECKING:
-    from connector.labels import Loaded
-    from connector.review import Sample
+    from connector.review.samples import Sample
+    from connector.store.labels import Loaded
 
 _FILE = click.Path(path_type=Path)
 
@@ -62,7 +62,7 @@ def draw(
     Example:
         connector review draw --fraction 0.05 --seed 7 --out sample.csv
     """
-    from connector.review import draw_sample
+    from connector.review.samples import draw_sample
 
     labels = load(session, labels_file)
     loaded, merged = labels.loaded, merge(session, labels)
@@ -98,7 +98,7 @@ def _strata_as_written(sample: Sample, loaded: Loaded) -> Sample:
 
     from connector.quality.kinds import CHOICE
     from connector.quality.sampling import ALL
-    from connector.review import Sample
+    from connector.review.samples import Sample
 
     names = pl.DataFrame({"stratum": [*{**sample.strata, **dict.fromkeys(sample.tasks["stratum"])}]})
     labels = names.filter(pl.col("stratum") != ALL).with_columns(written="stratum", control=pl.lit(CHOICE))
@@ -126,8 +126,8 @@ def queue(session: Session, sample: Path, name: str, dry_run: bool) -> None:
     Example:
         connector review queue --sample sample.csv --name "review, week 7"
     """
-    from connector import review as room
-    from connector.labels import source_of
+    from connector.review import samples as room
+    from connector.store.labels import source_of
 
     tasks = room.read_sample(sample)["task"].to_list()
     where = room.queue(session.line.tool(dry_run), tasks, name)
@@ -155,9 +155,9 @@ def collect(session: Session, labels_file: Path | None, sample: Path, out: Path 
     Example:
         connector pull && connector review collect --sample sample.csv --out verdicts.csv
     """
-    from connector.labels import source_of
     from connector.quality.review import verdicts
-    from connector.review import read_sample
+    from connector.review.samples import read_sample
+    from connector.store.labels import source_of
 
     labels = load(session, labels_file)
     loaded, units = labels.loaded, labels.units
@@ -196,9 +196,9 @@ def estimate(session: Session, sample: Path, verdicts: Path, confidence: float, 
     Example:
         connector review estimate --sample sample.csv --verdicts verdicts.csv --json
     """
-    from connector.labels import source_of
-    from connector.review import estimate as infer
-    from connector.review import read_sample, read_verdicts
+    from connector.review.samples import estimate as infer
+    from connector.review.samples import read_sample, read_verdicts
+    from connector.store.labels import source_of
 
     found = infer(read_sample(sample), read_verdicts(verdicts), confidence)
     session.say(

@@ -11,7 +11,7 @@ import click
 from connector.commands.session import Group, Session, pass_session
 
 if TYPE_CHECKING:
-    from connector.eventlog import Delivery
+    from connector.events.log import Delivery
 
 
 @click.group(cls=Group)
@@ -28,8 +28,8 @@ def test_command(session: Session) -> None:
     Example:
         connector pull && connector rules test
     """
-    from connector.live import receivers
-    from connector.rules import check, rehearse
+    from connector.events.rules import check, rehearse
+    from connector.serve.live import receivers
 
     line = session.line
     check(session.config.rules, line.tool().capabilities, receivers(line))
@@ -54,8 +54,8 @@ def log_command(session: Session, failed: bool, most: int) -> None:
     Example:
         connector rules log --failed
     """
-    from connector.eventlog import DEAD
-    from connector.live import event_log
+    from connector.events.log import DEAD
+    from connector.serve.live import event_log
 
     with closing(event_log(session.line)) as log:
         found = log.deliveries(DEAD if failed else None, most)
@@ -75,7 +75,7 @@ def resend_command(session: Session, numbers: Sequence[int]) -> None:
     Example:
         connector rules log --failed && connector rules resend 17
     """
-    from connector.live import event_log
+    from connector.serve.live import event_log
 
     with closing(event_log(session.line)) as log:
         again = log.resend(numbers or None)

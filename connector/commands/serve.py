@@ -27,9 +27,9 @@ def serve(session: Session) -> None:
         export LABELING_WEBHOOK_SECRET="$(openssl rand -hex 32)"
         connector serve
     """
-    from connector.live import abandoned
-    from connector.live import serve as run
-    from connector.watch import stopped_by_signals
+    from connector.serve.live import abandoned
+    from connector.serve.live import serve as run
+    from connector.serve.watch import stopped_by_signals
 
     stop = threading.Event()
     with stopped_by_signals(stop):

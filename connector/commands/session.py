@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from connector.config import Config
-    from connector.line import Line
+    from connector.project import Line
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,7 +92,7 @@ class Session:
     @cached_property
     def line(self) -> Line:
         """What the configuration names."""
-        from connector.line import Line
+        from connector.project import Line
 
         return Line(self.config, self.note)
 
@@ -180,7 +180,7 @@ class Session:
         """Write the rejects to their file; returns the exit code if there were any."""
         if not rejects:
             return None
-        from connector.files import write_atomic
+        from connector.io.files import write_atomic
 
         path = Path(f"rejects-{self.name.replace(' ', '-')}.jsonl")
         write_atomic(
@@ -196,7 +196,7 @@ class Session:
             return
         import polars as pl
 
-        from connector.files import write_atomic
+        from connector.io.files import write_atomic
 
         # A table of text cells has no lists.
         frame = frame.with_columns(

@@ -21,8 +21,8 @@ from connector.errors import AuthError, ConnectorError, Reject, Unsupported, Usa
 
 if TYPE_CHECKING:
     from connector.config import Config
-    from connector.ledger import KnownReject, Ledger
-    from connector.line import Line
+    from connector.project import Line
+    from connector.sync.ledger import KnownReject, Ledger
 
 MANY_FILES = 100
 """So many small files of the store are worth a hint."""
@@ -52,7 +52,7 @@ def _is_address(text: str) -> None:
 
 
 def _is_place(text: str) -> None:
-    from connector.adapters.objects import absolute_url
+    from connector.io.objects import absolute_url
 
     absolute_url(text)
 
@@ -122,7 +122,7 @@ def init(ctx: click.Context, /, force: bool, dry_run: bool, **given: Any) -> Non
         connector init --url http://localhost:8080 --project 1 --raw s3://pictures/raw --overlap 3
     """
     from connector.config import FILE, parse
-    from connector.files import write_atomic
+    from connector.io.files import write_atomic
 
     session: Session = ctx.obj
     path = session.config_path or Path(FILE)
@@ -200,7 +200,7 @@ def _filled(
 
 def _set_overlap(session: Session, config: Config, annotators: int, dry_run: bool) -> dict[str, Any]:
     """Let the tool show each task to so many annotators; where it does not, report who has to do what."""
-    from connector.line import Line
+    from connector.project import Line
 
     where = f"project {config.tool.project} at {config.tool.url}"
     try:
@@ -229,7 +229,7 @@ def _journal_key(session: Session, dry_run: bool) -> str | None:
         Where it is: `found`, `made`, or None where there is none and no keyring to keep it.
     """
     from connector.config import JOURNAL_KEY, KEYRING_SERVICE, keep_secret, secret
-    from connector.corrections.keys import parse_keys
+    from connector.journal.keys import parse_keys
 
     if parse_keys(secret(JOURNAL_KEY)):
         return "found"
@@ -353,8 +353,8 @@ def status(session: Session, no_bucket: bool) -> None:
         connector status
         connector status --no-bucket --json
     """
-    from connector.store import TASK
-    from connector.sync import standing
+    from connector.store.label_store import TASK
+    from connector.sync.rounds import standing
 
     line, now = session.line, datetime.now(UTC)
     store = line.store()

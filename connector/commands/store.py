@@ -16,7 +16,7 @@ from connector.errors import BadRecord, UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-    from connector.store import Store, Version
+    from connector.store.label_store import Store, Version
 
 CHANGES = ("added", "changed", "deleted")
 RECORDS = ("task", "annotation", "prediction")
@@ -92,7 +92,7 @@ def show(session: Session, number: int | None, name: str | None) -> None:
         connector store show
         connector store show --snapshot first-batch
     """
-    from connector.history import contents
+    from connector.store.history import contents
 
     if number is not None and name is not None:
         raise UsageError("--version and --snapshot are given", "say one of them")
@@ -142,7 +142,7 @@ def diff(session: Session, old: Version, new: Version | None, out: Path | None) 
         connector store diff first-batch
         connector store diff 12 42 --out changes.csv
     """
-    from connector.history import differences
+    from connector.store.history import differences
 
     kept = _kept(session)
     until = (kept.version or 0) if new is None else new

@@ -20,10 +20,10 @@ from connector.commands.setup import list_rejects, suggest_accepting
 from connector.errors import EXIT_GATE, ConnectorError, Reject, UsageError
 
 if TYPE_CHECKING:
-    from connector.ledger import Ledger
-    from connector.predictions import Predicted
-    from connector.store import Store
-    from connector.sync import Effects, Pulled, Pushed
+    from connector.store.label_store import Store
+    from connector.sync.ledger import Ledger
+    from connector.sync.predictions import Predicted
+    from connector.sync.rounds import Effects, Pulled, Pushed
 
 
 manifest_option = click.option(
@@ -109,8 +109,8 @@ def push(
 
 
 def _show_predictions(session: Session, file: Path, keep_others: bool, dry_run: bool) -> Predicted:
-    from connector.predictions import push_predictions
-    from connector.sync import pull as pull_all
+    from connector.sync.predictions import push_predictions
+    from connector.sync.rounds import pull as pull_all
 
     tool, store = session.line.tool(dry_run), session.line.store()
     with session.progress("predictions") as progress:
@@ -139,7 +139,7 @@ def pull(session: Session, everything: bool) -> None:
     Example:
         connector pull
     """
-    from connector.sync import pull as pull_all
+    from connector.sync.rounds import pull as pull_all
 
     store = session.line.store()
     with session.progress("pull") as progress:
@@ -181,7 +181,7 @@ def sync(session: Session, /, watch: bool, interval: float, **given: Any) -> int
 
 
 def _watch(session: Session, given: Mapping[str, Any], interval: float) -> int:
-    from connector.watch import stopped_by_signals, watch
+    from connector.serve.watch import stopped_by_signals, watch
 
     totals = {"new": 0, "rejected": 0}
     stores: list[Store] = []
@@ -242,7 +242,7 @@ def reconcile(
         connector reconcile --out differences.csv
         connector reconcile --accept s3://pictures/raw/notes.txt
     """
-    from connector.reconcile import reconcile as compare
+    from connector.sync.reconcile import reconcile as compare
 
     if accept_all and (accept or unaccept):
         raise UsageError("--accept-all is given with --accept or --unaccept", "use one of them")
@@ -318,7 +318,7 @@ def _round(session: Session, given: Mapping[str, Any], store: Store | None = Non
 
 
 def _effects(given: Mapping[str, Any]) -> Effects:
-    from connector.sync import Effects, OnChange, OnDelete
+    from connector.sync.rounds import Effects, OnChange, OnDelete
 
     return Effects(OnChange(given["on_change"]), OnDelete(given["on_delete"]), given["most_removed"])
 

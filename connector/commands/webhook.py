@@ -47,7 +47,7 @@ def add_command(session: Session, url: str | None, dry_run: bool) -> int | None:
         connector webhook add --url https://connector.example.com
     """
     from connector.config import knock_secret
-    from connector.webhooks import inside, register
+    from connector.serve.receiver import inside, register
 
     address, notes = _address(session, url), list[str]()
     if inside(address):
@@ -131,7 +131,7 @@ def remove_command(session: Session, which: str, dry_run: bool) -> None:
 
 
 def _address(session: Session, url: str | None) -> str:
-    from connector.webhooks import local_url
+    from connector.serve.receiver import local_url
 
     settings = session.config.serve
     return url or settings.url or local_url(settings)
@@ -139,7 +139,7 @@ def _address(session: Session, url: str | None) -> str:
 
 def _prove(session: Session, tool: LabelingTool, address: str, notes: list[str]) -> bool | None:
     """Whether an event arrived; None if there is no receiver to ask."""
-    from connector.webhooks import local_url, proven
+    from connector.serve.receiver import local_url, proven
 
     try:
         arrived = proven(tool, local_url(session.config.serve))

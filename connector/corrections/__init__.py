@@ -1,6 +1,6 @@
-"""Corrections: planned, compared with what the tool holds now, journaled before they are sent, undone.
+"""Corrections: planned, compared with what the tool holds now, applied, and undone.
 
-A source proposes what is right (`sources`, `merged`), a plan says what to do about it (`plan`), and each kind
-of correction knows how it is checked, sent, found again and taken back (`actions`). `apply` and `undo` go
-through a plan with a journal that nobody can change unseen (`journal`).
+Takes labels, gold or verdicts; a source proposes what is right (`sources`, `merged`), and a plan says what to
+do about it (`plan`). `apply` and `undo` write it to the tool through the journal, and return what was
+written, what was left because it had been edited, and what failed.
 """

@@ -10,9 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from connector.adapters.base import LabelingTool, batches
-from connector.corrections.actions import KINDS, PULL, Held, Kind, Sender
-from connector.corrections.journal import Begun, Entered, Entry, Intent, Journal, Outcome, State
-from connector.corrections.plan import Action, Correction, Plan
+from connector.corrections.plan import Plan
 from connector.errors import (
     AuthError,
     BadRecord,
@@ -23,9 +21,12 @@ from connector.errors import (
     Unsupported,
     UsageError,
 )
+from connector.io.retry import paced
+from connector.journal.actions import KINDS, PULL, Held, Kind, Sender
+from connector.journal.correction import Action, Correction
+from connector.journal.journal import Begun, Entered, Entry, Intent, Journal, Outcome, State
 from connector.model import Ontology, Task
 from connector.regions import check_result
-from connector.retry import paced
 
 BATCH = 50
 """So many corrections are noted in the journal at once, before the first of them is sent."""

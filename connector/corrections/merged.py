@@ -9,15 +9,15 @@ from typing import Any
 
 import polars as pl
 
-from connector.corrections.renames import ENDS
 from connector.errors import BadRecord
-from connector.labels import RELATED, area_id, place_of
+from connector.journal.renames import ENDS
 from connector.model import Annotation, Task, dump_json
 from connector.quality.answers import ABSENT, STEP, parted
 from connector.quality.kinds import BOX, CHOICE, DRAWN, KEYPOINT, NUMBER, RANKING, RATING, RELATION, TAXONOMY
 from connector.quality.table import UNDIRECTED
 from connector.quality.units import ABOUT, UNIT
 from connector.regions import Answer, Region, Relation, gather, parse_result
+from connector.store.labels import RELATED, area_id, place_of
 
 PLACES: Mapping[str, Sequence[str]] = {
     BOX: ("x", "y", "width", "height", "rotation"),

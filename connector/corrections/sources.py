@@ -14,16 +14,16 @@ import polars as pl
 
 from connector.corrections.merged import corrected_result, merged_result
 from connector.corrections.plan import Proposal, Proposed
-from connector.corrections.renames import Renames, labels_of, renamed, uses
 from connector.errors import BadRecord, Reject, UsageError
-from connector.labels import Loaded
+from connector.io.tables import is_unicode, read_json, read_json_lines, read_table, unpack
+from connector.journal.renames import Renames, labels_of, renamed, uses
 from connector.model import Annotation, Control, Ontology, Role, Task, dump_json
 from connector.quality.answers import ABSENT
 from connector.quality.kinds import ANSWERED, DRAWN, RELATION
 from connector.quality.units import LAST, SHAPE, UNIT
 from connector.regions import check_result
 from connector.regions.answers import SEPARATOR
-from connector.tables import is_unicode, read_json, read_json_lines, read_table, unpack
+from connector.store.labels import Loaded
 
 CONFIDENT = 0.6
 """A consensus is written back from this confidence on: two of three agree, one of two does not."""

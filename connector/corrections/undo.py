@@ -7,12 +7,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from connector.adapters.base import LabelingTool, batches
-from connector.corrections.actions import KINDS, Back, Kind, Sender, Sent
 from connector.corrections.apply import BATCH, Applied, Lost, Progress, make_queues
-from connector.corrections.journal import Begun, Entered, Entry, Journal, Outcome, State, Undoing
 from connector.errors import AuthError, BadRecord, Conflict, Reject, Temporary, UsageError
+from connector.io.retry import paced
+from connector.journal.actions import KINDS, Back, Kind, Sender, Sent
+from connector.journal.journal import Begun, Entered, Entry, Journal, Outcome, State, Undoing
 from connector.model import Annotation, Task
-from connector.retry import paced
 
 
 def undo(

@@ -15,15 +15,15 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from connector.adapters.label_studio import LabelStudio, create_project
-from connector.adapters.label_studio_server import Server
-from connector.adapters.objects import Objects
+from connector.adapters.label_studio.adapter import LabelStudio, create_project
+from connector.adapters.label_studio.client import Server
 from connector.config import JOURNAL_KEY, TOKEN
 from connector.demo.people import PEOPLE, assign, label, true_skill
 from connector.demo.pictures import LABEL_CONFIG, Scene, scenes, truth_result
 from connector.demo.server import Running, label_studio, s3_server
 from connector.errors import ConnectorError
-from connector.files import write_atomic
+from connector.io.files import write_atomic
+from connector.io.objects import Objects
 
 OVERLAP = 3
 GOLD_SHARE = 0.25

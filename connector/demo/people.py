@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from connector.adapters.label_studio_server import Server
+from connector.adapters.label_studio.client import Server
 from connector.demo.pictures import LABELS, SCENES, Box, Scene, result
 from connector.demo.server import User
 

@@ -11,10 +11,9 @@ from datetime import datetime
 import polars as pl
 from PIL import Image, ImageOps
 
-from connector.corrections.history import in_short
-from connector.corrections.plan import WRITING, Action, Correction
+from connector.corrections.timeline import in_short
 from connector.errors import BadRecord
-from connector.labels import NotCounted
+from connector.journal.correction import WRITING, Action, Correction
 from connector.quality.agreement import MISSES, pairs
 from connector.quality.annotators import METHOD, annotators, natural
 from connector.quality.answers import ABSENT
@@ -40,6 +39,7 @@ from connector.report.data import (
     ReportData,
 )
 from connector.report.draw import spoken
+from connector.store.labels import NotCounted
 
 READABLE = 24
 """More names than this make no readable matrix: those with the most answers, or mistakes, are shown."""

@@ -26,13 +26,13 @@ import polars as pl
 import pytest
 import requests
 
-from connector.adapters import objects as adapter
-from connector.adapters.objects import Objects
 from connector.config import FILE, parse
 from connector.demo.server import S3, free_port
 from connector.errors import AuthError, Conflict, Reject, Temporary, UsageError
+from connector.io import objects as adapter
+from connector.io.objects import Objects
 from connector.model import Annotation, Task
-from connector.store import ANNOTATION, TASK, Store
+from connector.store.label_store import ANNOTATION, TASK, Store
 from tests.servers import Azure, Google, azure_server, google_server, put_raw, same_to_all, service_account
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -67,7 +67,7 @@ ASKED: Mapping[str, Callable[[Objects], object]] = {
 LINES_AND_MEMORY = """
 import io, json, re, sys
 from pathlib import Path
-from connector.adapters.objects import Objects
+from connector.io.objects import Objects
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 url, options, file = json.loads(sys.stdin.read())

@@ -14,12 +14,12 @@ import pytest
 
 from connector.adapters.base import Bucket, LabelingTool
 from connector.adapters.contract import LabelingToolContract
-from connector.adapters.label_studio import LabelStudio, create_project
-from connector.adapters.label_studio_server import Server
-from connector.adapters.objects import Objects
+from connector.adapters.label_studio.adapter import LabelStudio, create_project
+from connector.adapters.label_studio.client import Server
 from connector.demo.server import S3, Running, free_port
 from connector.errors import AuthError, ConnectorError, Temporary, UsageError
-from connector.retry import patient
+from connector.io.objects import Objects
+from connector.io.retry import patient
 
 PAGE = 3
 """So few tasks at once that the suite's projects have several pages."""
@@ -153,7 +153,7 @@ class TestRecorded(LabelStudioContract):
         self, request: pytest.FixtureRequest, vcr_cassette: object, monkeypatch: pytest.MonkeyPatch
     ) -> tuple[str, str]:
         # vcrpy lifts its patches for a moment at every request, for all threads: so there must be one.
-        monkeypatch.setattr("connector.adapters.label_studio.ThreadPoolExecutor", AtOnce)
+        monkeypatch.setattr("connector.adapters.label_studio.adapter.ThreadPoolExecutor", AtOnce)
         if request.config.getoption("--vcr-record") is not None:
             running = request.getfixturevalue("label_studio")
             return running.url, running.owner.token

@@ -27,13 +27,13 @@ from typing import Any
 
 import pytest
 
-from connector.adapters.label_studio import LabelStudio
-from connector.adapters.label_studio_server import Server
-from connector.adapters.objects import Objects
+from connector.adapters.label_studio.adapter import LabelStudio
+from connector.adapters.label_studio.client import Server
 from connector.demo.pictures import result, scenes
 from connector.demo.server import S3, Running, label_studio
 from connector.errors import ConnectorError
-from connector.store import ANNOTATION, TASK
+from connector.io.objects import Objects
+from connector.store.label_store import ANNOTATION, TASK
 from tests.conftest import Line, new_line
 from tests.live.test_line import store_of
 from tests.proxy import Proxy, proxy

@@ -22,18 +22,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from connector.adapters.label_studio import LabelStudio, create_project
-from connector.adapters.label_studio_server import Server
+from connector.adapters.label_studio.adapter import LabelStudio, create_project
+from connector.adapters.label_studio.client import Server
 from connector.corrections.apply import apply
-from connector.corrections.journal import Journal, State
-from connector.corrections.plan import Action, Correction, Plan
+from connector.corrections.plan import Plan
 from connector.corrections.undo import undo
 from connector.demo.pictures import LABEL_CONFIG, Box, result
 from connector.demo.server import Running, s3_server
 from connector.errors import Temporary
-from connector.labels import read_store
+from connector.journal.correction import Action, Correction
+from connector.journal.journal import Journal, State
 from connector.model import Annotation, Item, Task, dump_json
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.store.labels import read_store
 from tests.conftest import JOURNAL_KEYS, Line
 from tests.live.test_faults import kill_when
 from tests.unit.test_forged_journals import forget_marks

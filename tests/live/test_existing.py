@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from connector.adapters.base import Bucket
-from connector.adapters.label_studio_server import Server
-from connector.adapters.objects import Objects
+from connector.adapters.label_studio.client import Server
 from connector.demo import server as demo_server
 from connector.demo.pictures import scenes
 from connector.demo.server import S3, label_studio
 from connector.errors import UsageError
+from connector.io.objects import Objects
 from connector.model import Item
 from tests.conftest import Line, new_line
 from tests.live.test_line import put_pictures

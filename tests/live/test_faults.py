@@ -12,14 +12,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from connector import sync
 from connector.adapters.base import LabelingTool
 from connector.demo.pictures import result, scenes
 from connector.demo.server import Running, label_studio
 from connector.errors import Reject
-from connector.items import Listed
 from connector.model import Item
-from connector.store import ANNOTATION, IDENTITY, TASK, Store
+from connector.store.label_store import ANNOTATION, IDENTITY, TASK, Store
+from connector.sync import rounds as sync
+from connector.sync.items import Listed
 from tests.conftest import Line, new_line
 from tests.live.test_line import put_pictures, store_of
 from tests.servers import same_to_all
@@ -147,7 +147,7 @@ def test_a_web_page_instead_of_an_answer_is_a_wrong_address(line: Line) -> None:
 def test_a_server_that_is_unwell_is_asked_again_and_then_named(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from connector.retry import patient
+    from connector.io.retry import patient
 
     monkeypatch.setattr(patient, "sleep", lambda _: None)
     with same_to_all(500, "application/json", b'{"detail": "out of order"}') as url:
@@ -161,7 +161,7 @@ def test_a_server_that_is_unwell_is_asked_again_and_then_named(
 def test_an_answer_that_broke_off_is_asked_for_again_and_then_named(
     line: Line, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
-    from connector.retry import patient
+    from connector.io.retry import patient
 
     monkeypatch.setattr(patient, "sleep", lambda _: None)
     with same_to_all(200, "application/json", body) as url:

@@ -9,17 +9,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-from connector import sync
-from connector.adapters.label_studio import LabelStudio, create_project
-from connector.adapters.label_studio_config import parse_config
-from connector.adapters.label_studio_server import Server
+from connector.adapters.label_studio.adapter import LabelStudio, create_project
+from connector.adapters.label_studio.client import Server
+from connector.adapters.label_studio.ontology import parse_config
 from connector.demo.server import Running
-from connector.labels import read_store
 from connector.model import Item
 from connector.quality.answers import ABSENT
 from connector.quality.kinds import DRAWN
 from connector.quality.units import units
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.store.labels import read_store
+from connector.sync import rounds as sync
 from tests.configs import CONFIGS, MORE
 from tests.results import annotate
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from connector.adapters.label_studio_server import Server
+from connector.adapters.label_studio.client import Server
 from connector.demo.pictures import Box, result
 from connector.model import Item
-from connector.store import ANNOTATION, Store
+from connector.store.label_store import ANNOTATION, Store
 from tests.conftest import Line
 
 pytestmark = pytest.mark.live

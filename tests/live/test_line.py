@@ -11,14 +11,14 @@ import polars as pl
 import pytest
 import requests
 
-from connector.adapters.label_studio import LabelStudio
-from connector.adapters.label_studio_server import Server
-from connector.adapters.objects import Objects
+from connector.adapters.label_studio.adapter import LabelStudio
+from connector.adapters.label_studio.client import Server
 from connector.demo.pictures import Box, result, scenes, truth_result
 from connector.demo.server import S3
 from connector.errors import BadRecord
+from connector.io.objects import Objects
 from connector.model import Item, Prediction
-from connector.store import ANNOTATION, Store
+from connector.store.label_store import ANNOTATION, Store
 from tests.conftest import Line
 
 pytestmark = pytest.mark.live

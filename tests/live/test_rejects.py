@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from connector.adapters.objects import Objects
 from connector.demo.pictures import scenes
 from connector.demo.server import S3
+from connector.io.objects import Objects
 from tests.conftest import Line
 from tests.live.test_existing import in_bucket
 

@@ -20,9 +20,9 @@ from standardwebhooks.webhooks import Webhook
 
 from connector.demo.pictures import result
 from connector.demo.server import S3, free_port
-from connector.eventlog import EventLog
-from connector.live import EVENTS
+from connector.events.log import EventLog
 from connector.model import Item
+from connector.serve.live import EVENTS
 from tests.conftest import Line
 from tests.live.test_line import store_of
 from tests.stalling import relay

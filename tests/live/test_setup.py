@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from connector.adapters.label_studio import create_project
-from connector.adapters.label_studio_server import Server
+from connector.adapters.label_studio.adapter import create_project
+from connector.adapters.label_studio.client import Server
 from connector.demo.pictures import LABEL_CONFIG
 from tests.conftest import Line
 

@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from connector import sync
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.memory import MemoryTool, Project
 from connector.config import Config, parse
-from connector.eventlog import Event, EventLog, Planned
-from connector.events import note_events
+from connector.events.detect import note_events
+from connector.events.log import Event, EventLog, Planned
 from connector.model import Annotation, Item
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.sync import rounds as sync
 
 contract = LabelingToolContract()
 PEOPLE = ("ann", "ben", "cem", "dee", "eve", "gil")

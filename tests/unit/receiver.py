@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from connector.callbacks import Receivers
+from connector.events.callbacks import Receivers
 
 LOOPBACK = Receivers(["127.0.0.0/8"])
 """What the tests call is on this machine, which is no public address."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from connector import sync
 from connector.adapters.base import LabelingTool
 from connector.errors import Reject
-from connector.items import Listed
-from connector.ledger import Ledger
 from connector.model import Item
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.sync import rounds as sync
+from connector.sync.items import Listed
+from connector.sync.ledger import Ledger
 
 
 @dataclass

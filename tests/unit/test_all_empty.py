@@ -11,14 +11,14 @@ import krippendorff
 import polars as pl
 import pytest
 
-from connector.adapters.label_studio_config import parse_config
-from connector.label_files import read_file
-from connector.labels import Loaded, declared, with_gold
+from connector.adapters.label_studio.ontology import parse_config
+from connector.formats.label_files import read_file
 from connector.quality.agreement import agreement, pairs
 from connector.quality.answers import ABSENT
 from connector.quality.consensus import consensus
 from connector.quality.golden import golden
 from connector.quality.units import units
+from connector.store.labels import Loaded, declared, with_gold
 from tests.conftest import run_command
 
 CASES = Path(__file__).parent.parent / "cases"
@@ -189,7 +189,7 @@ def test_gold_of_a_table_does_not_say_that_nothing_is_to_be_drawn(tmp_path: Path
 
 def test_a_prediction_was_not_asked_every_question(tmp_path: Path) -> None:
     """Only people are shown every control; a model may answer one of them."""
-    from connector.labels import Tables
+    from connector.store.labels import Tables
 
     tables = Tables(parse_config(CONFIG.format(KIND.format(""))))
     for role in ("person", "model", "code"):

@@ -15,15 +15,15 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connector.adapters.label_studio import RESERVED
-from connector.ask import Asked, Asks, Question, routes
+from connector.adapters.label_studio.adapter import RESERVED
 from connector.config import SIGNING_SECRET, Serve
 from connector.errors import Conflict, Temporary, UsageError
-from connector.eventlog import Event, EventLog
-from connector.inbox import Inbox
+from connector.events.deliver import Sender
+from connector.events.log import Event, EventLog
 from connector.model import Item
-from connector.outgoing import Sender
-from connector.webhooks import Metrics, Receiver, application, serving
+from connector.serve.ask import Asked, Asks, Question, routes
+from connector.serve.inbox import Inbox
+from connector.serve.receiver import Metrics, Receiver, application, serving
 from tests.unit.memory_line import MemoryLine, contract
 from tests.unit.receiver import LOOPBACK, receiver
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from label_studio_sdk.converter.brush import encode_rle
 
-from connector.adapters.label_studio_config import parse_config
+from connector.adapters.label_studio.ontology import parse_config
 from connector.errors import BadRecord
 from connector.model import dump_json
 from connector.regions import Answer, Drawn, Kind, check, dump_result, gather, parse_region, parse_result

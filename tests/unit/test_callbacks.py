@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from connector import callbacks
-from connector.callbacks import Receivers, Unreachable, asked_to_wait, post
 from connector.config import parse
 from connector.errors import BadRecord, Temporary, UsageError
+from connector.events import callbacks
+from connector.events.callbacks import Receivers, Unreachable, asked_to_wait, post
 from tests.unit.receiver import LOOPBACK, receiver
 
 

@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from connector import retry
-from connector.adapters import label_studio_server
-from connector.adapters.label_studio_server import Server
-from connector.adapters.objects import Objects
-from connector.ask import Asks, Question
+from connector.adapters.label_studio import client as label_studio_server
+from connector.adapters.label_studio.client import Server
 from connector.errors import Temporary
-from connector.eventlog import PRUNED_AT_ONCE, Changes, Delivery, Event, EventLog
-from connector.retry import LONGEST_REDELIVERY_SECONDS, Clock
-from connector.store import Store
-from connector.webhooks import OfOneAddress
+from connector.events.log import PRUNED_AT_ONCE, Changes, Delivery, Event, EventLog
+from connector.io import retry
+from connector.io.objects import Objects
+from connector.io.retry import LONGEST_REDELIVERY_SECONDS, Clock
+from connector.serve.ask import Asks, Question
+from connector.serve.receiver import OfOneAddress
+from connector.store.label_store import Store
 from tests.unit.memory_line import MemoryLine
 from tests.unit.test_live import live_on
 

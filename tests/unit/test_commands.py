@@ -22,7 +22,7 @@ from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 from statsmodels.stats.proportion import proportion_confint
 
 from connector.commands import COMMANDS
-from connector.review import read_sample
+from connector.review.samples import read_sample
 from tests.conftest import run_command
 
 ROOT = Path(__file__).parents[2]
@@ -345,7 +345,7 @@ def test_a_fault_of_ours_ends_with_1_and_shows_its_traceback_to_who_asks(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("never thought of")
 
-    monkeypatch.setattr("connector.label_files.read_file", fail)
+    monkeypatch.setattr("connector.formats.label_files.read_file", fail)
     code, out, err = run(folder, USES["quality consensus"], "--json")
     assert (code, one_object(out)["exit"]) == (1, 1)
     assert "a fault of ours: RuntimeError: never thought of\n  next: run it again with --debug" in err

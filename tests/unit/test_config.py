@@ -17,7 +17,7 @@ from keyring.errors import NoKeyringError
 
 from connector.config import FILE, KEYRING_SERVICE, Config, load, parse, token
 from connector.errors import AuthError, UsageError
-from connector.line import open_line
+from connector.project import open_line
 from tests.conftest import run_command
 
 WHOLE = """

@@ -20,9 +20,9 @@ import pytest
 from starlette.responses import Response
 
 from benchmarks.webhooks import SECRET, event, port_of
-from connector import connections
 from connector.adapters.signatures import SECRET_HEADER
-from connector.webhooks import serving
+from connector.serve import connections
+from connector.serve.receiver import serving
 
 if not Path("/proc/self/status").is_file():
     pytest.skip("this system does not report what a process holds", allow_module_level=True)

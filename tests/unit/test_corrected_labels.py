@@ -9,15 +9,16 @@ import polars as pl
 import pytest
 from deltalake import CommitProperties, Transaction, write_deltalake
 
-from connector import sync
-from connector.adapters.objects import Objects
-from connector.corrections.history import history
-from connector.corrections.plan import Action, Correction, Plan
-from connector.export import export
-from connector.labels import read_store
+from connector.corrections.plan import Plan
+from connector.corrections.timeline import history
+from connector.formats.export import export
+from connector.io.objects import Objects
+from connector.journal.correction import Action, Correction
 from connector.model import Role, dump_json
 from connector.quality.units import units
-from connector.store import ANNOTATION, SCHEMA, Store
+from connector.store.label_store import ANNOTATION, SCHEMA, Store
+from connector.store.labels import read_store
+from connector.sync import rounds as sync
 from tests.unit.test_corrections import (
     PEOPLE,
     PROJECT,

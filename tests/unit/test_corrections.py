@@ -14,23 +14,24 @@ from typing import Any
 
 import pytest
 
-from connector import sync
 from connector.adapters.base import LabelingTool
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.dry_run import DryRun
 from connector.adapters.memory import CAPABILITIES, MemoryTool, Project
 from connector.commands.session import Session
 from connector.corrections.apply import Applied, apply
-from connector.corrections.journal import Begun, Journal, State, journal_of
-from connector.corrections.plan import OWN, Action, Correction, Limits, Plan, Proposed, plan
+from connector.corrections.plan import Limits, Plan, Proposed, plan
 from connector.corrections.sources import from_consensus
 from connector.corrections.undo import undo
 from connector.errors import BadRecord, Conflict, Reject, Temporary, Unsupported, UsageError
-from connector.labels import read_store
+from connector.journal.correction import OWN, Action, Correction
+from connector.journal.journal import Begun, Journal, State, journal_of
 from connector.model import Annotation, Role, Task
 from connector.quality.consensus import consensus
 from connector.quality.units import units
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.store.labels import read_store
+from connector.sync import rounds as sync
 from tests.conftest import JOURNAL_KEYS, run_command
 
 contract = LabelingToolContract()

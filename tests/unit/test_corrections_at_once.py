@@ -14,12 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.memory import MemoryTool, Project
-from connector.corrections.actions import KINDS, Sender
 from connector.corrections.apply import apply
-from connector.corrections.journal import Journal, State
-from connector.corrections.plan import Action, Correction, Plan
+from connector.corrections.plan import Plan
 from connector.corrections.undo import undo
 from connector.errors import Temporary
+from connector.journal.actions import KINDS, Sender
+from connector.journal.correction import Action, Correction
+from connector.journal.journal import Journal, State
 from connector.model import Annotation, dump_json
 from tests.conftest import JOURNAL_KEYS
 

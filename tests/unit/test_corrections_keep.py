@@ -15,18 +15,19 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 
-from connector import sync
 from connector.adapters.memory import MemoryTool, Project
 from connector.corrections.apply import apply
-from connector.corrections.journal import Journal
-from connector.corrections.plan import Action, plan
+from connector.corrections.plan import plan
 from connector.corrections.sources import Answers, from_consensus, from_file, from_role
-from connector.labels import Loaded, read_store
+from connector.journal.correction import Action
+from connector.journal.journal import Journal
 from connector.model import Annotation, Item, Ontology, Role
 from connector.quality.consensus import consensus
 from connector.quality.units import units
 from connector.regions import NOT_MEASURED, Drawn, parse_region
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.store.labels import Loaded, read_store
+from connector.sync import rounds as sync
 from tests.configs import CONFIGS, MORE
 from tests.conftest import JOURNAL_KEYS
 from tests.results import annotate

@@ -21,12 +21,13 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from connector import delta, retry
 from connector.demo.server import S3
 from connector.errors import Conflict, Temporary, UsageError
-from connector.history import contents
+from connector.io import retry
 from connector.model import Annotation, Task
-from connector.store import ANNOTATION, SCHEMA, Store, Version
+from connector.store import delta
+from connector.store.history import contents
+from connector.store.label_store import ANNOTATION, SCHEMA, Store, Version
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -122,7 +123,7 @@ def test_two_compactions_at_once_double_nothing(store: Store) -> None:
 import sys
 from datetime import datetime, UTC
 from connector.errors import Overtaken
-from connector.store import Store
+from connector.store.label_store import Store
 try:
     Store(sys.argv[1]).compact(datetime.now(UTC))
 except Overtaken:

@@ -15,13 +15,14 @@ import pytest
 
 from connector.config import parse
 from connector.corrections.apply import apply
-from connector.corrections.journal import Journal, journal_of
-from connector.corrections.plan import Action, Correction, Plan
+from connector.corrections.plan import Plan
 from connector.errors import UsageError
-from connector.eventlog import Event, EventLog
-from connector.events import NAMES, gold_answers, note_events
+from connector.events.detect import NAMES, gold_answers, note_events
+from connector.events.log import Event, EventLog
+from connector.journal.correction import Action, Correction
+from connector.journal.journal import Journal, journal_of
 from connector.model import Prediction, dump_json
-from connector.store import Store
+from connector.store.label_store import Store
 from tests.conftest import JOURNAL_KEYS
 from tests.unit.memory_line import PEOPLE, MemoryLine, contract, told
 
@@ -319,7 +320,7 @@ def test_a_gold_file_that_cannot_be_read_is_named(
     (tmp_path / "no-tasks.csv").write_text("label\ncat\n")
     (tmp_path / "broken.json").write_text("[1")
     if name == "forbidden.csv":  # to the administrator nothing is forbidden
-        monkeypatch.setattr("connector.events.read_file", lambda *_: (tmp_path / "folder").open())
+        monkeypatch.setattr("connector.events.detect.read_file", lambda *_: (tmp_path / "folder").open())
     config = parse(f'[events]\ngold = "{name}"', tmp_path / "connector.toml")
     with pytest.raises(UsageError, match=str(tmp_path / name)):
         gold_answers(config)

@@ -24,10 +24,10 @@ from connector.adapters.signatures import SECRET_HEADER
 from connector.config import KNOCK_SECRET, SIGNING_SECRET, Call, parse
 from connector.demo.server import free_port
 from connector.errors import Temporary
-from connector.eventlog import Changes, Event
-from connector.line import Line
-from connector.live import event_log, serve
-from connector.store import Store
+from connector.events.log import Changes, Event
+from connector.project import Line
+from connector.serve.live import event_log, serve
+from connector.store.label_store import Store
 from tests.unit.memory_line import MemoryLine
 from tests.unit.receiver import receiver as receiving
 from tests.unit.test_live import live_on

@@ -9,13 +9,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from connector.adapters.objects import Objects
 from connector.errors import UsageError
-from connector.export import export
-from connector.label_files import read_file
-from connector.labels import read_store
+from connector.formats.export import export
+from connector.formats.label_files import read_file
+from connector.io.objects import Objects
 from connector.model import Annotation, Prediction, Task
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.store.labels import read_store
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from label_studio_sdk.converter.brush import encode_rle
 
-from connector.label_files import read_file
-from connector.labels import Loaded
+from connector.formats.label_files import read_file
+from connector.store.labels import Loaded
 
 BOX = {"x": 1, "y": 2, "width": 3, "height": 4, "rotation": 0, "rectanglelabels": ["car"]}
 

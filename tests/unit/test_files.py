@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from connector.errors import Conflict, Temporary, UsageError
-from connector.files import only_one, write_atomic, write_new
+from connector.io.files import only_one, write_atomic, write_new
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def test_a_folder_that_may_be_written_and_not_read_is_named() -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from connector.files import only_one
+from connector.io.files import only_one
 with only_one(Path(sys.argv[1]), "it"):
     print("mine", flush=True)
     sys.stdin.readline()

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from connector import sync
 from connector.adapters.base import LabelingTool
 from connector.adapters.dry_run import DryRun
 from connector.adapters.memory import MemoryTool, Project
 from connector.commands.session import Session
 from connector.config import parse
-from connector.corrections.journal import Journal
 from connector.corrections.plan import Plan
 from connector.errors import UsageError
-from connector.line import Line
+from connector.journal.journal import Journal
+from connector.project import Line
+from connector.sync import rounds as sync
 from tests.conftest import run_command
 from tests.unit.test_corrections import PEOPLE, PROJECT, START, Desk, contract, held, three_to_correct
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connector.errors import UsageError
-from connector.history import contents, differences
 from connector.model import Annotation, Prediction, Task
-from connector.store import Store
+from connector.store.history import contents, differences
+from connector.store.label_store import Store
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.webhooks import CONNECTIONS, knock, port_of, start
 from connector.adapters.base import WakeUp
 from connector.errors import Temporary
-from connector.inbox import DELETED_AT_ONCE, Inbox
+from connector.serve.inbox import DELETED_AT_ONCE, Inbox
 
 
 def put(inbox: Inbox, *ids: str) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.index import Index
+from connector.store.index import Index
 
 SCHEMA = {
     "record": pl.Enum(["task", "annotation"]),

@@ -14,13 +14,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from connector import items
 from connector.adapters.memory import MemoryTool
-from connector.adapters.objects import Object, Objects
 from connector.config import parse
 from connector.errors import AuthError, Reject, UsageError
-from connector.items import BucketItems, ManifestItems, Source
+from connector.io.objects import Object, Objects
 from connector.model import Item
+from connector.sync import items
+from connector.sync.items import BucketItems, ManifestItems, Source
 
 PNG = b"\x89PNG\r\n\x1a\n..."
 TOOL = MemoryTool()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from connector.adapters.objects import Objects
-from connector.corrections.actions import Held
-from connector.corrections.journal import Begun, Intent, Journal, Outcome, State
-from connector.corrections.plan import Action, Correction
 from connector.errors import Conflict, UsageError
+from connector.io.objects import Objects
+from connector.journal.actions import Held
+from connector.journal.correction import Action, Correction
+from connector.journal.journal import Begun, Intent, Journal, Outcome, State
 from connector.model import Annotation
 from tests.conftest import JOURNAL_KEYS
 

@@ -14,9 +14,9 @@ from keyring.backend import KeyringBackend
 from keyring.backends.null import Keyring as NoKeyring
 
 from connector.config import JOURNAL_KEY, KEYRING_SERVICE
-from connector.corrections.journal import Begun, Journal
-from connector.corrections.keys import Keys, parse_keys
 from connector.errors import AuthError, UsageError
+from connector.journal.journal import Begun, Journal
+from connector.journal.keys import Keys, parse_keys
 from tests.conftest import JOURNAL_KEYS, run_command
 from tests.unit.test_corrections import Desk, held, three_to_correct
 from tests.unit.test_forged_journals import desk, segments

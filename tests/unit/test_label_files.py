@@ -15,16 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.adapters.label_studio_config import parse_config
+from connector.adapters.label_studio.ontology import parse_config
 from connector.commands import run
 from connector.errors import Unsupported, UsageError
-from connector.label_files import read_file
-from connector.labels import Loaded
+from connector.formats.label_files import read_file
+from connector.io.reading import Reading, columns_of
 from connector.quality.answers import parted
 from connector.quality.consensus import consensus
 from connector.quality.units import units
-from connector.reading import Reading, columns_of
-from connector.review import read_verdicts
+from connector.review.samples import read_verdicts
+from connector.store.labels import Loaded
 
 CASES = Path(__file__).parent.parent / "cases"
 

@@ -16,16 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.adapters.label_studio_config import parse_config
+from connector.adapters.label_studio.ontology import parse_config
 from connector.errors import UsageError
-from connector.label_files import read_file
-from connector.labels import Loaded, read_store, with_gold
+from connector.formats.label_files import read_file
+from connector.io.reading import Reading
 from connector.model import Annotation, Role, Task
 from connector.quality.annotators import annotators
 from connector.quality.consensus import consensus
 from connector.quality.units import units
-from connector.reading import Reading
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.store.labels import Loaded, read_store, with_gold
 
 AT = datetime(2026, 3, 1, 7, 30, tzinfo=UTC)
 HEAD = b"task,annotator,label\n"

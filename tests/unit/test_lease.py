@@ -17,15 +17,15 @@ from pathlib import Path
 import pytest
 
 from connector.errors import Conflict, Overtaken, Temporary, UsageError
-from connector.lease import LONGEST_SECONDS, Lease, process
 from connector.model import Task
-from connector.store import TASK, WAIT_SECONDS, Store
+from connector.store.label_store import TASK, WAIT_SECONDS, Store
+from connector.store.lease import LONGEST_SECONDS, Lease, process
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 HOLD = """
 import sys, time
-from connector.store import Store
+from connector.store.label_store import Store
 store = Store(sys.argv[1])
 with store.lease(seconds=float(sys.argv[2])):
     store.take()
@@ -230,7 +230,7 @@ import sys
 from datetime import datetime, UTC
 from connector.errors import Overtaken
 from connector.model import Task
-from connector.store import Store
+from connector.store.label_store import Store
 store = Store(sys.argv[1])
 for n in range(4):
     while True:
@@ -289,7 +289,7 @@ def test_a_forged_lease_blocks_no_longer_than_an_honest_one(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     late = replace(store)
-    monkeypatch.setattr("connector.lease.LONGEST_SECONDS", 0.5)
+    monkeypatch.setattr("connector.store.lease.LONGEST_SECONDS", 0.5)
     with late.lease(seconds=0.4):
         late.take()
         forge(tmp_path / "labels", seconds=seconds, process="another-boot pid:[1] 7 1", timestamp=10**15)

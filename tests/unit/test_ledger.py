@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from connector.errors import Reject, UsageError
-from connector.ledger import ROUNDS, Ledger
+from connector.sync.ledger import ROUNDS, Ledger
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -34,7 +34,7 @@ def test_what_a_killed_process_began_is_there(tmp_path: Path) -> None:
     script = f"""
 from datetime import datetime, UTC
 from pathlib import Path
-from connector.ledger import Ledger
+from connector.sync.ledger import Ledger
 ledger = Ledger(Path({str(tmp_path / "l.sqlite")!r}), "one")
 for n in range(10**6):
     number = ledger.begin([str(n)], datetime.now(UTC))
@@ -171,7 +171,7 @@ def test_an_acceptance_survives_pushes_of_another_process(tmp_path: Path) -> Non
 from datetime import datetime, UTC
 from pathlib import Path
 from connector.errors import Reject
-from connector.ledger import Ledger
+from connector.sync.ledger import Ledger
 ledger = Ledger(Path({str(tmp_path / "l.sqlite")!r}), "one")
 both = [Reject("a.png", "the object is empty", "v1"), Reject("notes.txt", "no picture", "v1")]
 for n in range(10**6):

@@ -16,18 +16,18 @@ import pytest
 
 from connector.adapters.base import LabelingTool, WakeUp
 from connector.adapters.memory import MemoryTool
-from connector.ask import Asks, Question
 from connector.config import ASK_SECRET, KNOCK_SECRET, LEAST_SECRET_BYTES, parse
 from connector.errors import Temporary, UsageError
-from connector.eventlog import EventLog
-from connector.files import only_one
-from connector.inbox import Inbox
-from connector.line import Line
-from connector.live import LOCK, Live, serve
-from connector.outgoing import Sender
-from connector.rules import planned_by
-from connector.watch import Bell
-from connector.webhooks import Metrics
+from connector.events.deliver import Sender
+from connector.events.log import EventLog
+from connector.events.rules import planned_by
+from connector.io.files import only_one
+from connector.project import Line
+from connector.serve.ask import Asks, Question
+from connector.serve.inbox import Inbox
+from connector.serve.live import LOCK, Live, serve
+from connector.serve.receiver import Metrics
+from connector.serve.watch import Bell
 from tests.unit.memory_line import MemoryLine
 
 CONFIG = """

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from connector.adapters.label_studio_config import parse_config
+from connector.adapters.label_studio.ontology import parse_config
 from connector.config import StoreSettings
-from connector.label_files import read_file
-from connector.labels import read_store, with_gold
+from connector.formats.label_files import read_file
 from connector.model import Annotation, Role, Task
-from connector.parts import align_store
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.store.labels import read_store, with_gold
+from connector.store.parts import align_store
 from tests.conftest import run_command
 
 CONFIG = (

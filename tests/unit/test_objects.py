@@ -12,9 +12,9 @@ import pytest
 import requests
 from obstore.exceptions import GenericError
 
-from connector.adapters.objects import Object, Objects, _page_of_s3, absolute_url, delta_options, placed
-from connector.adapters.objects_failures import Ours
 from connector.errors import AuthError, Conflict, ConnectorError, Reject, Temporary, UsageError
+from connector.io.failures import Ours
+from connector.io.objects import Object, Objects, _page_of_s3, absolute_url, delta_options, placed
 
 
 def test_a_slash_behind_the_url_changes_nothing() -> None:

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from label_studio_sdk.label_interface import LabelInterface
 from label_studio_sdk.label_interface.control_tags import _TAG_TO_CLASS
 
-from connector.adapters import label_studio_config
 from connector.adapters.contract import LabelingToolContract
-from connector.adapters.label_studio_config import MAX_DEPTH, RELATIONS, parse_config
+from connector.adapters.label_studio import ontology as label_studio_config
+from connector.adapters.label_studio.ontology import MAX_DEPTH, RELATIONS, parse_config
 from connector.adapters.memory import MemoryTool, Project
 from connector.errors import UsageError
 from connector.model import Condition, Control, Label
-from connector.ontology import push
 from connector.regions import KINDS, NOT_MEASURED, Kind, kind_of
+from connector.sync.ontology import push
 from tests.configs import CONFIGS, MORE
 
 

@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from connector import retry
 from connector.adapters.memory import MemoryTool
 from connector.config import SIGNING_SECRET
 from connector.errors import BadRecord, Temporary, UsageError
-from connector.eventlog import DEAD, DONE, WAITING, Changes, Delivery, Event, EventLog
-from connector.outgoing import Sender, in_a_name, signer
+from connector.events.deliver import Sender, in_a_name, signer
+from connector.events.log import DEAD, DONE, WAITING, Changes, Delivery, Event, EventLog
+from connector.io import retry
 from tests.unit.receiver import LOOPBACK, receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -150,7 +150,7 @@ def test_what_waits_long_keeps_nobody_else_waiting(post: Post) -> None:
 
 
 def test_who_does_not_answer_keeps_nobody_else_waiting(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("connector.callbacks.CALL_SECONDS", 3.0)
+    monkeypatch.setattr("connector.events.callbacks.CALL_SECONDS", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as mute, receiver() as hook:
         silent = f"http://127.0.0.1:{mute.getsockname()[1]}/"
         for n in range(50):
@@ -238,7 +238,7 @@ def test_twenty_receivers_that_do_not_answer_do_not_delay_one_that_does(post: Po
 def test_one_receiver_occupies_one_worker_whatever_the_urls(
     post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connector.callbacks.CALL_SECONDS", 1.0)
+    monkeypatch.setattr("connector.events.callbacks.CALL_SECONDS", 1.0)
     with mute() as silent:
         for n in range(50):
             url = silent.url.replace("http://", "http://me@" if n % 2 else "http://") + f"answers/{n}?x=/@"
@@ -250,10 +250,10 @@ def test_one_receiver_occupies_one_worker_whatever_the_urls(
 def test_receivers_that_never_answer_leave_half_of_the_workers_to_others(
     post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connector.outgoing.WORKERS", 4)
-    monkeypatch.setattr("connector.outgoing.REDELIVERED_AFTER", (0.01,) * 7)
+    monkeypatch.setattr("connector.events.deliver.WORKERS", 4)
+    monkeypatch.setattr("connector.events.deliver.REDELIVERED_AFTER", (0.01,) * 7)
     monkeypatch.setattr(retry, "REDELIVERED_AFTER", (0.01,) * 7)
-    monkeypatch.setattr("connector.callbacks.CALL_SECONDS", 0.5)
+    monkeypatch.setattr("connector.events.callbacks.CALL_SECONDS", 0.5)
     with ExitStack() as stack:
         silent = [stack.enter_context(mute(f"127.0.0.{n}")) for n in range(2, 10)]
         hook = stack.enter_context(receiver())
@@ -261,7 +261,7 @@ def test_receivers_that_never_answer_leave_half_of_the_workers_to_others(
             post.happens({"do": "call", "url": one.url}, subject=f"task:{n}", id=f"evt_{n}")
         stack.enter_context(sending(post))
         until(lambda: all(one.seen for one in silent))  # each was tried: now it is known who does not answer
-        monkeypatch.setattr("connector.callbacks.CALL_SECONDS", 15.0)
+        monkeypatch.setattr("connector.events.callbacks.CALL_SECONDS", 15.0)
         until(lambda: sum(one.open for one in silent) == 2 and not sum(d.attempts == 0 for d in due(post)))
         time.sleep(1.5)
         assert sum(one.open for one in silent) == 2
@@ -289,7 +289,7 @@ def test_what_was_sent_is_not_sent_again_because_it_cannot_be_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SIGNING_SECRET, SECRET)
-    monkeypatch.setattr("connector.sqlite.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("connector.io.sqlite.BUSY_SECONDS", 0.05)
     with closing(EventLog(tmp_path / "e.sqlite", "one")) as log, receiver() as hook:
         post = Post(log)
         post.happens({"do": "call", "url": hook.url})
@@ -418,7 +418,7 @@ def alive(pid: int) -> bool:
 def test_no_process_of_a_command_outlives_it(
     post: Post, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
-    monkeypatch.setattr("connector.outgoing.STOP_SECONDS", 0.5)
+    monkeypatch.setattr("connector.events.deliver.STOP_SECONDS", 0.5)
     child = "trap '' TERM; sleep 60" if ends == "deaf" else "sleep 60"
     last = "exit 0" if ends == "by itself" else "wait"
     command = f'sh -c "{child}" & echo $! > {tmp_path}/started; mv {tmp_path}/started {tmp_path}/pid; {last}'

@@ -22,18 +22,18 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import connector
-from connector import engine
-from connector.adapters.label_studio_config import parse_config
+from connector.adapters.label_studio.ontology import parse_config
 from connector.config import StoreSettings
 from connector.demo.server import free_port
-from connector.engine import run
 from connector.errors import BadRecord, Temporary, UsageError
-from connector.label_files import read_file
-from connector.labels import Loaded, read_store
+from connector.formats.label_files import read_file
+from connector.io import engine
+from connector.io.engine import run
 from connector.model import Annotation, Ontology, Role, Task
-from connector.parts import Aligned, align, align_store
 from connector.quality.answers import ABSENT
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.store.labels import Loaded, read_store
+from connector.store.parts import Aligned, align, align_store
 from tests.results import annotate
 from tests.unit.work import die, double, refuse, slow
 

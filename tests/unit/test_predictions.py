@@ -11,9 +11,9 @@ import pytest
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.memory import MemoryTool
 from connector.errors import UsageError
-from connector.predictions import Predicted, push_predictions
-from connector.store import Store
-from connector.sync import pull
+from connector.store.label_store import Store
+from connector.sync.predictions import Predicted, push_predictions
+from connector.sync.rounds import pull
 from tests.unit.test_sync import held, new_project, stored
 
 contract = LabelingToolContract()

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from connector.ask import Asks, Question
-from connector.eventlog import PRUNED_AT_ONCE, WAITING, Changes, Delivery, Event, EventLog, Standing
+from connector.events.log import PRUNED_AT_ONCE, WAITING, Changes, Delivery, Event, EventLog, Standing
+from connector.serve.ask import Asks, Question
 from tests.unit.memory_line import MemoryLine
 from tests.unit.test_live import live_on
 
@@ -221,6 +221,6 @@ def test_a_process_that_serves_prunes_now_and_then(tmp_path: Path, monkeypatch: 
         live.round()
         live.round()
         assert len(pruned) == 1
-        monkeypatch.setattr("connector.live.PRUNE_EVERY_SECONDS", 0.0)
+        monkeypatch.setattr("connector.serve.live.PRUNE_EVERY_SECONDS", 0.0)
         live.round()
         assert len(pruned) == 2

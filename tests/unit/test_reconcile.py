@@ -11,12 +11,12 @@ from pathlib import Path
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.memory import MemoryTool
 from connector.errors import Reject
-from connector.items import Listed
-from connector.ledger import Ledger
 from connector.model import Item
-from connector.reconcile import Reconciled, reconcile
-from connector.store import Store
-from connector.sync import Effects, OnDelete, Pushed, pull
+from connector.store.label_store import Store
+from connector.sync.items import Listed
+from connector.sync.ledger import Ledger
+from connector.sync.reconcile import Reconciled, reconcile
+from connector.sync.rounds import Effects, OnDelete, Pushed, pull
 from tests.unit.sources import Given, synced
 from tests.unit.test_sync import made_by_hand, new_project
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from label_studio_sdk.converter.brush import encode_rle
 
-from connector.adapters.label_studio_config import parse_config
+from connector.adapters.label_studio.ontology import parse_config
 from connector.errors import BadRecord
 from connector.model import Ontology
 from connector.regions import check, check_result, parse_region

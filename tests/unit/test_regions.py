@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from label_studio_sdk.converter.brush import decode_rle
 from label_studio_sdk.label_interface import LabelInterface
 
-from connector.adapters.label_studio_config import parse_config
+from connector.adapters.label_studio.ontology import parse_config
 from connector.errors import BadRecord
 from connector.model import dump_json
 from connector.regions import (

@@ -13,24 +13,25 @@ from typing import Any
 import polars as pl
 import pytest
 
-from connector import ontology as ontology_room
-from connector import sync
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.memory import MemoryTool, Project
 from connector.config import parse
 from connector.corrections.apply import Applied, apply
-from connector.corrections.journal import Journal, journal_of
-from connector.corrections.plan import Action, Limits, Plan, Proposal, Proposed, plan
+from connector.corrections.plan import Limits, Plan, Proposal, Proposed, plan
 from connector.corrections.sources import from_ontology
 from connector.corrections.undo import undo
 from connector.errors import UsageError
-from connector.eventlog import EventLog
-from connector.events import note_events
-from connector.labels import Loaded, read_store
+from connector.events.detect import note_events
+from connector.events.log import EventLog
+from connector.journal.correction import Action
+from connector.journal.journal import Journal, journal_of
 from connector.model import Annotation, Task
 from connector.quality.agreement import agreement
 from connector.quality.units import units
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.store.labels import Loaded, read_store
+from connector.sync import ontology as ontology_room
+from connector.sync import rounds as sync
 from tests.conftest import JOURNAL_KEYS
 
 contract = LabelingToolContract()

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from connector.label_files import read_file
+from connector.formats.label_files import read_file
+from connector.io.reading import Reading
 from connector.quality.agreement import agreement, by_label, pairs
 from connector.quality.annotators import NO_REPEATS, annotators
 from connector.quality.answers import ABSENT
@@ -28,7 +29,6 @@ from connector.quality.parity import both_of
 from connector.quality.table import ANSWERS, REGIONS, Labels
 from connector.quality.truth import majority
 from connector.quality.units import latest, units
-from connector.reading import Reading
 from tests.conftest import run_command
 from tests.unit.quality.tables import Row, choices, last_of
 

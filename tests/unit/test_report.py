@@ -27,8 +27,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from connector import commands
 from connector import report as page
-from connector.corrections.plan import Correction
 from connector.errors import BadRecord
+from connector.journal.correction import Correction
 from connector.quality.consensus import consensus
 from connector.quality.golden import golden
 from connector.quality.interval import Estimate, unknown, wilson

@@ -14,14 +14,15 @@ import pytest
 from connector.adapters.memory import CAPABILITIES
 from connector.config import SIGNING_SECRET, parse
 from connector.corrections.apply import apply
-from connector.corrections.journal import Journal, journal_of
-from connector.corrections.plan import Action, Correction, Plan
+from connector.corrections.plan import Plan
 from connector.errors import AuthError, Unsupported, UsageError
-from connector.eventlog import DEAD, DONE, WAITING, EventLog
-from connector.events import NAMES
+from connector.events.deliver import Sender
+from connector.events.detect import NAMES
+from connector.events.log import DEAD, DONE, WAITING, EventLog
+from connector.events.rules import check, planned_by, rehearse
+from connector.journal.correction import Action, Correction
+from connector.journal.journal import Journal, journal_of
 from connector.model import Prediction, dump_json
-from connector.outgoing import Sender
-from connector.rules import check, planned_by, rehearse
 from tests.conftest import JOURNAL_KEYS
 from tests.unit.memory_line import MemoryLine, contract
 

@@ -11,19 +11,20 @@ import numpy as np
 import polars as pl
 import pytest
 
-from connector import sync
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.memory import MemoryTool, Project
 from connector.corrections import sources
-from connector.corrections.plan import OWN, Action, Correction, Limits, Plan, Proposal, Proposed, plan
+from connector.corrections.plan import Limits, Plan, Proposal, Proposed, plan
 from connector.errors import UsageError
-from connector.labels import Loaded, read_store
+from connector.journal.correction import OWN, Action, Correction
 from connector.model import Annotation, Role, Task
 from connector.quality.answers import ABSENT
 from connector.quality.consensus import consensus
 from connector.quality.units import units
 from connector.regions import check_result
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.store.labels import Loaded, read_store
+from connector.sync import rounds as sync
 
 contract = LabelingToolContract()
 PEOPLE = [f"{name}@example.com" for name in ("ann", "ben", "cleo", "rita")]

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from connector.errors import ConnectorError, Temporary, UsageError
-from connector.eventlog import EventLog
-from connector.ledger import Ledger
-from connector.sqlite import told
+from connector.events.log import EventLog
+from connector.io.sqlite import told
+from connector.sync.ledger import Ledger
 from tests.unit.test_files import without_privileges
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.label_files import read_file
-from connector.labels import with_gold
+from connector.formats.label_files import read_file
 from connector.quality.annotators import annotators
 from connector.quality.consensus import consensus
 from connector.quality.golden import Golden, golden
 from connector.quality.parity import both_of
 from connector.quality.units import units
+from connector.store.labels import with_gold
 from tests.conftest import run_command
 
 CASES = Path(__file__).parent.parent / "cases"

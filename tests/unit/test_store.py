@@ -25,12 +25,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from obstore.store import from_url
 
-from connector import delta
-from connector.adapters.objects import Objects
 from connector.demo.server import S3
 from connector.errors import AuthError, Conflict, ConnectorError, UsageError
+from connector.io.objects import Objects
 from connector.model import Annotation, Ontology, Task
-from connector.store import ANNOTATION, CURSOR, SCHEMA, TASK, Counts, Store
+from connector.store import delta
+from connector.store.label_store import ANNOTATION, CURSOR, SCHEMA, TASK, Counts, Store
 from tests.stalling import longest_pause, relay
 from tests.unit.test_files import without_privileges
 

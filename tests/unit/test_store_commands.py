@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from connector.line import open_line
 from connector.model import Annotation, Prediction, Task
+from connector.project import open_line
 from tests.conftest import run_command
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -19,19 +19,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from connector import sync
 from connector.adapters.base import LabelingTool
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.dry_run import DryRun
 from connector.adapters.memory import CAPABILITIES, Faults, MemoryTool, Project
-from connector.adapters.objects import Objects
 from connector.config import Raw
 from connector.errors import Conflict, Overtaken, Reject, Temporary, UsageError
-from connector.items import BucketItems, Listed
-from connector.ledger import Ledger
+from connector.io.objects import Objects
 from connector.model import Item, Task, dump_json
-from connector.store import ANNOTATION, IDENTITY, PREDICTION, TASK, Store
-from connector.sync import Effects, OnChange, OnDelete
+from connector.store.label_store import ANNOTATION, IDENTITY, PREDICTION, TASK, Store
+from connector.sync import rounds as sync
+from connector.sync.items import BucketItems, Listed
+from connector.sync.ledger import Ledger
+from connector.sync.rounds import Effects, OnChange, OnDelete
 from tests.unit.sources import Given, given, synced
 
 contract = LabelingToolContract()
@@ -586,7 +586,7 @@ def test_a_sync_that_lost_its_lease_sends_nothing_more(
             other.take()
 
     monkeypatch.setattr(tool, "add_items", stands_still)
-    monkeypatch.setattr("connector.delta.SIGNS", 1e9)
+    monkeypatch.setattr("connector.store.delta.SIGNS", 1e9)
     with pytest.raises(Conflict) as caught, closing(Ledger(tmp_path / "l.sqlite", "test")) as ledger:
         sync.sync(tool, store, given(*(f"k{n}" for n in range(9))), [], ledger)
     assert not isinstance(caught.value, Overtaken)

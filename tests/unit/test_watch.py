@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from connector.errors import AuthError, Conflict, Temporary
-from connector.watch import OPENS_AFTER, notify_manager, stopped_by_signals, watch
+from connector.serve.watch import OPENS_AFTER, notify_manager, stopped_by_signals, watch
 
 DOWN = Temporary("the server is away", "start it")
 

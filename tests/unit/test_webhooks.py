@@ -22,14 +22,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.responses import Response
 
-from connector import connections, webhooks
-from connector.adapters.label_studio import LabelStudio
+from connector.adapters.label_studio.adapter import LabelStudio
 from connector.adapters.memory import MemoryTool
 from connector.adapters.signatures import SECRET_HEADER
 from connector.config import Serve
 from connector.errors import Temporary, UsageError
-from connector.inbox import Inbox
-from connector.webhooks import Metrics, Receiver, application, local_url, proven, serving
+from connector.serve import connections
+from connector.serve import receiver as webhooks
+from connector.serve.inbox import Inbox
+from connector.serve.receiver import Metrics, Receiver, application, local_url, proven, serving
 
 SECRET = "open sesame"
 HEADERS = {SECRET_HEADER: SECRET}

@@ -11,8 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from connector.adapters.label_studio_config import parse_config
-from connector.labels import Loaded, read_store
+from connector.adapters.label_studio.ontology import parse_config
 from connector.model import Annotation, Role, Task
 from connector.quality.answers import ABSENT
 from connector.quality.consensus import consensus
@@ -20,7 +19,8 @@ from connector.quality.golden import EVERYBODY, golden
 from connector.quality.kinds import ANSWERED, DRAWN, MEASURED, RELATION
 from connector.quality.units import UNIT, keep_roles, units
 from connector.regions import kind_of
-from connector.store import Store
+from connector.store.label_store import Store
+from connector.store.labels import Loaded, read_store
 from tests.configs import CONFIGS, MORE
 from tests.results import annotate
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from connector.label_files import read_file
+from connector.formats.label_files import read_file
 from connector.quality.answers import ABSENT
 from connector.quality.consensus import Consensus, consensus
 from connector.quality.golden import EVERYBODY, golden

@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.adapters.label_studio_config import parse_config
-from connector.label_files import read_file
-from connector.labels import declared
+from connector.adapters.label_studio.ontology import parse_config
+from connector.formats.label_files import read_file
 from connector.quality.answers import deepest, rankings
 from connector.quality.consensus import consensus
 from connector.quality.golden import golden
@@ -25,7 +24,8 @@ from connector.quality.kinds import ANSWERED, comparer, values_of
 from connector.quality.table import Scale
 from connector.quality.units import units
 from connector.regions import Kind
-from connector.scales import scale_of
+from connector.regions.scales import scale_of
+from connector.store.labels import declared
 from tests.unit.quality.tables import choices
 
 CASES = Path(__file__).parents[2] / "cases"
