@@ -2,9 +2,9 @@
 
     import connector
 
-    line = connector.open_line()                    # reads connector.toml
-    line.pull()
-    table = line.aligned().units                    # one row for each thing that somebody said
+    project = connector.open_project()                 # reads connector.toml
+    project.pull()
+    table = project.aligned().units                    # one row for each thing that somebody said
     connector.consensus(table, seed=0).units        # a Polars frame: the merged answers, with confidence
     connector.golden(table, limit=0.8).annotators
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from connector.io.objects import Objects
     from connector.journal.journal import Journal
     from connector.model import Annotation, Annotator, Control, Item, Ontology, Role, Task
-    from connector.project import Line, open_line
+    from connector.project import Project, open_project
     from connector.quality.agreement import agreement
     from connector.quality.annotators import annotators
     from connector.quality.consensus import consensus
@@ -51,7 +51,7 @@ _HOMES = {
     "errors": ["ConnectorError"],
     "formats.label_files": ["read_file"],
     "store.labels": ["read_store", "with_gold"],
-    "project": ["Line", "open_line"],
+    "project": ["Project", "open_project"],
     "model": ["Annotation", "Annotator", "Control", "Item", "Ontology", "Role", "Task"],
     "regions": ["Region", "parse_result"],
     "quality.agreement": ["agreement"],
@@ -75,9 +75,9 @@ __all__ = [
     "LabelStudio",
     "LabelingTool",
     "Labels",
-    "Line",
     "Objects",
     "Ontology",
+    "Project",
     "Proposal",
     "Region",
     "Role",
@@ -90,7 +90,7 @@ __all__ = [
     "draw_sample",
     "estimate",
     "golden",
-    "open_line",
+    "open_project",
     "parse_result",
     "plan",
     "pull",

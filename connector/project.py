@@ -1,4 +1,4 @@
-"""The line of one project: its configuration, and the tool, the bucket and the store it names."""
+"""One project: its configuration, and the tool, the bucket and the label store that it names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEDGER = "connector-sync.sqlite"
 
 
 @dataclass(frozen=True)
-class Line:
+class Project:
     """What a configuration names. Each call opens it anew, and reads secrets only then.
 
     Args:
@@ -39,7 +39,7 @@ class Line:
     say: Callable[[str], None] = field(default=lambda _: None, repr=False, compare=False)
 
     @property
-    def project(self) -> str:
+    def name(self) -> str:
         """Which project of which tool; it names the cursor in the store and the plans."""
         tool = self.config.tool
         return f"{tool.kind}:{tool.url.rstrip('/')}#{tool.project}"
@@ -54,7 +54,7 @@ class Line:
         """The label store."""
         settings = self.config.store
         place, options = self.config.place(settings.url), self.config.storage_options(settings)
-        return Store(place, self.project, options, self.say)
+        return Store(place, self.name, options, self.say)
 
     def journal(self) -> Journal:
         """The corrections that were sent, kept beside the label store, to be read; not authenticated.
@@ -123,10 +123,10 @@ class Line:
         """Batches in flight, rounds and rejects; for a dry run, a copy in memory."""
         path = self.config.folder / LEDGER
         if not scratch:
-            return Ledger(path, self.project)
+            return Ledger(path, self.name)
         if not path.exists():
-            return Ledger(Path(":memory:"), self.project)
-        with closing(Ledger(path, self.project)) as real:
+            return Ledger(Path(":memory:"), self.name)
+        with closing(Ledger(path, self.name)) as real:
             return real.copy()
 
     def pull(self, progress: Progress = lambda _: None) -> Pulled:
@@ -219,8 +219,8 @@ class Line:
         )
 
 
-def open_line(config: Path | None = None) -> Line:
-    """The line of a configuration.
+def open_project(config: Path | None = None) -> Project:
+    """The project of a configuration.
 
     Args:
         config: the file; by default `connector.toml` in this folder or one above.
@@ -228,4 +228,4 @@ def open_line(config: Path | None = None) -> Line:
     Raises:
         UsageError: if there is none, or it is wrong.
     """
-    return Line(load(config))
+    return Project(load(config))

@@ -85,7 +85,7 @@ class Faults:
 
 
 @dataclass
-class Project:
+class ToolProject:
     """What the tool keeps. Several `MemoryTool`s on one project are several clients of one server.
 
     Attributes:
@@ -143,12 +143,12 @@ class MemoryTool:
 
     def __init__(
         self,
-        project: Project | None = None,
+        project: ToolProject | None = None,
         me: str = "",
         page_size: int = 100,
         capabilities: Capabilities = CAPABILITIES,
     ) -> None:
-        self.project = project or Project()
+        self.project = project or ToolProject()
         self.faults = Faults()
         self.capabilities = capabilities
         self._me = me or self.project.people[0]

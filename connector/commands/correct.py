@@ -117,7 +117,7 @@ def plan_command(
     proposed = _proposed(session, labels, decides, action, confident, truth, verdicts, mapping)
     limits = Limits(confident, max_changes, frozenset(annotators), per_annotator)
     source = {**loaded.source, "from": decides}
-    made = plan(session.line.project, source, proposed, action, limits)
+    made = plan(session.project.name, source, proposed, action, limits)
     made.save(out)
     _show(session, made)
     undecided = [one.task.id for one in proposed.undecided]
@@ -153,7 +153,7 @@ def _proposed(
     from connector.review.samples import read_verdicts
 
     loaded, units = labels.loaded, labels.units
-    store, version = session.line.store(), int(loaded.source["version"])
+    store, version = session.project.store(), int(loaded.source["version"])
     tasks, own = store.tasks(version), action in OWN
     if verdicts and decides != "review":
         raise UsageError("--verdicts are a review's", "say --from review")
@@ -187,7 +187,7 @@ def _proposed(
 
 
 def _ontology(session: Session, version: int) -> Ontology:
-    found = session.line.store().ontology(version)
+    found = session.project.store().ontology(version)
     if found is None:
         raise UsageError("the label store knows no ontology yet", "run `connector pull`")
     return found
@@ -255,10 +255,10 @@ def apply_command(
     from connector.corrections.apply import apply
     from connector.corrections.plan import Plan
 
-    given, line = Plan.load(plan), session.line
+    given, project = Plan.load(plan), session.project
     with session.progress("apply", len(given.corrections)) as progress:
-        tool, journal = line.tool(dry_run), line.authenticated_journal(dry_run, unauthenticated)
-        done = apply(tool, given, line.project, journal, _now, progress, rate, max_conflicts)
+        tool, journal = project.tool(dry_run), project.authenticated_journal(dry_run, unauthenticated)
+        done = apply(tool, given, project.name, journal, _now, progress, rate, max_conflicts)
     return _tell(session, done, "written", dry_run, str(plan))
 
 
@@ -280,10 +280,10 @@ def undo(session: Session, run: str, dry_run: bool, rate: float | None, unauthen
     """
     from connector.corrections.undo import undo as take_back
 
-    line = session.line
+    project = session.project
     with session.progress("undo") as progress:
-        journal = line.authenticated_journal(dry_run, unauthenticated)
-        done = take_back(line.tool(dry_run), run, line.project, journal, _now, progress, rate)
+        journal = project.authenticated_journal(dry_run, unauthenticated)
+        done = take_back(project.tool(dry_run), run, project.name, journal, _now, progress, rate)
     return _tell(session, done, "taken back", dry_run, None)
 
 
@@ -301,7 +301,7 @@ def log(session: Session, task: str | None) -> None:
     if task is not None:
         _show_history(session, task)
         return
-    runs = session.line.journal().runs()
+    runs = session.project.journal().runs()
     session.table(
         "Runs of corrections",
         ("run", "project", "by", "begun", "corrections"),
@@ -314,7 +314,7 @@ def log(session: Session, task: str | None) -> None:
                 {"run": r.run, "project": r.project, "by": r.by, "at": r.at, "corrections": r.states}
                 for r in runs
             ],
-            "source": session.source(journal=session.line.journal().url),
+            "source": session.source(journal=session.project.journal().url),
         }
     )
 
@@ -325,7 +325,7 @@ def _show_history(session: Session, task: str) -> None:
     from connector.corrections.timeline import history
     from connector.store.label_store import TASK
 
-    store, journal = session.line.store(), session.line.journal()
+    store, journal = session.project.store(), session.project.journal()
     known = store.current(TASK).filter((pl.col("task") == task) | (pl.col("key") == task))
     events = history(store, journal, known["task"][0] if len(known) else task)
     if not events:
@@ -358,10 +358,10 @@ def verify(session: Session, head: str | None) -> None:
     from connector.config import JOURNAL_KEY, secret
     from connector.journal.keys import parse_keys
 
-    line = session.line
+    project = session.project
     keys = parse_keys(secret(JOURNAL_KEY))
-    journal = line.authenticated_journal() if keys else line.journal()
-    found, read = journal.chain(head), line.store().confirm(journal)
+    journal = project.authenticated_journal() if keys else project.journal()
+    found, read = journal.chain(head), project.store().confirm(journal)
     session.say(f"{found.lines} lines in {found.segments} segments; the last has the hash {found.head}")
     if found.authenticated:
         session.say("authenticated: a holder of the key wrote all of them")
@@ -421,7 +421,7 @@ def _tell(session: Session, done: Applied, verb: str, dry_run: bool, plan: str |
             "undone_before": done.undone,
             "stopped": done.stopped and done.stopped.what,
             "dry_run": dry_run,
-            "source": session.source(plan=plan, tool=session.line.project),
+            "source": session.source(plan=plan, tool=session.project.name),
         }
     )
     failed = session.rejected(done.failed)

@@ -33,14 +33,14 @@ def export(session: Session, target: str, version: Version | None, dry_run: bool
     """
     from dataclasses import asdict
 
-    line = session.line
-    done = line.export(target, version, dry_run)
+    project = session.project
+    done = project.export(target, version, dry_run)
     would = "would be" if dry_run else "are"
     session.say(f"{done.tasks} tasks and {done.annotations} annotations {would} in {done.place}")
     session.answer(
         {
             **asdict(done),
             "dry_run": dry_run,
-            "source": session.source(store=line.store().url, version=done.version),
+            "source": session.source(store=project.store().url, version=done.version),
         }
     )

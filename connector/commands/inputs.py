@@ -296,7 +296,7 @@ def load(
         _report(session, None, gold.read if gold else None)
         try:
             with session.progress("align") as progress:
-                found = session.line.aligned(version, gold, meta.get(_ENGINE), keep_regions, progress)
+                found = session.project.aligned(version, gold, meta.get(_ENGINE), keep_regions, progress)
         except (EmptyStore, NoConfiguration) as error:
             options = {option.name for option in click.get_current_context().command.params}
             hint = f"{error.hint}, or give --labels" if "labels_file" in options else error.hint

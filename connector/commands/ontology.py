@@ -25,7 +25,7 @@ def show(session: Session) -> None:
         connector ontology show
         connector ontology show --json | jq -r .config > ontology.xml
     """
-    found = session.line.tool().read_ontology()
+    found = session.project.tool().read_ontology()
     rows = [(c.name, c.kind, c.target, ", ".join(c.labels), c.required) for c in found.controls]
     session.table(f"Ontology {found.version}", ("control", "kind", "about", "labels", "required"), rows)
     controls = [c.model_dump() for c in found.controls]
@@ -34,7 +34,7 @@ def show(session: Session) -> None:
             "version": found.version,
             "controls": controls,
             "config": found.source,
-            "source": session.source(tool=session.line.project),
+            "source": session.source(tool=session.project.name),
         }
     )
 
@@ -63,7 +63,7 @@ def push(session: Session, file: Path | None, force: bool, dry_run: bool) -> Non
     config = session.config
     with session.progress("labels in use") as progress:
         source = file.read_text(encoding="utf-8-sig") if file else None
-        pushed = room.push(session.line.tool(dry_run), source, config.tool.overlap, force, progress)
+        pushed = room.push(session.project.tool(dry_run), source, config.tool.overlap, force, progress)
     would = "would be: " if dry_run else ""
     session.say(
         f"{would}ontology {pushed.version}, {len(pushed.controls)} questions, "
@@ -74,6 +74,6 @@ def push(session: Session, file: Path | None, force: bool, dry_run: bool) -> Non
             "version": pushed.version,
             "overlap": config.tool.overlap,
             "dry_run": dry_run,
-            "source": session.source(tool=session.line.project),
+            "source": session.source(tool=session.project.name),
         }
     )

@@ -117,7 +117,7 @@ def _pictures(session: Session, loaded: Loaded) -> Callable[[str], bytes | None]
         if task not in keys:
             return None
         try:
-            raw = session.line.raw()
+            raw = session.project.raw()
             return raw.head(raw.path_of(keys[task]), PICTURE_BYTES + 1)
         except ConnectorError as error:
             session.detail(f"no picture of task {task}: {error.what}")

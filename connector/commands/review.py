@@ -130,7 +130,7 @@ def queue(session: Session, sample: Path, name: str, dry_run: bool) -> None:
     from connector.store.labels import source_of
 
     tasks = room.read_sample(sample)["task"].to_list()
-    where = room.queue(session.line.tool(dry_run), tasks, name)
+    where = room.queue(session.project.tool(dry_run), tasks, name)
     session.say(f"{len(tasks)} tasks {'would be ' if dry_run else ''}in the list {name!r}: {where}")
     session.answer(
         {

@@ -31,10 +31,10 @@ def test_command(session: Session) -> None:
     from connector.events.rules import check, rehearse
     from connector.serve.live import receivers
 
-    line = session.line
-    check(session.config.rules, line.tool().capabilities, receivers(line))
-    store = line.store()
-    found = rehearse(store, session.config, line.project)
+    project = session.project
+    check(session.config.rules, project.tool().capabilities, receivers(project))
+    store = project.store()
+    found = rehearse(store, session.config, project.name)
     _show(session, "What would have been done", found, "No rule would have done anything.")
     session.say(f"{len(found)} deliveries by {len(session.config.rules)} rules; nothing was done")
     source = session.source(store=store.url, version=store.version)
@@ -57,7 +57,7 @@ def log_command(session: Session, failed: bool, most: int) -> None:
     from connector.events.log import DEAD
     from connector.serve.live import event_log
 
-    with closing(event_log(session.line)) as log:
+    with closing(event_log(session.project)) as log:
         found = log.deliveries(DEAD if failed else None, most)
     _show(session, "Deliveries", found, "There are no deliveries.")
     session.answer({"deliveries": [_as_json(one) for one in found], "source": session.source()})
@@ -77,7 +77,7 @@ def resend_command(session: Session, numbers: Sequence[int]) -> None:
     """
     from connector.serve.live import event_log
 
-    with closing(event_log(session.line)) as log:
+    with closing(event_log(session.project)) as log:
         again = log.resend(numbers or None)
     session.say(f"{again} deliveries are tried again")
     session.answer({"again": again, "source": session.source()})

@@ -33,7 +33,7 @@ def serve(session: Session) -> None:
 
     stop = threading.Event()
     with stopped_by_signals(stop):
-        rounds = run(session.line, stop, session.note)
+        rounds = run(session.project, stop, session.note)
     session.say(f"{rounds} pulls")
     session.answer({"pulls": rounds, "source": session.source()})
     if abandoned():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from connector.config import Config
-    from connector.project import Line
+    from connector.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -90,11 +90,11 @@ class Session:
             return parse("", Path(FILE))
 
     @cached_property
-    def line(self) -> Line:
+    def project(self) -> Project:
         """What the configuration names."""
-        from connector.project import Line
+        from connector.project import Project
 
-        return Line(self.config, self.note)
+        return Project(self.config, self.note)
 
     def say(self, text: str) -> None:
         """A line for people; nothing with --json or --quiet."""

@@ -21,7 +21,7 @@ from connector.errors import AuthError, ConnectorError, Reject, Unsupported, Usa
 
 if TYPE_CHECKING:
     from connector.config import Config
-    from connector.project import Line
+    from connector.project import Project
     from connector.sync.ledger import KnownReject, Ledger
 
 MANY_FILES = 100
@@ -200,11 +200,11 @@ def _filled(
 
 def _set_overlap(session: Session, config: Config, annotators: int, dry_run: bool) -> dict[str, Any]:
     """Let the tool show each task to so many annotators; where it does not, report who has to do what."""
-    from connector.project import Line
+    from connector.project import Project
 
     where = f"project {config.tool.project} at {config.tool.url}"
     try:
-        tool = Line(config, session.note).tool(dry_run)
+        tool = Project(config, session.note).tool(dry_run)
         if not tool.capabilities.overlap:
             raise Unsupported(
                 f"{tool.capabilities.name} takes no overlap from a program",
@@ -292,7 +292,7 @@ def _checks(session: Session) -> list[dict[str, object]]:
     look("label store", lambda: _store_version(session))
     look("journal of corrections", lambda: _journal_state(session))
     try:
-        for check in session.line.tool().check(session.line.bucket()):
+        for check in session.project.tool().check(session.project.bucket()):
             wrong = AuthError if "token" in check.name else UsageError
             note(check.name, check.found, None if check.ok else wrong(check.found, check.next_step))
     except ConnectorError as error:
@@ -305,10 +305,10 @@ def _checks(session: Session) -> list[dict[str, object]]:
 def _shown(session: Session) -> str:
     from connector.model import Item
 
-    tool, raw = session.line.tool(), session.line.raw()
+    tool, raw = session.project.tool(), session.project.raw()
     if not tool.capabilities.connect_bucket or session.config.raw.content != "url":
         return "not checked: the tool does not show objects of the bucket"
-    if not session.line.store().cursor():
+    if not session.project.store().cursor():
         return "not checked yet: the first `connector push` connects the bucket and checks one"
     first = next(raw.list(unusable=[]))
     tool.fetch(tool.data_for(Item(key=first.key), session.config.raw.field, first.key))
@@ -316,7 +316,7 @@ def _shown(session: Session) -> str:
 
 
 def _first_object(session: Session) -> str:
-    raw = session.line.raw()
+    raw = session.project.raw()
     first = next(raw.list(unusable=[]), None)
     if first is None:
         raise UsageError(f"{raw.url} is empty", "put raw data there, or mend raw.url in connector.toml")
@@ -324,7 +324,7 @@ def _first_object(session: Session) -> str:
 
 
 def _store_version(session: Session) -> str:
-    store = session.line.store()
+    store = session.project.store()
     version = store.version
     return f"{store.url}, " + ("empty so far" if version is None else f"version {version}")
 
@@ -333,9 +333,9 @@ def _journal_state(session: Session) -> str:
     from connector.config import JOURNAL_KEY, secret
 
     if not secret(JOURNAL_KEY):
-        runs = len(session.line.journal().runs())
+        runs = len(session.project.journal().runs())
         return f"{runs} runs, not authenticated; `correct apply` and `undo` need {JOURNAL_KEY}"
-    return f"{len(session.line.authenticated_journal().runs())} runs, authenticated"
+    return f"{len(session.project.authenticated_journal().runs())} runs, authenticated"
 
 
 @click.command(cls=Command)
@@ -356,10 +356,10 @@ def status(session: Session, no_bucket: bool) -> None:
     from connector.store.label_store import TASK
     from connector.sync.rounds import standing
 
-    line, now = session.line, datetime.now(UTC)
-    store = line.store()
-    found = standing(line.tool(), store)
-    with closing(line.ledger()) as ledger:
+    project, now = session.project, datetime.now(UTC)
+    store = project.store()
+    found = standing(project.tool(), store)
+    with closing(project.ledger()) as ledger:
         rounds = ledger.rounds()
         found["on_their_way"] = sum(len(keys) for _, keys, _ in ledger.begun())
         if no_bucket:
@@ -367,7 +367,7 @@ def status(session: Session, no_bucket: bool) -> None:
         else:
             with session.progress("bucket") as progress:
                 keys = set(store.current(TASK, columns=("key",))["key"])
-                found["items_in_bucket"], rejects = _in_bucket(line, ledger, keys, progress)
+                found["items_in_bucket"], rejects = _in_bucket(project, ledger, keys, progress)
     found["last_errors"] = [asdict(one) for one in rounds if one.error]
     seen = max(filter(None, [found["last_pull"], *(r.at for r in rounds if not r.error)]), default=None)
     found["lag_seconds"] = (now - seen).total_seconds() if seen else None
@@ -395,7 +395,7 @@ def status(session: Session, no_bucket: bool) -> None:
 
 
 def _in_bucket(
-    line: Line, ledger: Ledger, tasks: Collection[str], progress: Callable[[int], None]
+    project: Project, ledger: Ledger, tasks: Collection[str], progress: Callable[[int], None]
 ) -> tuple[int, list[KnownReject]]:
     """How many items of the bucket should have a task, and all rejects: its own and those of manifests.
 
@@ -404,7 +404,7 @@ def _in_bucket(
     """
     of_listing, known = list[Reject](), ledger.rejects()
     keys, versions, count = {one.key for one in known}, dict[str, str](), 0
-    for one in line.items(of_listing):
+    for one in project.items(of_listing):
         count += 1
         if one.key in keys:
             versions[one.key] = one.version

@@ -40,7 +40,7 @@ def log(session: Session, everything: bool, last: int | None) -> None:
     Example:
         connector store log --last 10
     """
-    kept = session.line.store()
+    kept = session.project.store()
     found = [commit for commit in kept.commits() if everything or commit.kind != "lease"][:last]
     named = {one.version: one.name for one in kept.snapshots()}
     columns = ("version", "made", "kind", *(f"{record}s" for record in RECORDS), "by", "snapshot")
@@ -300,7 +300,7 @@ def vacuum(session: Session, days: float, force: bool, dry_run: bool) -> None:
 
 def _kept(session: Session) -> Store:
     """The store, if anything is in it."""
-    kept = session.line.store()
+    kept = session.project.store()
     if kept.version is None:
         raise UsageError(f"the label store {kept.url} is empty", "run `connector pull`")
     return kept

@@ -95,7 +95,7 @@ def push(
     """
     if dry_run:
         with session.progress("push") as progress:
-            pushed = session.line.dry_push(given["manifest"], _effects(given), progress)
+            pushed = session.project.dry_push(given["manifest"], _effects(given), progress)
     else:
         _, pushed = _round(session, given)
     _say_pushed(session, pushed, dry_run)
@@ -112,7 +112,7 @@ def _show_predictions(session: Session, file: Path, keep_others: bool, dry_run: 
     from connector.sync.predictions import push_predictions
     from connector.sync.rounds import pull as pull_all
 
-    tool, store = session.line.tool(dry_run), session.line.store()
+    tool, store = session.project.tool(dry_run), session.project.store()
     with session.progress("predictions") as progress:
         if dry_run:
             shown = push_predictions(tool, store, file, keep_others, progress)
@@ -141,9 +141,9 @@ def pull(session: Session, everything: bool) -> None:
     """
     from connector.sync.rounds import pull as pull_all
 
-    store = session.line.store()
+    store = session.project.store()
     with session.progress("pull") as progress:
-        done = pull_all(session.line.tool(), store, progress, everything)
+        done = pull_all(session.project.tool(), store, progress, everything)
     _say_pulled(session, done)
     session.answer({**asdict(done), "source": session.source(store=store.url, version=done.version)})
 
@@ -188,7 +188,7 @@ def _watch(session: Session, given: Mapping[str, Any], interval: float) -> int:
 
     def one() -> None:
         # What a store knows of itself is good as long as nothing fails: a million tasks are not read anew.
-        store = stores.pop() if stores else session.line.store()
+        store = stores.pop() if stores else session.project.store()
         pulled, pushed = _round(session, given, store)
         stores.append(store)
         totals["new"] += pushed.new
@@ -197,7 +197,7 @@ def _watch(session: Session, given: Mapping[str, Any], interval: float) -> int:
             _say_pushed(session, pushed, dry_run=False)
             _say_pulled(session, pulled)
 
-    tool, stop = session.line.tool(), threading.Event()
+    tool, stop = session.project.tool(), threading.Event()
     with stopped_by_signals(stop):
         session.note(f"watching; a round every {interval:g} s, SIGTERM or Ctrl-C ends it")
         rounds = watch(one, tool.count_tasks, interval, stop, session.note)
@@ -247,10 +247,13 @@ def reconcile(
     if accept_all and (accept or unaccept):
         raise UsageError("--accept-all is given with --accept or --unaccept", "use one of them")
     rejects: list[Reject] = []
-    tool, store = session.line.tool(), session.line.store()
-    with closing(session.line.ledger(scratch=dry_run)) as ledger, session.progress("reconcile") as progress:
+    tool, store = session.project.tool(), session.project.store()
+    with (
+        closing(session.project.ledger(scratch=dry_run)) as ledger,
+        session.progress("reconcile") as progress,
+    ):
         newly = _accept(ledger, accept, accept_all, unaccept)
-        source = session.line.items(rejects, manifest)
+        source = session.project.items(rejects, manifest)
         found = compare(tool, store, source, progress, rejects, ledger)
     if accept or accept_all:
         session.say(f"{newly} rejects {'would be' if dry_run else 'are now'} accepted")
@@ -275,7 +278,9 @@ def reconcile(
             "rejects": found.rejects,
             "differences": by_kind,
             "dry_run": dry_run,
-            "source": session.source(bucket=session.line.raw().url, store=store.url, version=store.version),
+            "source": session.source(
+                bucket=session.project.raw().url, store=store.url, version=store.version
+            ),
         }
     )
     rejected = session.rejected(found.counted)
@@ -305,15 +310,15 @@ def _user() -> str:
 
 def _round(session: Session, given: Mapping[str, Any], store: Store | None = None) -> tuple[Pulled, Pushed]:
     """One sync, noted in the ledger, from which `connector status` tells."""
-    with closing(session.line.ledger()) as ledger, session.progress("sync") as progress:
+    with closing(session.project.ledger()) as ledger, session.progress("sync") as progress:
         try:
-            done = session.line.sync(ledger, given["manifest"], _effects(given), progress, store)
+            done = session.project.sync(ledger, given["manifest"], _effects(given), progress, store)
         except ConnectorError as error:
             ledger.note(datetime.now(UTC), error.what)
             raise
         ledger.note(datetime.now(UTC), None)
     if done[0].annotations or done[1].new:
-        session.line.export_copies()
+        session.project.export_copies()
     return done
 
 
@@ -324,7 +329,7 @@ def _effects(given: Mapping[str, Any]) -> Effects:
 
 
 def _source_of(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
-    return session.source(bucket=session.line.raw().url, manifest=given["manifest"])
+    return session.source(bucket=session.project.raw().url, manifest=given["manifest"])
 
 
 def _as_json(pushed: Pushed) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def add_command(session: Session, url: str | None, dry_run: bool) -> int | None:
     if inside(address):
         notes.append(INSIDE.format(url=address))
         session.note(notes[-1])
-    tool = session.line.tool(dry_run)
+    tool = session.project.tool(dry_run)
     made = register(tool, address, knock_secret())
     session.say(f"{made.url} {'would be' if dry_run else 'is'} registered")
     arrived = None if dry_run else _prove(session, tool, address, notes)
@@ -83,7 +83,7 @@ def test_command(session: Session, url: str | None) -> int | None:
         connector webhook test
     """
     notes: list[str] = []
-    arrived = _prove(session, session.line.tool(), _address(session, url), notes)
+    arrived = _prove(session, session.project.tool(), _address(session, url), notes)
     session.answer({"arrived": arrived, "notes": notes, "source": session.source()})
     return None if arrived else EXIT_GATE
 
@@ -97,7 +97,7 @@ def list_command(session: Session) -> None:
     Example:
         connector webhook list
     """
-    found = session.line.tool().webhooks()
+    found = session.project.tool().webhooks()
     rows = [(hook.id, hook.url, "yes" if hook.active else "no", len(hook.actions)) for hook in found]
     empty = "No webhook is registered; `connector webhook add` registers one."
     session.table("Webhooks", ("id", "address", "active", "actions"), rows, empty)
@@ -118,7 +118,7 @@ def remove_command(session: Session, which: str, dry_run: bool) -> None:
     Example:
         connector webhook remove 7
     """
-    tool = session.line.tool(dry_run)
+    tool = session.project.tool(dry_run)
     found = [hook for hook in tool.webhooks() if which in (hook.id, hook.url)]
     if not found:
         raise UsageError(f"no webhook has the id or address {which}", "see `connector webhook list`")

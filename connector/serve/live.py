@@ -25,7 +25,7 @@ from connector.events.log import STATES, EventLog, Planned
 from connector.events.rules import check, planned_by
 from connector.io.files import only_one
 from connector.io.retry import elapsed
-from connector.project import Line
+from connector.project import Project
 from connector.serve import ask
 from connector.serve.inbox import Inbox
 from connector.serve.receiver import Metrics, Receiver, application, serving
@@ -53,7 +53,7 @@ PRUNE_EVERY_SECONDS = 3600.0
 class Live:
     """The parts of a line that runs. Made by `opened`."""
 
-    line: Line
+    project: Project
     tool: LabelingTool
     inbox: Inbox
     log: EventLog
@@ -75,7 +75,7 @@ class Live:
             UsageError: if a secret is too short.
         """
         webhook_secret = knock_secret()
-        settings = self.line.config.serve
+        settings = self.project.config.serve
         receiver = Receiver(
             self.tool.parse_event,
             webhook_secret,
@@ -90,7 +90,7 @@ class Live:
             return application(receiver)
         refuse_short(ASK_SECRET, asking.encode())
         reserved = self.tool.capabilities.reserved
-        more = ask.routes(self.asks, asking, self.bell.ring, self.stop, receivers(self.line), reserved)
+        more = ask.routes(self.asks, asking, self.bell.ring, self.stop, receivers(self.project), reserved)
         return application(receiver, *more)
 
     def round(self) -> None:
@@ -102,9 +102,9 @@ class Live:
         try:
             knocked = self.inbox.last()
             # What a store knows of itself is good as long as nothing fails: it is not read anew each time.
-            store, self._store = self._store or self.line.store(), None
+            store, self._store = self._store or self.project.store(), None
             pull(self.tool, store)
-            note_events(store, self.log, self.line.config, self.planned)
+            note_events(store, self.log, self.project.config, self.planned)
             self.asks.settle(self.tool, self.planned, elapsed() - begun)
             self.inbox.followed(knocked)
         except ConnectorError as error:
@@ -127,7 +127,7 @@ class Live:
             return
         self._pruned = time.monotonic()
         try:
-            before = self.log.outdated(self.line.config.events.keep_days)
+            before = self.log.outdated(self.project.config.events.keep_days)
             self.log.prune(before)
             self.asks.prune(before)
         except ConnectorError as error:
@@ -135,7 +135,7 @@ class Live:
 
     def pause(self, seconds: float) -> None:
         """Wait for the next round: until somebody knocks, a question expires, or the time is up."""
-        settings = self.line.config.serve
+        settings = self.project.config.serve
         settle = min(max(settings.settle_seconds, REST * self._took), settings.pull_seconds)
         with suppress(ConnectorError):  # the next round reports it
             seconds = min(seconds, self.asks.seconds_left() + 0.01)
@@ -143,8 +143,8 @@ class Live:
 
 
 @contextmanager
-def opened(line: Line, stop: threading.Event, say: Callable[[str], None]) -> Iterator[Live]:
-    """The parts of a line, ready to run.
+def opened(project: Project, stop: threading.Event, say: Callable[[str], None]) -> Iterator[Live]:
+    """The parts of a project, ready to run.
 
     Args:
         say: told what goes wrong.
@@ -153,30 +153,30 @@ def opened(line: Line, stop: threading.Event, say: Callable[[str], None]) -> Ite
         UsageError: if a rule cannot be followed, or the file of gold answers cannot be read.
         AuthError: if a secret is missing.
     """
-    tool = line.tool()
-    check(line.config.rules, tool.capabilities, receivers(line))
-    gold_answers(line.config)
+    tool = project.tool()
+    check(project.config.rules, tool.capabilities, receivers(project))
+    gold_answers(project.config)
     with (
-        closing(Inbox(line.config.folder / INBOX, line.project)) as inbox,
-        closing(event_log(line)) as log,
+        closing(Inbox(project.config.folder / INBOX, project.name)) as inbox,
+        closing(event_log(project)) as log,
     ):
-        planned, metrics = planned_by(line.config.rules, log), Metrics(inbox)
+        planned, metrics = planned_by(project.config.rules, log), Metrics(inbox)
         for state in STATES:
             metrics.deliveries.labels(state).set_function(partial(log.count, state))
-        yield Live(line, tool, inbox, log, ask.Asks(log), metrics, planned, stop, Bell(stop), say)
+        yield Live(project, tool, inbox, log, ask.Asks(log), metrics, planned, stop, Bell(stop), say)
 
 
-def event_log(line: Line) -> EventLog:
-    """The events of a line."""
-    return EventLog(line.config.folder / EVENTS, line.project)
+def event_log(project: Project) -> EventLog:
+    """The events of a project."""
+    return EventLog(project.config.folder / EVENTS, project.name)
 
 
-def receivers(line: Line) -> Receivers:
+def receivers(project: Project) -> Receivers:
     """Those that rules and questions may call."""
-    return Receivers(line.config.callbacks.allow, line.config.tool.url)
+    return Receivers(project.config.callbacks.allow, project.config.tool.url)
 
 
-def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
+def serve(project: Project, stop: threading.Event, say: Callable[[str], None]) -> int:
     """Receive, pull and follow the rules until `stop` is set; returns how many pulls went well.
 
     A pull that does not end soon after is left behind; see `abandoned`. The next one goes on from its last
@@ -190,7 +190,7 @@ def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
         ConnectorError: what waiting does not mend.
         Exception: what broke the receiver or the deliveries.
     """
-    settings, broken, rounds = line.config.serve, list[BaseException](), list[int]()
+    settings, broken, rounds = project.config.serve, list[BaseException](), list[int]()
 
     def broke(error: BaseException) -> None:
         # A line of which a part is missing must not look well. Whoever looks after it starts it again.
@@ -207,9 +207,9 @@ def serve(line: Line, stop: threading.Event, say: Callable[[str], None]) -> int:
         except BaseException as error:  # a library that panics raises no `Exception`
             broke(error)
 
-    with only_one(line.config.folder / LOCK, "`connector serve`"), opened(line, stop, say) as live:
+    with only_one(project.config.folder / LOCK, "`connector serve`"), opened(project, stop, say) as live:
         # An adapter is for one thread.
-        sender = Sender(live.log, line.tool(), line.export, receivers(line))
+        sender = Sender(live.log, project.tool(), project.export, receivers(project))
         sending = threading.Thread(
             target=_send, args=(sender, live, say, broke), name="deliveries", daemon=True
         )

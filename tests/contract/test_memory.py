@@ -7,7 +7,7 @@ import pytest
 
 from connector.adapters.base import Bucket
 from connector.adapters.contract import LabelingToolContract
-from connector.adapters.memory import CAPABILITIES, MemoryTool, Project
+from connector.adapters.memory import CAPABILITIES, MemoryTool, ToolProject
 from connector.errors import AuthError, Temporary
 from connector.model import Draft, Item
 
@@ -30,11 +30,11 @@ class TestMemory(LabelingToolContract):
     capabilities = CAPABILITIES
 
     @pytest.fixture
-    def project(self) -> Project:
-        return Project()
+    def project(self) -> ToolProject:
+        return ToolProject()
 
     @pytest.fixture
-    def open_tool(self, project: Project) -> Callable[[], MemoryTool]:
+    def open_tool(self, project: ToolProject) -> Callable[[], MemoryTool]:
         return lambda: MemoryTool(project, page_size=3, capabilities=self.capabilities)
 
     @pytest.fixture
@@ -69,8 +69,8 @@ class TestMemoryThatCanLittle(TestMemory):
 
 class TestMemoryThatReusesIds(TestMemory):
     @pytest.fixture
-    def project(self) -> Project:
-        return Project(reuse_ids=True)
+    def project(self) -> ToolProject:
+        return ToolProject(reuse_ids=True)
 
 
 def test_a_fault_before_the_work_leaves_nothing_and_one_after_it_leaves_everything():
@@ -94,7 +94,7 @@ def test_a_fault_can_be_any_error_of_ours():
 
 
 def test_a_deleted_annotations_id_comes_again_when_ids_are_reused():
-    contract, tool = LabelingToolContract(), MemoryTool(Project(reuse_ids=True))
+    contract, tool = LabelingToolContract(), MemoryTool(ToolProject(reuse_ids=True))
     [task] = contract.add(tool, "a")
     first = contract.write(tool, task, "", contract.choice("cat"))
     tool.delete_annotation(str(first.id), first.revision)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from connector.adapters.contract import LabelingToolContract
-from connector.adapters.memory import MemoryTool, Project
+from connector.adapters.memory import MemoryTool, ToolProject
 from connector.config import Config, parse
 from connector.events.detect import note_events
 from connector.events.log import Event, EventLog, Planned
@@ -27,7 +27,7 @@ class MemoryLine:
     def __init__(self, folder: Path, config: str = "", overlap: int = 2) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         clock = (datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=n) for n in itertools.count())
-        self.tool = MemoryTool(Project(PEOPLE, lambda: next(clock), overlap=overlap))
+        self.tool = MemoryTool(ToolProject(PEOPLE, lambda: next(clock), overlap=overlap))
         self.tool.write_ontology(self.tool.parse_ontology(contract.source))
         self.folder = folder
         self.config: Config = parse(config, folder / "connector.toml")

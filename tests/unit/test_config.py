@@ -17,7 +17,7 @@ from keyring.errors import NoKeyringError
 
 from connector.config import FILE, KEYRING_SERVICE, Config, load, parse, token
 from connector.errors import AuthError, UsageError
-from connector.project import open_line
+from connector.project import open_project
 from tests.conftest import run_command
 
 WHOLE = """
@@ -110,9 +110,9 @@ def test_without_a_configuration_a_command_says_so_and_names_init(tmp_path: Path
     assert list(below.iterdir()) == []
 
 
-def test_open_line_without_a_configuration_is_refused() -> None:
+def test_open_project_without_a_configuration_is_refused() -> None:
     with pytest.raises(UsageError, match=r"there is no configuration.*\n  next: run `connector init`"):
-        open_line()
+        open_project()
 
 
 @pytest.mark.parametrize("words", ["quality consensus", "quality summary", "review draw --size 3", "report"])

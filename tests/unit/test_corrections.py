@@ -17,7 +17,7 @@ import pytest
 from connector.adapters.base import LabelingTool
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.dry_run import DryRun
-from connector.adapters.memory import CAPABILITIES, MemoryTool, Project
+from connector.adapters.memory import CAPABILITIES, MemoryTool, ToolProject
 from connector.commands.session import Session
 from connector.corrections.apply import Applied, apply
 from connector.corrections.plan import Limits, Plan, Proposed, plan
@@ -96,7 +96,7 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     clock = (START + timedelta(seconds=n) for n in itertools.count())
-    tool = MemoryTool(Project(people=PEOPLE, clock=lambda: next(clock)), me=PEOPLE[3])
+    tool = MemoryTool(ToolProject(people=PEOPLE, clock=lambda: next(clock)), me=PEOPLE[3])
     tool.write_ontology(tool.parse_ontology(contract.source))
     return Desk(tool, tmp_path, clock)
 
@@ -738,7 +738,7 @@ def given_to_commands(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands work on this tool and this journal."""
 
     class Line:
-        project = PROJECT
+        name = PROJECT
 
         def tool(self, dry_run: bool = False) -> LabelingTool:
             return desk.tool
@@ -749,7 +749,7 @@ def given_to_commands(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
 
         authenticated_journal = journal
 
-    monkeypatch.setattr(Session, "line", Line())
+    monkeypatch.setattr(Session, "project", Line())
 
 
 def test_a_log_without_runs_is_one_sentence_and_an_empty_list(

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from connector.adapters.contract import LabelingToolContract
-from connector.adapters.memory import MemoryTool, Project
+from connector.adapters.memory import MemoryTool, ToolProject
 from connector.corrections.apply import apply
 from connector.corrections.plan import Plan
 from connector.corrections.undo import undo
@@ -56,7 +56,7 @@ class AtOnce(RuleBasedStateMachine):
         super().__init__()
         clock = (START + timedelta(seconds=n) for n in itertools.count())
         self.now = lambda: next(clock)
-        self.tool = MemoryTool(Project(people=PEOPLE, clock=self.now), me=PEOPLE[2])
+        self.tool = MemoryTool(ToolProject(people=PEOPLE, clock=self.now), me=PEOPLE[2])
         self.tool.write_ontology(self.tool.parse_ontology(contract.source))
         self.folder = tempfile.TemporaryDirectory()
         self.plans: list[Plan] = []

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 
-from connector.adapters.memory import MemoryTool, Project
+from connector.adapters.memory import MemoryTool, ToolProject
 from connector.corrections.apply import apply
 from connector.corrections.plan import plan
 from connector.corrections.sources import Answers, from_consensus, from_file, from_role
@@ -114,7 +114,7 @@ def test_what_a_correction_does_not_name_survives_it(tag: str, odd: str, seed: i
         datetime(2026, 3, 1 + n // 86400, n // 3600 % 24, n // 60 % 60, n % 60, tzinfo=UTC)
         for n in itertools.count()
     )
-    tool = MemoryTool(Project(people=PEOPLE, clock=lambda: next(clock)), me=PEOPLE[2])
+    tool = MemoryTool(ToolProject(people=PEOPLE, clock=lambda: next(clock)), me=PEOPLE[2])
     ontology = tool.write_ontology(tool.parse_ontology(named(ASKED[tag], odd)))
     data, result = answers(ontology, seed)
     drawn = [one.dump() | {"id": ""} for raw in result if isinstance(one := parse_region(raw), Drawn)]
@@ -165,7 +165,7 @@ SOURCE = """<View><Image name="image" value="$image"/>
 
 def answered(folder: Path, expert: Role) -> tuple[Store, Loaded]:
     """A task that three people answer, and of one question an expert."""
-    tool = MemoryTool(Project(people=[*PEOPLE, "eve"]), me=PEOPLE[2])
+    tool = MemoryTool(ToolProject(people=[*PEOPLE, "eve"]), me=PEOPLE[2])
     tool.write_ontology(tool.parse_ontology(SOURCE))
     [task] = tool.add_items([Item(key="k", data={"image": "1.png"})])
     for who, animal, age in zip(PEOPLE, ("cat", "cat", "dog"), (3, 3, 4), strict=True):

@@ -25,7 +25,7 @@ from connector.config import KNOCK_SECRET, SIGNING_SECRET, Call, parse
 from connector.demo.server import free_port
 from connector.errors import Temporary
 from connector.events.log import Changes, Event
-from connector.project import Line
+from connector.project import Project
 from connector.serve.live import event_log, serve
 from connector.store.label_store import Store
 from tests.unit.memory_line import MemoryLine
@@ -86,7 +86,7 @@ def fill(disk: Path) -> Path:
 class Service:
     """`connector serve` in a thread, on a tool in memory."""
 
-    line: Line
+    project: Project
     url: str
     messages: list[str] = field(default_factory=list)
     ended: list[object] = field(default_factory=list)
@@ -94,13 +94,13 @@ class Service:
 
     def run(self) -> None:
         try:
-            self.ended.append(serve(self.line, self.stop, self.messages.append))
+            self.ended.append(serve(self.project, self.stop, self.messages.append))
         except Exception as error:
             self.ended.append(error)
 
 
-def line_of(people: MemoryLine, folder: Path, port: int, more: str = "") -> Line:
-    class InMemory(Line):
+def line_of(people: MemoryLine, folder: Path, port: int, more: str = "") -> Project:
+    class InMemory(Project):
         def tool(self, dry_run: bool = False) -> LabelingTool:
             return people.tool
 
@@ -148,7 +148,7 @@ def test_a_full_disk_is_reported_and_waited_for(disk: Path, monkeypatch: pytest.
         filler.unlink()
         until(lambda: not why(url))
         assert send(url, 1_000_000) == 202
-        store = Store(str(disk / "labels"), served.line.project)
+        store = Store(str(disk / "labels"), served.project.name)
         until(lambda: store.current("annotation").height == 1)
 
 
@@ -161,7 +161,7 @@ def test_a_delivery_is_not_repeated_over_and_over_because_its_outcome_cannot_be_
     with receiving() as hook, service(people, disk, "[callbacks]\nallow = ['127.0.0.1']") as served:
         happened = Event("evt_1", "task.completed", "task:1", datetime.now(UTC))
         action = Call(do="call", url=hook.url).model_dump()
-        with closing(event_log(served.line)) as log:
+        with closing(event_log(served.project)) as log:
             log.keep(Changes(events=[happened]), lambda _: [("a rule", action)])
             with log.file.write() as db:
                 db.execute("UPDATE delivery SET due = due + 3")
@@ -172,7 +172,7 @@ def test_a_delivery_is_not_repeated_over_and_over_because_its_outcome_cannot_be_
         filler.unlink()
 
         def delivered() -> int:
-            with closing(event_log(served.line)) as log:
+            with closing(event_log(served.project)) as log:
                 return log.count("done")
 
         until(delivered)
@@ -222,7 +222,7 @@ def test_a_store_that_becomes_read_only_is_waited_for(
         assert send(served.url, 1) == 202
         remount(disk, "rw")
         until(lambda: not why(served.url))
-        store = Store(str(disk / "labels"), served.line.project)
+        store = Store(str(disk / "labels"), served.project.name)
         until(lambda: store.current("annotation").height == 1)
 
 
@@ -255,7 +255,7 @@ def test_a_round_without_file_handles_can_be_tried_again(tmp_path: Path) -> None
                     failed += 1
             live.round()
         assert failed > 2
-        assert live.line.store().current("annotation").height == 12
+        assert live.project.store().current("annotation").height == 12
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ import pytest
 
 from connector.adapters.base import LabelingTool
 from connector.adapters.dry_run import DryRun
-from connector.adapters.memory import MemoryTool, Project
+from connector.adapters.memory import MemoryTool, ToolProject
 from connector.commands.session import Session
 from connector.config import parse
 from connector.corrections.plan import Plan
 from connector.errors import UsageError
 from connector.journal.journal import Journal
-from connector.project import Line
+from connector.project import Project
 from connector.sync import rounds as sync
 from tests.conftest import run_command
 from tests.unit.test_corrections import PEOPLE, PROJECT, START, Desk, contract, held, three_to_correct
@@ -30,17 +30,17 @@ from tests.unit.test_corrections import PEOPLE, PROJECT, START, Desk, contract, 
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A desk at which the commands work too, with a store and a journal in folders."""
     clock = (START + timedelta(seconds=n) for n in itertools.count())
-    tool = MemoryTool(Project(people=PEOPLE, clock=lambda: next(clock)), me=PEOPLE[3])
+    tool = MemoryTool(ToolProject(people=PEOPLE, clock=lambda: next(clock)), me=PEOPLE[3])
     tool.write_ontology(tool.parse_ontology(contract.source))
 
-    class Here(Line):
-        project = PROJECT
+    class Here(Project):
+        name = PROJECT
 
         def tool(self, dry_run: bool = False) -> LabelingTool:
             return DryRun(tool) if dry_run else tool
 
     line = Here(parse('[store]\nurl = "labels"\n', tmp_path / "connector.toml"))
-    monkeypatch.setattr(Session, "line", line)
+    monkeypatch.setattr(Session, "project", line)
     return Desk(tool, tmp_path, clock)
 
 

@@ -22,7 +22,7 @@ from connector.events.deliver import Sender
 from connector.events.log import EventLog
 from connector.events.rules import planned_by
 from connector.io.files import only_one
-from connector.project import Line
+from connector.project import Project
 from connector.serve.ask import Asks, Question
 from connector.serve.inbox import Inbox
 from connector.serve.live import LOCK, Live, serve
@@ -43,13 +43,13 @@ then = { do = "one-more", limit = 3 }
 @contextmanager
 def live_on(tool: MemoryTool, folder: Path) -> Iterator[Live]:
     """A process that serves; leaving it is its end."""
-    line, stop = Line(parse(CONFIG, folder / "connector.toml")), threading.Event()
+    project, stop = Project(parse(CONFIG, folder / "connector.toml")), threading.Event()
     with (
-        closing(Inbox(folder / "inbox.sqlite", line.project)) as inbox,
-        closing(EventLog(folder / "log.sqlite", line.project)) as log,
+        closing(Inbox(folder / "inbox.sqlite", project.name)) as inbox,
+        closing(EventLog(folder / "log.sqlite", project.name)) as log,
     ):
-        planned = planned_by(line.config.rules, log)
-        yield Live(line, tool, inbox, log, Asks(log), Metrics(inbox), planned, stop, Bell(stop), [].append)
+        planned = planned_by(project.config.rules, log)
+        yield Live(project, tool, inbox, log, Asks(log), Metrics(inbox), planned, stop, Bell(stop), [].append)
 
 
 def knock(live: Live, *ids: str) -> None:
@@ -108,7 +108,7 @@ def test_a_question_that_fails_keeps_no_pull_from_its_end(tmp_path: Path) -> Non
 def test_a_part_that_breaks_ends_it_all_and_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    class InMemory(Line):
+    class InMemory(Project):
         def tool(self, dry_run: bool = False) -> LabelingTool:
             return tool
 
@@ -123,22 +123,22 @@ def test_a_part_that_breaks_ends_it_all_and_is_told(
         monkeypatch.setattr("uvicorn.Server.run", breaks)
     giving_up = threading.Timer(20, stop.set)
     giving_up.start()
-    line = InMemory(parse(CONFIG.replace("[serve]", "[serve]\nport = 0"), tmp_path / "connector.toml"))
+    project = InMemory(parse(CONFIG.replace("[serve]", "[serve]\nport = 0"), tmp_path / "connector.toml"))
     with pytest.raises(ZeroDivisionError, match=part):
-        serve(line, stop, lambda _: None)
+        serve(project, stop, lambda _: None)
     giving_up.cancel()
 
 
 def test_one_process_serves_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KNOCK_SECRET, "x" * LEAST_SECRET_BYTES)
-    line = Line(parse(CONFIG, tmp_path / "connector.toml"))
+    project = Project(parse(CONFIG, tmp_path / "connector.toml"))
     with (
         only_one(tmp_path / LOCK, "another"),
         pytest.raises(
             Temporary, match=f"`connector serve` already runs in .*: process {os.getpid()}"
         ) as caught,
     ):
-        serve(line, threading.Event(), lambda _: None)
+        serve(project, threading.Event(), lambda _: None)
     assert "another folder" in caught.value.hint
     assert not list(tmp_path.glob("*.sqlite"))
 
@@ -146,18 +146,18 @@ def test_one_process_serves_from_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_service_manager_is_told_when_it_listens_and_when_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class InMemory(Line):
+    class InMemory(Project):
         def tool(self, dry_run: bool = False) -> LabelingTool:
             return tool
 
     tool, stop, said = MemoryLine(tmp_path).tool, threading.Event(), list[str]()
     monkeypatch.setenv(KNOCK_SECRET, "x" * LEAST_SECRET_BYTES)
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-    line = InMemory(parse(CONFIG.replace("[serve]", "[serve]\nport = 0"), tmp_path / "connector.toml"))
+    project = InMemory(parse(CONFIG.replace("[serve]", "[serve]\nport = 0"), tmp_path / "connector.toml"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(60)
-        serving = threading.Thread(target=serve, args=(line, stop, said.append))
+        serving = threading.Thread(target=serve, args=(project, stop, said.append))
         serving.start()
         try:
             assert manager.recv(100) == b"READY=1"
@@ -209,7 +209,7 @@ def test_with_all_kinds_of_trouble_the_same_happens_as_without(tmp_path: Path, s
         with live_on(tool, folder) as live:
             live.round()
             events = [(e.id, e.type, e.subject, e.data) for e in live.log.events()]
-            store = live.line.store()
+            store = live.project.store()
             held = store.current("annotation").select("task", "annotator", "content", "hash")
             assert live.inbox.waiting() == 0
         found.append(

@@ -15,7 +15,7 @@ from label_studio_sdk.label_interface.control_tags import _TAG_TO_CLASS
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.label_studio import ontology as label_studio_config
 from connector.adapters.label_studio.ontology import MAX_DEPTH, RELATIONS, parse_config
-from connector.adapters.memory import MemoryTool, Project
+from connector.adapters.memory import MemoryTool, ToolProject
 from connector.errors import UsageError
 from connector.model import Condition, Control, Label
 from connector.regions import KINDS, NOT_MEASURED, Kind, kind_of
@@ -356,7 +356,7 @@ CAT_DOG = (
 
 @pytest.mark.parametrize("how", ["answered", "skipped", "unreadable", "in a tree"])
 def test_a_label_that_an_annotation_in_the_tool_uses_is_kept(how: str) -> None:
-    contract, tool = LabelingToolContract(), MemoryTool(Project(ontology=parse_config(CAT_DOG)))
+    contract, tool = LabelingToolContract(), MemoryTool(ToolProject(ontology=parse_config(CAT_DOG)))
     [task] = contract.add(tool, "a")
     broken = [{"type": "choices", "from_name": "animal"}] if how == "unreadable" else []
     tree = {**contract.choice("x"), "type": "taxonomy", "from_name": "kind"}
@@ -378,7 +378,7 @@ def test_labels_of_relations_are_kept_and_may_be_removed_whatever_their_question
     """A relation in a result names no question."""
     relations = f'<Relations {name}><Relation value="likes"/><Relation value="fears"/></Relations></View>'
     config = CAT_DOG.replace("</View>", relations)
-    contract, tool = LabelingToolContract(), MemoryTool(Project(ontology=parse_config(config)))
+    contract, tool = LabelingToolContract(), MemoryTool(ToolProject(ontology=parse_config(config)))
     [task] = contract.add(tool, "a")
     link = {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right", "labels": ["likes"]}
     contract.write(tool, task, "ann@example.com", link)

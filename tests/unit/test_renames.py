@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from connector.adapters.contract import LabelingToolContract
-from connector.adapters.memory import MemoryTool, Project
+from connector.adapters.memory import MemoryTool, ToolProject
 from connector.config import parse
 from connector.corrections.apply import Applied, apply
 from connector.corrections.plan import Limits, Plan, Proposal, Proposed, plan
@@ -184,7 +184,7 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     clock = (datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=n) for n in itertools.count())
-    tool = MemoryTool(Project(people=[*PEOPLE, "owner"], clock=lambda: next(clock)), me="owner")
+    tool = MemoryTool(ToolProject(people=[*PEOPLE, "owner"], clock=lambda: next(clock)), me="owner")
     tool.write_ontology(tool.parse_ontology(OLD))
     return Desk(tool, tmp_path, clock)
 

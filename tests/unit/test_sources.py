@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from connector.adapters.contract import LabelingToolContract
-from connector.adapters.memory import MemoryTool, Project
+from connector.adapters.memory import MemoryTool, ToolProject
 from connector.corrections import sources
 from connector.corrections.plan import Limits, Plan, Proposal, Proposed, plan
 from connector.errors import UsageError
@@ -34,7 +34,7 @@ class Line:
     """A tool with the contract's ontology, and its store."""
 
     def __init__(self, folder: Path) -> None:
-        self.tool = MemoryTool(Project(people=PEOPLE), me=PEOPLE[3])
+        self.tool = MemoryTool(ToolProject(people=PEOPLE), me=PEOPLE[3])
         self.tool.write_ontology(self.tool.parse_ontology(contract.source))
         self.store = Store(str(folder / "labels"))
         self.ontology = self.tool.read_ontology()

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from connector.model import Annotation, Prediction, Task
-from connector.project import open_line
+from connector.project import open_project
 from tests.conftest import run_command
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "connector.toml").write_text(
         '[tool]\nurl = "http://localhost:1"\nproject = 1\n[raw]\nurl = "raw"\n[store]\nurl = "labels"\n'
     )
-    store = open_line(tmp_path / "connector.toml").store()
+    store = open_project(tmp_path / "connector.toml").store()
     store.append([task("1", "cat"), task("2", "dog")], "1", NOW)
     store.append([task("1", "owl")], "2", NOW)
     store.append([task("3", "cat", skipped=True)], "3", NOW, deleted_tasks=["2"])
@@ -65,12 +65,12 @@ def test_the_log(folder: Path) -> None:
     assert found["source"]["version"] == 2
     assert [one["version"] for one in ask(folder, "log", "--last", "1")["commits"]] == [2]
     assert "1, 0, 1" in say(folder, "log")
-    with open_line(folder / "connector.toml").store().lease() as _:
+    with open_project(folder / "connector.toml").store().lease() as _:
         pass
 
 
 def test_the_log_tells_who_is_writing_and_hides_what_only_says_that(folder: Path) -> None:
-    store = open_line(folder / "connector.toml").store()
+    store = open_project(folder / "connector.toml").store()
     with store.lease():
         store.take()
         assert ask(folder, "log")["writing"].startswith("process ")
@@ -176,7 +176,7 @@ def test_of_an_empty_store_there_is_nothing_to_tell(folder: Path, words: str) ->
     "label", ["[/x]", "[occluded]", "[bold]cat", "\x1b[2J\x07cat", "\x9b2Jcat", "\u202ecat"]
 )
 def test_labels_are_shown_as_they_are_and_a_terminal_obeys_none_of_them(folder: Path, label: str) -> None:
-    open_line(folder / "connector.toml").store().append([task("1", label)], "4", NOW)
+    open_project(folder / "connector.toml").store().append([task("1", label)], "4", NOW)
     shown = say(folder, "show")
     if label.isprintable():
         assert label in shown

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from connector.adapters.base import LabelingTool
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.dry_run import DryRun
-from connector.adapters.memory import CAPABILITIES, Faults, MemoryTool, Project
+from connector.adapters.memory import CAPABILITIES, Faults, MemoryTool, ToolProject
 from connector.config import Raw
 from connector.errors import Conflict, Overtaken, Reject, Temporary, UsageError
 from connector.io.objects import Objects
@@ -43,9 +43,9 @@ def ticking(start: datetime = NOW) -> Iterator[datetime]:
     return (start + timedelta(seconds=n) for n in itertools.count())
 
 
-def new_project(**more: object) -> Project:
+def new_project(**more: object) -> ToolProject:
     clock = ticking()
-    return Project(clock=lambda: next(clock), **more)  # type: ignore[arg-type]
+    return ToolProject(clock=lambda: next(clock), **more)  # type: ignore[arg-type]
 
 
 def held(tool: MemoryTool) -> list[Task]:
