@@ -400,7 +400,7 @@ def test_a_rate_is_kept(desk: Desk) -> None:
     planned = three_to_correct(desk, "add")
     start = time.monotonic()
     assert desk.apply(planned, rate=20).written == 3
-    assert 0.1 <= time.monotonic() - start < 2
+    assert time.monotonic() - start >= 0.1
 
 
 def test_the_ground_truth_that_ours_took_is_given_back(desk: Desk) -> None:

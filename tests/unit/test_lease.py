@@ -79,7 +79,7 @@ def test_a_holder_that_was_killed_is_noticed_at_once(store: Store) -> None:
         assert store.holder() is None
         with store.lease():
             write(store, "1")
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < LONGEST_SECONDS / 2
     write(store, "2")
     assert tasks(store) == ["1", "2"]
 
@@ -110,7 +110,7 @@ def test_a_holder_that_stands_still_is_overtaken_and_can_commit_no_more(store: S
         begun = time.monotonic()
         with store.lease():
             write(store, "2")
-        assert 0.4 <= time.monotonic() - begun < 3
+        assert 0.4 <= time.monotonic() - begun < LONGEST_SECONDS / 2
         for attempt in (lambda: write(late, "3"), late.take):
             with pytest.raises(Conflict) as caught:
                 attempt()
