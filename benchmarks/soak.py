@@ -44,15 +44,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.webhooks import SECRET, event
-from connector.adapters.label_studio import LabelStudio, create_project
-from connector.adapters.label_studio_server import Server
+from connector.adapters.label_studio.adapter import LabelStudio, create_project
+from connector.adapters.label_studio.client import Server
 from connector.adapters.signatures import SECRET_HEADER
 from connector.demo.pictures import LABEL_CONFIG, result
 from connector.demo.server import S3, Running, free_port, label_studio, s3_server
-from connector.live import EVENTS, INBOX
 from connector.model import Item
-from connector.store import ANNOTATION, Store
-from connector.webhooks import register
+from connector.serve.live import EVENTS, INBOX
+from connector.serve.receiver import register
+from connector.store.label_store import ANNOTATION, Store
 from tests.stalling import Relay, relay
 from tests.unit.receiver import Received, receiver
 

@@ -137,8 +137,8 @@ except Overtaken:
 def test_a_compaction_that_is_killed_leaves_all_as_it_was_or_is_done(store: Store) -> None:
     pulled(store, range(8))
     before, versions = rows(store), [held(store, n) for n in range(8)]
-    script = "import sys\nfrom datetime import *\nfrom connector.store import Store\nprint(flush=True)\n"
-    script += "Store(sys.argv[1]).compact(datetime.now(UTC))"
+    script = "import sys\nfrom datetime import *\nfrom connector.store.label_store import Store\n"
+    script += "print(flush=True)\nStore(sys.argv[1]).compact(datetime.now(UTC))"
     for _ in range(4):
         process = subprocess.Popen([sys.executable, "-c", script, store.url], stdout=subprocess.PIPE)
         assert process.stdout

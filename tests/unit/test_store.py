@@ -224,7 +224,9 @@ def test_every_version_can_be_read_also_many_pages_and_months_later(tmp_path: Pa
 
 
 def start(script: str, *words: str) -> subprocess.Popen[str]:
-    head = "import json, sys\nfrom connector.errors import Conflict\nfrom connector.store import *\n"
+    head = (
+        "import json, sys\nfrom connector.errors import Conflict\nfrom connector.store.label_store import *\n"
+    )
     command = [sys.executable, "-c", head + script, *words]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
