@@ -533,7 +533,7 @@ def load(path: Path | None = None) -> Config:
     try:
         return parse(found.read_text(encoding="utf-8-sig"), found)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{found} cannot be read: {error}", "mend the file; it is UTF-8 text") from error
+        raise UsageError(f"{found} cannot be read: {error}", "fix the file; it is UTF-8 text") from error
 
 
 def parse(text: str, path: Path) -> Config:
@@ -548,7 +548,7 @@ def parse(text: str, path: Path) -> Config:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not TOML: {error}", "mend that line") from error
+        raise UsageError(f"{path} is not TOML: {error}", "fix that line") from error
     _refuse_secrets(content, path)
     try:
         config = Config(**content)
@@ -560,7 +560,7 @@ def parse(text: str, path: Path) -> Config:
             wrong, f"fix it; `connector init --config new-{FILE} --url URL` writes a file with all settings"
         ) from error
     except SettingsError as error:
-        raise UsageError(f"the environment: {error}", f"mend that {PREFIX}… variable") from error
+        raise UsageError(f"the environment: {error}", f"fix that {PREFIX}… variable") from error
     config._file = path.resolve()
     return config
 

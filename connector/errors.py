@@ -1,10 +1,10 @@
 """Every error of ours, sorted by what the reader should do next.
 
-ConnectorError              a fault of ours                                       exit 1
-├── UsageError              mend the command or the configuration                 exit 2
+ConnectorError              internal error                                        exit 1
+├── UsageError              fix the command or the configuration                  exit 2
 │   └── Unsupported         this tool cannot do it; see its capabilities          exit 2
 ├── BadRecord               one record is broken: skipped, counted, reported      exit 4
-├── AuthError               mend the credentials                                  exit 5
+├── AuthError               fix the credentials                                   exit 5
 ├── Temporary               wait, then run the same command again                 exit 6
 └── Conflict                the tool changed meanwhile: pull, then plan again     exit 7
     └── Overtaken           somebody else wrote to the label store: begin again   exit 7
@@ -88,7 +88,7 @@ class AuthError(ConnectorError):
 
 
 class Temporary(ConnectorError):
-    """The tool or the bucket is unwell. The same command may succeed later.
+    """The tool or the bucket is temporarily unavailable. The same command may succeed later.
 
     Args:
         retry_after: seconds the other side asked us to wait, if it did.

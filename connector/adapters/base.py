@@ -145,7 +145,7 @@ class LabelingTool(Protocol):
     capabilities: Capabilities
 
     def check(self, bucket: Bucket | None = None) -> list[Check]:
-        """Who we are, the version, what is wrong and how to mend it. Never raises for what it finds.
+        """Who we are, the version, what is wrong and how to fix it. Never raises for what it finds.
 
         Args:
             bucket: also look whether the tool itself reaches this.

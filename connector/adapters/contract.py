@@ -114,7 +114,7 @@ class LabelingToolContract:
         return None
 
     @pytest.fixture
-    def unwell(self) -> Sequence[tuple[LabelingTool, type[ConnectorError]]]:
+    def unavailable(self) -> Sequence[tuple[LabelingTool, type[ConnectorError]]]:
         """Adapters that cannot work (wrong token, no such project, no server), and how each must fail."""
         return ()
 
@@ -777,9 +777,9 @@ class LabelingToolContract:
     # failures
 
     def test_every_failure_is_one_of_ours(
-        self, unwell: Sequence[tuple[LabelingTool, type[ConnectorError]]]
+        self, unavailable: Sequence[tuple[LabelingTool, type[ConnectorError]]]
     ) -> None:
-        for tool, error in unwell:
+        for tool, error in unavailable:
             for call in self._reads_and_writes(tool):
                 with pytest.raises(error):
                     call()
@@ -796,10 +796,10 @@ class LabelingToolContract:
         )
 
     def test_a_check_names_what_is_wrong_and_never_raises(
-        self, tool: LabelingTool, unwell: Sequence[tuple[LabelingTool, type[ConnectorError]]]
+        self, tool: LabelingTool, unavailable: Sequence[tuple[LabelingTool, type[ConnectorError]]]
     ) -> None:
         assert tool.check()
-        for broken, _ in unwell:
+        for broken, _ in unavailable:
             wrong = [found for found in broken.check() if not found.ok]
             assert wrong
             assert all(found.next_step for found in wrong)

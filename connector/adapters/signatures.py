@@ -45,7 +45,7 @@ def require_signature(
     Args:
         body: byte for byte as it came.
         signed: the headers that may carry a signature, and the hash of each. The first that is there counts:
-            a good weak signature does not mend a bad strong one.
+            a good weak signature does not fix a bad strong one.
 
     Raises:
         AuthError: if there is no signature, it is another, or we have no secret.

@@ -15,7 +15,7 @@ import click
 COMMANDS = {
     "demo": ("demo:demo", "Run the whole line once, on a throw-away Label Studio."),
     "init": ("setup:init", "Write a configuration, connector.toml."),
-    "doctor": ("setup:doctor", "Check every connection, and say how to mend it."),
+    "doctor": ("setup:doctor", "Check every connection, and say how to fix it."),
     "status": ("setup:status", "Show the state of the project."),
     "push": ("sync:push", "Make a task of every object of the bucket."),
     "pull": ("sync:pull", "Bring what people labeled into the label store."),
@@ -78,9 +78,10 @@ def line() -> None:
         connector doctor && connector push
         connector pull && connector quality summary && connector report
 
-    Exit codes: 0 done, 1 a fault of ours, 2 wrong use or configuration, 3 a quality gate did not hold, 4 rows
-    were rejected, 5 not allowed in, 6 the tool or bucket is unwell (run the same command again), 7 the tool
-    changed meanwhile (pull, then plan again), 130 interrupted (run again, it continues).
+    Exit codes: 0 done, 1 internal error, 2 wrong use or configuration, 3 a quality gate did not hold, 4 rows
+    were rejected, 5 authentication failed, 6 the tool or bucket is temporarily unavailable (run the same
+    command again), 7 the tool changed meanwhile (pull, then plan again), 130 interrupted (run again, it
+    continues).
     """
 
 

@@ -204,7 +204,7 @@ def gold_option(function: F) -> F:
 def chance_options(function: F) -> F:
     """--confidence and --seed."""
     function = click.option(
-        "--seed", type=click.IntRange(0), help="Of chance; by default the configuration's."
+        "--seed", type=click.IntRange(0), help="Random seed; by default the configuration's."
     )(function)
     return click.option(
         "--confidence",
@@ -368,7 +368,7 @@ def _ontology(labels_file: Path | None) -> Ontology | None:
     if labels_file is None:
         raise UsageError("--ontology is of an export, and no --labels is given", "the store knows its own")
     if not file.is_file():
-        raise UsageError(f"there is no file {file}", "name the file of the labeling configuration")
+        raise UsageError(f"file not found: {file}", "name the file of the labeling configuration")
     return parse_config(file.read_text(encoding="utf-8-sig"))
 
 

@@ -59,7 +59,7 @@ def push(session: Session, file: Path | None, force: bool, dry_run: bool) -> Non
     from connector.sync import ontology as room
 
     if file and not file.is_file():
-        raise UsageError(f"there is no file {file}", "name the file of the labeling configuration")
+        raise UsageError(f"file not found: {file}", "name the file of the labeling configuration")
     config = session.config
     with session.progress("labels in use") as progress:
         source = file.read_text(encoding="utf-8-sig") if file else None

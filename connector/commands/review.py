@@ -42,7 +42,7 @@ def review() -> None:
     show_default=True,
     help="How to draw.",
 )
-@click.option("--seed", type=click.IntRange(0), help="Of chance; by default the configuration's.")
+@click.option("--seed", type=click.IntRange(0), help="Random seed; by default the configuration's.")
 @rows_option
 @pass_session
 def draw(

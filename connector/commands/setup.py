@@ -250,7 +250,7 @@ def _journal_key(session: Session, dry_run: bool) -> str | None:
 @click.command(cls=Command)
 @pass_session
 def doctor(session: Session) -> int:
-    """Check every connection, and say how to mend it.
+    """Check every connection, and say how to fix it.
 
     \b
     Example:
@@ -258,7 +258,7 @@ def doctor(session: Session) -> int:
     """
     checks = list(_checks(session))
     for check in checks:
-        session.say(f"{'ok   ' if check['ok'] else 'WRONG'}  {check['name']}: {check['found']}")
+        session.say(f"{'ok   ' if check['ok'] else 'FAIL '}  {check['name']}: {check['found']}")
         if check["next"]:
             session.say(f"         next: {check['next']}")
     session.answer({"ok": all(c["ok"] for c in checks), "checks": checks, "source": session.source()})
@@ -319,7 +319,7 @@ def _first_object(session: Session) -> str:
     raw = session.project.raw()
     first = next(raw.list(unusable=[]), None)
     if first is None:
-        raise UsageError(f"{raw.url} is empty", "put raw data there, or mend raw.url in connector.toml")
+        raise UsageError(f"{raw.url} is empty", "put raw data there, or fix raw.url in connector.toml")
     return f"{raw.url}, such as {first.path}"
 
 

@@ -71,7 +71,7 @@ class Plan(Record):
                 wrong = error.errors()[0]
                 raise UsageError(
                     f"{path}:{number}: {'.'.join(map(str, wrong['loc']))} {wrong['msg']}",
-                    "mend that line, or plan again",
+                    "fix that line, or plan again",
                 ) from error
         if not lines or not isinstance(lines[0], Plan):
             raise UsageError(f"{path} is empty", "make a plan with `connector correct plan`")

@@ -608,7 +608,7 @@ def from_function(name: str, tasks: Iterable[Task], ontology: Ontology) -> Propo
         except Exception as error:
             # It is not ours: whatever it raises is told with the task that it was about.
             raise UsageError(
-                f"{name} failed for task {task.id}: {type(error).__name__}: {error}", "mend it"
+                f"{name} failed for task {task.id}: {type(error).__name__}: {error}", "fix it"
             ) from error
         for one in proposals:
             _propose(found, one, ontology)

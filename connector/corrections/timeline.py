@@ -13,12 +13,19 @@ from connector.journal.correction import Action, Correction
 from connector.journal.journal import Begun, Journal, Outcome, State
 from connector.store.label_store import ANNOTATION, Store
 
-_DONE = {
-    State.WRITTEN: "was done",
-    State.UNDONE: "was undone",
-    State.CONFLICT: "was left out",
-    State.FAILED: "failed",
-    State.EDITED: "was not undone",
+_WRITTEN = {
+    Action.ADD: "added by a correction",
+    Action.REPLACE: "replaced by a correction",
+    Action.PREDICT: "predicted by a correction",
+    Action.DELETE: "deleted by a correction",
+    Action.RETURN: "returned by a correction",
+    Action.ASK: "one more annotator asked by a correction",
+}
+
+_NOT_WRITTEN = {
+    State.UNDONE: "undone",
+    State.CONFLICT: "left out",
+    State.EDITED: "not undone",
 }
 
 
@@ -115,13 +122,18 @@ def _event(outcome: Outcome, correction: Correction, by: str) -> Event:
     return Event(
         at=outcome.at.astimezone(UTC),
         who=by,
-        what=f"{correction.action} {_DONE.get(outcome.state, outcome.state)}",
+        what=_what(correction.action, outcome.state),
         annotation=correction.annotation or "",
         before=before,
         after=after,
         why=outcome.why or correction.why,
         plan=outcome.run,
     )
+
+
+def _what(action: Action, state: State) -> str:
+    """What became of a correction."""
+    return _WRITTEN[action] if state is State.WRITTEN else f"{action} {_NOT_WRITTEN.get(state, state)}"
 
 
 def in_short(result: object) -> str:

@@ -351,7 +351,7 @@ def gold_answers(config: Config, ontology: Ontology | None = None) -> Loaded | N
         return read_file(place, True, ontology)
     except OSError as error:
         raise UsageError(
-            f"{place} cannot be read: {error}", "it is what events.gold names; mend it"
+            f"{place} cannot be read: {error}", "it is what events.gold names; fix it"
         ) from error
 
 

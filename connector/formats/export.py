@@ -49,7 +49,8 @@ def export(store: Store, target: Objects, version: Version | None = None, dry_ru
     suffix = PurePosixPath(name).suffix
     if suffix not in FORMS:
         raise UsageError(
-            f"{target.url} is no kind of file we export to", f"let it end with {', '.join(FORMS)}"
+            f"{target.url} has a file type that export does not support",
+            f"let it end with {', '.join(FORMS)}",
         )
     version = number if version is None else version
     with tempfile.TemporaryDirectory() as scratch:

@@ -68,7 +68,7 @@ def _failure(place: str, error: Exception) -> ConnectorError:
     status = int(found[1]) if (found := _STATUS.search(said)) else 0
     code = f" ({found[1]})" if (found := _CODE.search(said)) else ""
     if isinstance(error, AlreadyExistsError):
-        return Conflict(f"{place} is there already", "choose another name, or look what it holds")
+        return Conflict(f"{place} already exists", "choose another name, or look what it holds")
     if isinstance(error, PreconditionError):
         return Conflict(f"{place} was replaced while it was read", "run the same command again")
     if clock_differs(said):
@@ -89,7 +89,7 @@ def _failure(place: str, error: Exception) -> ConnectorError:
             "rename the object: no part of a name may be empty, `.` or `..`, or have control characters",
         )
     if isinstance(error, (NotSupportedError, UnknownConfigurationKeyError)):
-        return UsageError(f"{place} cannot be used: {first}", "mend its options")
+        return UsageError(f"{place} cannot be used: {first}", "fix its options")
     if exhausted(error):
         return Temporary(f"{place} cannot be used now: {first}", MAKE_ROOM)
     if scheme == "file":

@@ -157,7 +157,7 @@ def _write(path: Path, data: bytes, mode: int, name: Callable[[Path], object]) -
                 raise
         sync(path.parent)  # so that the new name itself survives
     except FileExistsError as error:
-        raise Conflict(f"{path} is there already", "name another file") from error
+        raise Conflict(f"{path} already exists", "name another file") from error
     except OSError as error:
         what = f"{path} cannot be written: {error.strerror}"
         if exhausted(error):

@@ -154,7 +154,7 @@ class Objects:
     def _store(self) -> ObjectStore:
         # Looked at every time: of a folder that is gone the library says that it is empty.
         if self.url.startswith("file:") and not (folder := _folder(self.url)).is_dir():
-            raise UsageError(f"there is no folder {folder}", "make it, or mend its name")
+            raise UsageError(f"there is no folder {folder}", "make it, or fix its name")
         return self._opened
 
     @cached_property
@@ -259,7 +259,7 @@ class Objects:
         """
         if not self.holds(key):
             raise UsageError(
-                f"{key} does not lie below {self.url}", "mend the key, or raw.url in connector.toml"
+                f"{key} does not lie below {self.url}", "fix the key, or raw.url in connector.toml"
             )
         path = key.removeprefix(self._beginning)
         return unquote(path) if self.url.startswith("file:") else path

@@ -71,7 +71,7 @@ def unpack(path: Path) -> tuple[str, bytes]:
         UsageError: if there is no such file, or its kind is not read.
     """
     if not path.is_file():
-        raise UsageError(f"there is no file {path}", f"name a {KINDS} file")
+        raise UsageError(f"file not found: {path}", f"name a {KINDS} file")
     suffix, data = path.suffix.lower(), path.read_bytes()
     try:
         if suffix == ".gz":

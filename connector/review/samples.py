@@ -52,7 +52,7 @@ def draw_sample(
     if not len(people):
         raise UsageError("there is nothing to review: no person has answered yet", "run `connector pull`")
     if (size is None) == (fraction is None):
-        raise UsageError("say how much to draw", "give either --size or --fraction")
+        raise UsageError("the size of the sample is not given", "pass --size or --fraction")
     wanted = size if size is not None else math.ceil(len(people) * (fraction or 0))
     choices = sorted(name for name, kind in labels.controls.items() if kind == CHOICE)
     merged = consensus.filter(pl.col("control") == (choices[0] if choices else ""))
@@ -153,7 +153,7 @@ def read_verdicts(path: Path) -> pl.DataFrame:
     if len(odd):
         raise UsageError(
             f"{path}: correct must be 1 or 0; task {odd['task'][0]} has {odd['correct'][0]!r}",
-            "mend that row",
+            "fix that row",
         )
     return found.select("task", "control", pl.col("correct").cast(pl.Int64))
 

@@ -187,7 +187,7 @@ def serve(project: Project, stop: threading.Event, say: Callable[[str], None]) -
 
     Raises:
         Temporary: if another process serves from the same folder.
-        ConnectorError: what waiting does not mend.
+        ConnectorError: what waiting does not fix.
         Exception: what broke the receiver or the deliveries.
     """
     settings, broken, rounds = project.config.serve, list[BaseException](), list[int]()

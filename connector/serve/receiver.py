@@ -323,7 +323,7 @@ def proven(tool: LabelingTool, receiver: str) -> bool:
     return bool(arriving(lambda: _seen_in_vain(receiver) > before))
 
 
-_MEND = "run this where `connector serve` runs, or mend serve.host and serve.port in connector.toml"
+_FIX = "run this where `connector serve` runs, or fix serve.host and serve.port in connector.toml"
 
 
 def _seen_in_vain(url: str) -> float:
@@ -333,16 +333,16 @@ def _seen_in_vain(url: str) -> float:
     except requests.RequestException as error:
         raise Temporary(
             f"no receiver answers at {url}: {type(error).__name__}",
-            f"start `connector serve`; {_MEND}",
+            f"start `connector serve`; {_FIX}",
         ) from error
     if not answer.ok:
-        raise Temporary(f"{url}/metrics answered {answer.status_code}, not our receiver's metrics", _MEND)
+        raise Temporary(f"{url}/metrics answered {answer.status_code}, not our receiver's metrics", _FIX)
     try:
         families = list(text_string_to_metric_families(answer.text))
     except ValueError:
         families = []
     if "connector_events" not in {family.name for family in families}:
-        raise Temporary(f"what answers at {url} is not our receiver", _MEND)
+        raise Temporary(f"what answers at {url} is not our receiver", _FIX)
     samples = [sample for family in families for sample in family.samples]
     wanted = ("connector_events_total", {"outcome": UNINTERESTING})
     return sum(sample.value for sample in samples if (sample.name, sample.labels) == wanted)

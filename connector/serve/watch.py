@@ -1,4 +1,4 @@
-"""A sync that goes on: round after round, slower while the other side is unwell."""
+"""A sync that goes on: round after round, slower while the other side is unavailable."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def watch(
         pause: how to wait for the next round, so many seconds at most; by default until `stop`.
 
     Raises:
-        ConnectorError: what waiting does not mend: a wrong configuration, a token that is refused.
+        ConnectorError: what waiting does not fix: a wrong configuration, a token that is refused.
     """
 
     def failed(state: RetryCallState) -> None:

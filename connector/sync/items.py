@@ -445,9 +445,9 @@ def _json(file: BinaryIO, place: str, rejects: list[Reject]) -> Iterator[Row]:
     try:
         rows = json.load(TextIOWrapper(file, "utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise UsageError(f"{place} is not JSON: {error}", "mend the file") from error
+        raise UsageError(f"{place} is not JSON: {error}", "fix the file") from error
     if not isinstance(rows, list):
-        raise UsageError(f"{place} must hold a list of JSON objects", "mend the file, or name it .jsonl")
+        raise UsageError(f"{place} must hold a list of JSON objects", "fix the file, or name it .jsonl")
     for number, row in enumerate(rows, 1):
         if isinstance(row, dict):
             yield number, row
@@ -488,7 +488,7 @@ def _parquet(file: BinaryIO, place: str, rejects: list[Reject]) -> Iterator[Row]
         try:
             length = table.select(pl.len()).collect().item()
         except pl.exceptions.PolarsError as error:
-            raise UsageError(f"{place} is not Parquet: {error}", "mend the file") from error
+            raise UsageError(f"{place} is not Parquet: {error}", "fix the file") from error
         for start in range(0, length, ROWS_AT_ONCE):
             # Through JSON, so that times and nested values are what a task's data can hold. Texts may hold
             # signs that `splitlines` takes for the end of a line.

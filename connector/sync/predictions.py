@@ -82,7 +82,7 @@ class _Reader:
 
     def __iter__(self) -> Iterator[Prediction]:
         if not self.file.is_file():
-            raise UsageError(f"there is no file {self.file}", "name a .jsonl file of predictions")
+            raise UsageError(f"file not found: {self.file}", "name a .jsonl file of predictions")
         with self.file.open("rb") as lines:
             for number, row in json_lines(lines, str(self.file), self.rejects):
                 try:

@@ -235,7 +235,7 @@ class BucketContract:
     def test_an_object_is_written_only_where_there_is_none(self, bucket: Objects) -> None:
         key = bucket.write_new("a", b"first")
         assert key == bucket.key_of("a")
-        with pytest.raises(Conflict, match="is there already"):
+        with pytest.raises(Conflict, match="already exists"):
             bucket.write_new("a", b"second")
         assert bucket.read("a") == b"first"
         bucket.delete("a")
@@ -455,9 +455,9 @@ class CloudContract(BucketContract):
             self.check_unwell(bucket, f"http://127.0.0.1:{silent.getsockname()[1]}", "list")
 
     def check_unwell(self, bucket: Objects, endpoint: str, asked: str) -> None:
-        unwell = replace(bucket, options={**bucket.options, self.endpoint: endpoint})
+        unavailable = replace(bucket, options={**bucket.options, self.endpoint: endpoint})
         with pytest.raises(Temporary, match=r"does not answer as it should|is no storage") as caught:
-            ASKED[asked](unwell)
+            ASKED[asked](unavailable)
         assert bucket.url in caught.value.what
         assert self.secret not in str(caught.value)
 

@@ -89,7 +89,7 @@ class TestLive(LabelStudioContract):
         return max(tool.task_ids(), key=int), f"{bucket.url}/{within}/ü 1#.json"
 
     @pytest.fixture
-    def unwell(
+    def unavailable(
         self, account: tuple[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> Sequence[tuple[LabelingTool, type[ConnectorError]]]:
         monkeypatch.setattr(patient, "sleep", lambda _: None)

@@ -42,7 +42,7 @@ class TestMemory(LabelingToolContract):
         return Bucket("s3://raw/pictures")
 
     @pytest.fixture
-    def unwell(self) -> list[tuple[MemoryTool, type[Exception]]]:
+    def unavailable(self) -> list[tuple[MemoryTool, type[Exception]]]:
         return []
 
     def remove_task(self, tool: MemoryTool, task_id: str) -> None:

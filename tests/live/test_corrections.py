@@ -346,8 +346,8 @@ def test_the_history_of_a_task_names_people_and_plans(line: Line) -> None:
         ("answered", None),
         ("answered", None),
         ("answered", None),
-        ("replace was done", run),
-        ("replace was undone", run),
+        ("replaced by a correction", run),
+        ("replace undone", run),
     ]
     assert (events[3]["before"], events[3]["after"]) == ("street; car", "field; car")
 

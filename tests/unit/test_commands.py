@@ -296,7 +296,7 @@ def test_gold_of_nothing_we_have_is_told_one_by_one(folder: Path) -> None:
 
 
 WRONG = [
-    ("quality consensus --labels none.csv", "there is no file none.csv"),
+    ("quality consensus --labels none.csv", "file not found: none.csv"),
     ("quality consensus --config new.toml", "is empty\n  next: run `connector pull`, or give --labels"),
     ("correct plan --config new.toml", "is empty\n  next: run `connector pull`\n"),  # it has no --labels
     (f"quality consensus {LABELS} --truth best", "'best' is not one of 'majority', 'dawid-skene'"),
@@ -316,7 +316,7 @@ WRONG = [
     ("review estimate --sample sample.csv", "Missing option '--verdicts'"),
     ("review estimate --sample gold.csv --verdicts verdicts.csv", "gold.csv has no column probability"),
     ("review estimate --sample verdicts.csv --verdicts verdicts.csv", "verdicts.csv has no column"),
-    ("review estimate --sample sample.csv --verdicts none.csv", "there is no file none.csv"),
+    ("review estimate --sample sample.csv --verdicts none.csv", "file not found: none.csv"),
     *(
         (f"{words} --config no.toml", "there is no no.toml\n  next: run `connector init`")
         for words in USES.values()
@@ -348,7 +348,7 @@ def test_a_fault_of_ours_ends_with_1_and_shows_its_traceback_to_who_asks(
     monkeypatch.setattr("connector.formats.label_files.read_file", fail)
     code, out, err = run(folder, USES["quality consensus"], "--json")
     assert (code, one_object(out)["exit"]) == (1, 1)
-    assert "a fault of ours: RuntimeError: never thought of\n  next: run it again with --debug" in err
+    assert "internal error: RuntimeError: never thought of\n  next: run it again with --debug" in err
     assert "Traceback" not in err
     assert "Traceback" in run(folder, USES["quality consensus"], "--debug")[2]
 

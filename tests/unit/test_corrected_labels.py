@@ -182,9 +182,9 @@ def test_the_history_of_a_task_tells_what_people_and_plans_did(desk: Desk) -> No
         ("ann", "answered", "", "cat", None),
         ("ben", "answered", "", "cat", None),
         ("cleo", "answered", "", "dog", None),
-        ("rita", "replace was done", "dog", "cat", planned.run),
+        ("rita", "replaced by a correction", "dog", "cat", planned.run),
         ("cleo", "edited", "cat", "dog", None),
-        ("rita", "replace was not undone", "dog", "cat", planned.run),
+        ("rita", "replace not undone", "dog", "cat", planned.run),
     ]
     assert told[3].why.startswith("most others answered otherwise")
     assert "was changed" in told[5].why
@@ -215,8 +215,15 @@ def test_what_an_undoing_gives_back_to_an_earlier_plan_is_that_plans(desk: Desk)
     assert (done.written, done.conflicts) == (3, [])
 
 
-@pytest.mark.parametrize("policy", ["delete", "replace", "add"])
-def test_the_history_accuses_nobody_of_what_a_plan_did(desk: Desk, policy: str) -> None:
+@pytest.mark.parametrize(
+    ("policy", "written"),
+    [
+        ("delete", "deleted by a correction"),
+        ("replace", "replaced by a correction"),
+        ("add", "added by a correction"),
+    ],
+)
+def test_the_history_accuses_nobody_of_what_a_plan_did(desk: Desk, policy: str, written: str) -> None:
     planned = three_to_correct(desk, policy)
     desk.apply(planned)
     sync.pull(desk.tool, desk.store)
@@ -227,6 +234,6 @@ def test_the_history_accuses_nobody_of_what_a_plan_did(desk: Desk, policy: str) 
         ("ann", "answered"),
         ("ben", "answered"),
         ("cleo", "answered"),
-        ("rita", f"{policy} was done"),
-        ("rita", f"{policy} was undone"),
+        ("rita", written),
+        ("rita", f"{policy} undone"),
     ]

@@ -185,7 +185,7 @@ def test_a_damaged_line_is_rejected_by_its_place_and_the_others_are_read(
         ("a.json", b'{"id": 1}', "neither a list of records nor a Label Studio export"),
         ("a.xlsx", b"", "is not an Excel file we can read"),
         ("a.doc", b"", "is not a kind of file we read"),
-        ("missing.csv", None, "there is no file"),
+        ("missing.csv", None, "file not found"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_the_next_step(

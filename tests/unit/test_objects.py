@@ -66,7 +66,7 @@ def test_an_object_is_placed_in_its_folder_whatever_it_is_called(tmp_path: Path)
 
 
 def test_an_option_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"s3://b cannot be used: .*nonsense.*\n  next: mend its options"):
+    with pytest.raises(UsageError, match=r"s3://b cannot be used: .*nonsense.*\n  next: fix its options"):
         list(Objects("s3://b", {"nonsense": "1"}).list())
 
 

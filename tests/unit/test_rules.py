@@ -206,8 +206,12 @@ def test_a_rule_that_cannot_be_followed_is_named_at_the_start(
 @pytest.mark.parametrize(
     ("when", "then", "said"),
     [
-        ("batch.accepted", 'do = "export", to = "out/{batch}.xml"', "no kind of file"),
-        ("batch.accepted", 'do = "export", to = "out/labels-{batch}"', "no kind of file"),
+        ("batch.accepted", 'do = "export", to = "out/{batch}.xml"', "file type that export does not support"),
+        (
+            "batch.accepted",
+            'do = "export", to = "out/labels-{batch}"',
+            "file type that export does not support",
+        ),
         ("annotator.failing", 'do = "export", to = "out/{batch}.json"', "{batch}, which annotator.failing"),
         ("task.completed", 'do = "run", command = ["no-such-command", "x"]', "no command no-such-command"),
         ("task.completed", 'do = "run", command = ["./connector.toml"]', "no command ./connector.toml"),

@@ -270,7 +270,7 @@ def test_rows_that_name_only_what_is_wrong_delete_and_return(line: Line, tmp_pat
         ("a.xyz", "", "not a kind of file"),
         ("a.csv", "id\n1\n", "no column task"),
         ("a.jsonl", '{"id": 1}', "no column task"),
-        ("none.csv", None, "there is no file"),
+        ("none.csv", None, "file not found"),
         ("a.json", "{", "is not JSON"),
     ],
 )

@@ -1049,9 +1049,7 @@ def _seconds(text: float | str) -> float:
     except ValueError:
         seconds = 0
     if not 0 < seconds < math.inf:
-        raise UsageError(
-            f"tool.options.timeout must be seconds over 0, found {text!r}", "mend connector.toml"
-        )
+        raise UsageError(f"tool.options.timeout must be seconds over 0, found {text!r}", "fix connector.toml")
     return seconds
 
 
@@ -1189,7 +1187,7 @@ def _refused(what: str, hint: str) -> Iterator[None]:
 
 
 def _refused_ontology() -> Any:
-    return _refused("the ontology was not accepted", "mend the labels, or the labeling configuration")
+    return _refused("the ontology was not accepted", "fix the labels, or the labeling configuration")
 
 
 def _refused_storage(place: str) -> Any:

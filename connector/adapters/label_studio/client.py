@@ -76,11 +76,11 @@ class Server:
         return f"{answer.get('edition', '')} {answer.get('release', '?')}".strip()
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        """The JSON at a path; tried again while the server is unwell."""
+        """The JSON at a path; tried again while the server is unavailable."""
         return self.read(path, params)[0]
 
     def read(self, path: str, params: Mapping[str, Any] | None = None) -> tuple[Any, requests.Response]:
-        """The JSON at a path, and the whole response; tried again while the server is unwell."""
+        """The JSON at a path, and the whole response; tried again while the server is unavailable."""
 
         def ask() -> tuple[Any, requests.Response]:
             response = self._request("GET", path, params=params)
@@ -233,7 +233,7 @@ def _refuse(status: int, text: str, url: str) -> NoReturn:
 
 
 def _unreachable(url: str) -> Temporary:
-    return Temporary(f"nothing answers at {url}", "start Label Studio, or mend tool.url in connector.toml")
+    return Temporary(f"nothing answers at {url}", "start Label Studio, or fix tool.url in connector.toml")
 
 
 def _too_slow(url: str) -> Temporary:

@@ -97,7 +97,7 @@ def _xml(source: str) -> ElementTree.Element:
         return ElementTree.fromstring(source, ElementTree.XMLParser(target=_NoDoctype()))
     except (ElementTree.ParseError, UnicodeEncodeError) as error:
         raise UsageError(
-            f"the labeling configuration is not XML: {error}", "mend it in the file or the tool"
+            f"the labeling configuration is not XML: {error}", "fix it in the file or the tool"
         ) from error
 
 
