@@ -86,10 +86,9 @@ def _check(rule: Rule, capabilities: Capabilities, receivers: Receivers) -> None
         _check_names(then.text, ("type", "subject", *NAMES[rule.when]), rule)
     if isinstance(then, Export):
         _check_names(then.to, ("batch",) if "batch" in NAMES[rule.when] else (), rule)
-        if PurePosixPath(then.to).suffix not in FORMS:
+        if (suffix := PurePosixPath(then.to).suffix) not in FORMS:
             raise UsageError(
-                f"{where}: {then.to} has a file type that export does not support",
-                f"let it end with {', '.join(FORMS)}",
+                f'{where}: unsupported file type "{suffix}" of {then.to}', f"use {', '.join(FORMS)}"
             )
     if isinstance(then, Run) and shutil.which(then.command[0]) is None:
         raise UsageError(

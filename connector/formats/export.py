@@ -48,10 +48,7 @@ def export(store: Store, target: Objects, version: Version | None = None, dry_ru
     folder, name = placed(target.url, target.options)
     suffix = PurePosixPath(name).suffix
     if suffix not in FORMS:
-        raise UsageError(
-            f"{target.url} has a file type that export does not support",
-            f"let it end with {', '.join(FORMS)}",
-        )
+        raise UsageError(f'unsupported file type "{suffix}" of {target.url}', f"use {', '.join(FORMS)}")
     version = number if version is None else version
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "labels"

@@ -206,11 +206,11 @@ def test_a_rule_that_cannot_be_followed_is_named_at_the_start(
 @pytest.mark.parametrize(
     ("when", "then", "said"),
     [
-        ("batch.accepted", 'do = "export", to = "out/{batch}.xml"', "file type that export does not support"),
+        ("batch.accepted", 'do = "export", to = "out/{batch}.xml"', "unsupported file type"),
         (
             "batch.accepted",
             'do = "export", to = "out/labels-{batch}"',
-            "file type that export does not support",
+            "unsupported file type",
         ),
         ("annotator.failing", 'do = "export", to = "out/{batch}.json"', "{batch}, which annotator.failing"),
         ("task.completed", 'do = "run", command = ["no-such-command", "x"]', "no command no-such-command"),
