@@ -116,7 +116,7 @@ class LabelingToolContract:
     @pytest.fixture
     def unavailable(self) -> Sequence[tuple[LabelingTool, type[ConnectorError]]]:
         """Adapters that cannot work (wrong token, no such project, no server), and how each must fail."""
-        return ()
+        raise NotImplementedError("give a fixture `unavailable`: adapters that cannot work")
 
     # what the tests use
 
@@ -779,6 +779,7 @@ class LabelingToolContract:
     def test_every_failure_is_one_of_ours(
         self, unavailable: Sequence[tuple[LabelingTool, type[ConnectorError]]]
     ) -> None:
+        assert unavailable, "the contract suite needs adapters that cannot work"
         for tool, error in unavailable:
             for call in self._reads_and_writes(tool):
                 with pytest.raises(error):

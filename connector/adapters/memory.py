@@ -30,6 +30,7 @@ from connector.adapters.signatures import SECRET_HEADER, require_secret
 from connector.errors import (
     BadRecord,
     Conflict,
+    ConnectorError,
     Temporary,
     Unsupported,
     UsageError,
@@ -57,6 +58,9 @@ class Faults:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.refused_keys: set[str] = set()
+        self.unavailable: ConnectorError | None = None
+        """As long as it is set, every call raises it."""
+
         self._before: dict[tuple[str, int], BaseException] = {}
         self._after: dict[tuple[str, int], BaseException] = {}
 
@@ -76,6 +80,8 @@ class Faults:
     def around(self, method: str) -> Iterator[None]:
         """One call of a method."""
         self.calls[method] += 1
+        if self.unavailable:
+            raise self.unavailable
         this = (method, self.calls[method])
         if this in self._before:
             raise self._before[this]
@@ -161,6 +167,8 @@ class MemoryTool:
     # who we are, the ontology
 
     def check(self, bucket: Bucket | None = None) -> list[Check]:
+        if error := self.faults.unavailable:
+            return [Check("tasks", False, error.what, error.hint)]
         found = [Check("tasks", True, f"{len(self.project.tasks)} in memory")]
         return found + ([Check("the tool reaches the bucket", True, bucket.url)] if bucket else [])
 

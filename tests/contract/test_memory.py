@@ -8,7 +8,7 @@ import pytest
 from connector.adapters.base import Bucket
 from connector.adapters.contract import LabelingToolContract
 from connector.adapters.memory import CAPABILITIES, MemoryTool, ToolProject
-from connector.errors import AuthError, Temporary
+from connector.errors import AuthError, ConnectorError, Temporary, UsageError
 from connector.model import Draft, Item
 
 POOR = replace(
@@ -42,8 +42,12 @@ class TestMemory(LabelingToolContract):
         return Bucket("s3://raw/pictures")
 
     @pytest.fixture
-    def unavailable(self) -> list[tuple[MemoryTool, type[Exception]]]:
-        return []
+    def unavailable(self) -> list[tuple[MemoryTool, type[ConnectorError]]]:
+        errors = (AuthError, UsageError, Temporary)
+        tools = [MemoryTool(capabilities=self.capabilities) for _ in errors]
+        for tool, error in zip(tools, errors, strict=True):
+            tool.faults.unavailable = error("this tool cannot work", "open another one")
+        return list(zip(tools, errors, strict=True))
 
     def remove_task(self, tool: MemoryTool, task_id: str) -> None:
         tool.project.delete_task(task_id)
