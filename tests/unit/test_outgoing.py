@@ -419,14 +419,15 @@ def test_no_process_of_a_command_outlives_it(
     child = "trap '' TERM; sleep 60" if ends == "deaf" else "sleep 60"
     last = "exit 0" if ends == "by itself" else "wait"
     command = f'sh -c "{child}" & echo $! > {tmp_path}/started; mv {tmp_path}/started {tmp_path}/pid; {last}'
-    seconds = 30 if ends in ("by itself", "stopped") else 0.5
+    seconds = 30 if ends in ("by itself", "stopped") else 2.0
     post.happens({"do": "run", "command": ["sh", "-c", command], "seconds": seconds})
     stop, begun = threading.Event(), time.monotonic()
     if ends == "stopped":
-        threading.Timer(1.0, stop.set).start()
+        threading.Timer(2.0, stop.set).start()
     post.sender.send_due(stop)
-    assert time.monotonic() - begun < 15
-    assert not alive(int((tmp_path / "pid").read_text()))
+    assert time.monotonic() - begun < 25
+    child_pid = int((tmp_path / "pid").read_text())
+    until(lambda: not alive(child_pid))  # killed it is; the system ends it when it comes to that
     [delivery] = post.log.deliveries()
     assert delivery.state == (DONE if ends == "by itself" else WAITING)
 
