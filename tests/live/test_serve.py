@@ -9,10 +9,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 import requests
@@ -27,6 +26,7 @@ from tests.conftest import Line
 from tests.live.test_line import store_of
 from tests.stalling import relay
 from tests.unit.receiver import receiver
+from tests.waiting import until
 
 pytestmark = pytest.mark.live
 
@@ -51,14 +51,6 @@ def served(line: Line) -> Line:
 def base(line: Line) -> str:
     text = (line.folder / "connector.toml").read_text()
     return f"http://127.0.0.1:{text.split('port = ')[1].splitlines()[0]}"
-
-
-def until(true: Callable[[], Any], seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
-    return found
 
 
 def answers(url: str) -> bool:

@@ -8,12 +8,11 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -32,17 +31,10 @@ from tests.unit.memory_line import MemoryLine
 from tests.unit.receiver import receiver as receiving
 from tests.unit.test_live import live_on
 from tests.unit.test_operations import service as unit
+from tests.waiting import until
 
 SQLITE_WAITS_SECONDS = 9.0
 """Below the time for which a command waits for a locked database, whoever else uses this machine."""
-
-
-def until(true: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
-    return found
 
 
 def send(url: str, number: int) -> int:
