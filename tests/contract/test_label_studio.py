@@ -161,6 +161,10 @@ class TestRecorded(LabelStudioContract):
         return RECORDED_AT, "0" * 40
 
     @pytest.fixture
+    def unavailable(self) -> Sequence[tuple[LabelingTool, type[ConnectorError]]]:
+        pytest.skip("a server that cannot be reached is not recorded: TestLive has adapters that cannot work")
+
+    @pytest.fixture
     def accounts(self, request: pytest.FixtureRequest) -> Mapping[str, str]:
         if request.config.getoption("--vcr-record") is None:
             return {}  # a recording does not distinguish between tokens
