@@ -52,7 +52,7 @@ def draw_sample(
     if not len(people):
         raise UsageError("there is nothing to review: no person has answered yet", "run `connector pull`")
     if (size is None) == (fraction is None):
-        raise UsageError("the size of the sample is not given", "pass --size or --fraction")
+        raise UsageError("a sample has one size", "pass either --size or --fraction")
     wanted = size if size is not None else math.ceil(len(people) * (fraction or 0))
     choices = sorted(name for name, kind in labels.controls.items() if kind == CHOICE)
     merged = consensus.filter(pl.col("control") == (choices[0] if choices else ""))
