@@ -1,4 +1,4 @@
-"""The production line around a labeling tool, as a notebook uses it.
+"""The connector around a labeling tool, as a notebook uses it.
 
     import connector
 

@@ -13,7 +13,7 @@ from importlib import import_module
 import click
 
 COMMANDS = {
-    "demo": ("demo:demo", "Run the whole line once, on a throw-away Label Studio."),
+    "demo": ("demo:demo", "Run the whole pipeline once, on a throw-away Label Studio."),
     "init": ("setup:init", "Write a configuration, connector.toml."),
     "doctor": ("setup:doctor", "Check every connection, and say how to fix it."),
     "status": ("setup:status", "Show the state of the project."),
@@ -32,7 +32,7 @@ COMMANDS = {
     "store": ("store:store", "The label store: its versions, and its care."),
     "report": ("report:report", "Write the report, one HTML file."),
 }
-"""The commands in the order of the line: where each is, and its one line of help."""
+"""The commands in the order of the pipeline: where each is, and its one line of help."""
 
 
 class Line(click.Group):
@@ -67,7 +67,7 @@ class Line(click.Group):
 @click.group(cls=Line, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="labeling-connector", prog_name="connector")
 def line() -> None:
-    """The production line around a labeling tool.
+    """The connector around a labeling tool.
 
     \b
     bucket --push--> labeling tool --pull--> label store --quality--> plan --apply--> labeling tool

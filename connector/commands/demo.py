@@ -1,4 +1,4 @@
-"""demo: the whole line once."""
+"""demo: the whole pipeline once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from connector.commands.session import Command, Session, pass_session
 @click.option("--keep", is_flag=True, help="Keep the server until Enter is pressed, to look around.")
 @pass_session
 def demo(session: Session, folder: Path, items: int, seed: int, keep: bool) -> None:
-    """Run the whole line once, on a throw-away Label Studio.
+    """Run the whole pipeline once, on a throw-away Label Studio.
 
     Pictures in a bucket, a real server, five simulated annotators with accounts of their own, their labels
     pulled, measured, reviewed and corrected, and a report. Needs a Label Studio in a folder `.server`:
@@ -34,7 +34,7 @@ def demo(session: Session, folder: Path, items: int, seed: int, keep: bool) -> N
         connector demo --keep
     """
     from connector import commands
-    from connector.demo.line import run
+    from connector.demo.pipeline import run
 
     def wait(url: str) -> None:
         if keep:
@@ -48,7 +48,7 @@ def demo(session: Session, folder: Path, items: int, seed: int, keep: bool) -> N
     shown = run(folder.resolve(), items, seed, commands.run, session.say, wait)
     session.say("")
     session.table(
-        "What the line found out, and what is true",
+        "Measured scores, and the true skill",
         (
             "annotator",
             "simulated habit",

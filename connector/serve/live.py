@@ -51,7 +51,7 @@ PRUNE_EVERY_SECONDS = 3600.0
 
 @dataclass
 class Live:
-    """The parts of a line that runs. Made by `opened`."""
+    """The parts of the running service. Made by `opened`."""
 
     project: Project
     tool: LabelingTool
@@ -193,7 +193,7 @@ def serve(project: Project, stop: threading.Event, say: Callable[[str], None]) -
     settings, broken, rounds = project.config.serve, list[BaseException](), list[int]()
 
     def broke(error: BaseException) -> None:
-        # A line of which a part is missing must not look well. Whoever looks after it starts it again.
+        # A service that lacks a part must not look healthy. The service manager starts it again.
         broken.append(error)
         stop.set()
 

@@ -1,4 +1,4 @@
-"""The whole line once, small but real: the commands a user would type, against a real server."""
+"""The whole pipeline once, small but real: the commands a user would type, against a real server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Call = Callable[[Sequence[str]], int]
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """What the line found out about a simulated annotator, beside what is true.
+    """What the pipeline measured of a simulated annotator, beside what is true.
 
     Attributes:
         control: the question.
