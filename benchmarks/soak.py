@@ -8,7 +8,7 @@ people save answers, and events arrive at a steady rate: one that is not acknowl
 What counts as what:
 
 - An event is lost if it was acknowledged and is not in the inbox after a kill or a stop, although no pull can
-  have followed it, as the bucket had been stalled since before it was sent; or if it tells of a saved answer
+  have followed it, as the bucket had been stalled since before it was sent; or if it is about a saved answer
   and, once the bucket works again, the label store lacks that answer, the log of events lacks what follows
   from it, or the healthy target did not receive that.
 - The time of a request is from before its connection is opened to the end of the head of its answer. All
@@ -71,7 +71,7 @@ STRANGERS = 600
 """Connections without a complete request: more than the receiver has places."""
 
 FILES = 1024
-"""How many files and sockets the process may open, as is usual."""
+"""How many files and sockets the process may open, a common default."""
 
 PROVEN = 20
 """So many requests must be answered in each phase in which the bucket is stalled."""
@@ -168,10 +168,10 @@ class Found:
 
 
 def soak(server: Running, s3: S3, folder: Path, seconds: float, killed_every: float, seed: int) -> Found:
-    """Let everything go wrong for so many seconds; then let the bucket work again, and look what is there.
+    """Let everything go wrong for so many seconds; then let the bucket work again, and check what is there.
 
     Args:
-        folder: an empty one, for the line.
+        folder: an empty one, for the project.
         killed_every: seconds that the process runs from when it listens to when it is killed, on average.
         seed: of all choices; the moments are not repeated exactly.
     """
@@ -238,7 +238,7 @@ class _Soak:
         return self.found
 
     def _set_up(self, stalled_port: int, tasks: int) -> None:
-        """A line with two rules, a project with so many tasks, and what a first pull brings of them."""
+        """A configuration with two rules, a project with tasks, and a first pull."""
         owner = Server(self.server.url, self.server.owner.pat)
         self.project = create_project(owner, "A soak", LABEL_CONFIG, overlap=1)
         self.tool = LabelStudio(self.server.url, self.server.owner.pat, self.project)
@@ -330,9 +330,9 @@ class _Soak:
         self.process.kill()
         self.process.wait()
         self.found.kills += 1
-        self._look_into_the_inbox()
+        self._check_inbox()
 
-    def _look_into_the_inbox(self) -> None:
+    def _check_inbox(self) -> None:
         """No pull has ended since the bucket stalled, so all that was sent since is there."""
         if self.stalled_at is None:
             return
@@ -347,7 +347,7 @@ class _Soak:
     # Events.
 
     async def _send(self, group: asyncio.TaskGroup) -> None:
-        """Events that tell of nothing new, each at its time."""
+        """Events about nothing new, each at its time."""
         number, due = 10**9, time.monotonic()
         while True:
             self._begin(group, event(number))
@@ -477,10 +477,10 @@ class _Soak:
         self.process.send_signal(signal.SIGTERM)
         self.found.stop_status = await asyncio.to_thread(self.process.wait, PATIENT_SECONDS)
         self.found.stop_seconds = time.monotonic() - begun
-        self._look_into_the_inbox()
+        self._check_inbox()
 
     async def _recover(self) -> None:
-        """The bucket works again, the rest does not; look whether all comes to its place."""
+        """The bucket works again, the rest does not; check that everything arrives."""
         self._resume()
         self._start()
         self.stopping = False
@@ -521,7 +521,7 @@ class _Soak:
 
 
 def _read(file: Path, ask: str) -> list[Any]:
-    """Read from a file that somebody else may be writing."""
+    """Read from a file that another process may be writing."""
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as db:
         return db.execute(ask).fetchall()
 

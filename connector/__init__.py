@@ -2,9 +2,9 @@
 
     import connector
 
-    project = connector.open_project()                 # reads connector.toml
+    project = connector.open_project()              # reads connector.toml
     project.pull()
-    table = project.aligned().units                    # one row for each thing that somebody said
+    table = project.aligned().units                 # one row for each unit and annotator
     connector.consensus(table, seed=0).units        # a Polars frame: the merged answers, with confidence
     connector.golden(table, limit=0.8).annotators
 

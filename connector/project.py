@@ -10,12 +10,12 @@ from pathlib import Path
 from connector.adapters import open_tool
 from connector.adapters.base import Bucket, LabelingTool
 from connector.adapters.dry_run import DryRun
-from connector.config import JOURNAL_KEY, Config, load, secret, token
+from connector.config import Config, load, token
 from connector.errors import Reject
 from connector.formats.export import Exported, export
 from connector.io.objects import Objects, placed
 from connector.journal.journal import Journal, journal_of
-from connector.journal.keys import Keys, parse_keys
+from connector.journal.keys import Keys, configured_keys
 from connector.store.label_store import Store, Version
 from connector.store.labels import Loaded, read_store
 from connector.store.parts import Aligned, align_store
@@ -75,7 +75,7 @@ class Project:
             AuthError: if there is no key.
             UsageError: if it is not authenticated, or not what the label store knows of it.
         """
-        keys = parse_keys(secret(JOURNAL_KEY))
+        keys = configured_keys()
         keys.need()
         return self._journal(keys, scratch, accept)
 

@@ -311,7 +311,7 @@ class Command(click.Command):
             sys.stderr.close()  # whoever read us has left; there is nobody to tell
             return 0
         except Exception as error:
-            # The one place where what we did not foresee is told to people who cannot fix it.
+            # The one place where unexpected errors are reported to people who cannot fix them.
             hint = "" if debug else "run it again with --debug, and report what it shows"
             ours = ConnectorError(f"internal error: {type(error).__name__}: {error}", hint)
             return _failed(session, ours, ours.exit_code)

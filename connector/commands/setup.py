@@ -113,8 +113,8 @@ def init(ctx: click.Context, /, force: bool, dry_run: bool, **given: Any) -> Non
 
     Without options it asks, on a terminal. The file never holds secrets: the tool's token is read from
     LABEL_STUDIO_API_KEY or the keyring. The overlap is also set in the tool; where that is not possible yet,
-    the answer says why and what to do. A key for the journal of corrections is made and put into the keyring,
-    unless there is one; without a keyring it is read from LABELING_JOURNAL_KEY.
+    the answer says why and what to do. A key for the journal of corrections is created in the keyring unless
+    there is one; without a keyring it is read from LABELING_JOURNAL_KEY.
 
     \b
     Example:
@@ -228,14 +228,14 @@ def _journal_key(session: Session, dry_run: bool) -> str | None:
     Returns:
         Where it is: `found`, `made`, or None where there is none and no keyring to keep it.
     """
-    from connector.config import JOURNAL_KEY, KEYRING_SERVICE, keep_secret, secret
-    from connector.journal.keys import parse_keys
+    from connector.config import JOURNAL_KEY, KEYRING_SERVICE, keep_secret
+    from connector.journal.keys import configured_keys
 
-    if parse_keys(secret(JOURNAL_KEY)):
+    if configured_keys():
         return "found"
     if not dry_run and keep_secret(JOURNAL_KEY, token_hex(32)):
         session.say(
-            "made a key for the journal of corrections and put it into the keyring; other machines that "
+            "created a key for the journal of corrections in the keyring; other machines that "
             f"correct this project need it in {JOURNAL_KEY}; `keyring get {KEYRING_SERVICE} {JOURNAL_KEY}` "
             "prints it"
         )
@@ -330,9 +330,10 @@ def _store_version(session: Session) -> str:
 
 
 def _journal_state(session: Session) -> str:
-    from connector.config import JOURNAL_KEY, secret
+    from connector.config import JOURNAL_KEY
+    from connector.journal.keys import configured_keys
 
-    if not secret(JOURNAL_KEY):
+    if not configured_keys():
         runs = len(session.project.journal().runs())
         return f"{runs} runs, not authenticated; `correct apply` and `undo` need {JOURNAL_KEY}"
     return f"{len(session.project.authenticated_journal().runs())} runs, authenticated"

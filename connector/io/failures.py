@@ -68,7 +68,7 @@ def _failure(place: str, error: Exception) -> ConnectorError:
     status = int(found[1]) if (found := _STATUS.search(said)) else 0
     code = f" ({found[1]})" if (found := _CODE.search(said)) else ""
     if isinstance(error, AlreadyExistsError):
-        return Conflict(f"{place} already exists", "choose another name, or look what it holds")
+        return Conflict(f"{place} already exists", "choose another name, or check its content")
     if isinstance(error, PreconditionError):
         return Conflict(f"{place} was replaced while it was read", "run the same command again")
     if clock_differs(said):

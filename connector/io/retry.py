@@ -119,8 +119,8 @@ class Clock:
     No other clock survives a restart and is shown to people.
 
     Args:
-        move: moves the deadlines so many seconds forward, or back where that is negative. If it raises, it is
-            called again the next time.
+        move: moves the deadlines forward by a number of seconds, or back where that is negative. If it
+            raises, it is called again the next time.
     """
 
     def __init__(self, move: Callable[[float], object]) -> None:

@@ -69,7 +69,7 @@ class Correction(Record):
         now: the result that stands there, of an annotation.
         then: the whole result to be written.
         cancelled: whether the annotation is a skipped one, and stays skipped.
-        note: what the annotator is told, of `return`.
+        note: the message to the annotator, of `return`.
         confidence: how sure it is; none when a person said so.
     """
 

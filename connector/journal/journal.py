@@ -205,7 +205,8 @@ class Chain:
     """How long a journal is. Whoever keeps `head` can prove later that nothing was cut off.
 
     Attributes:
-        proven: so many lines, up to the one whose hash was given, are as they were.
+        proven: the number of lines, from the first, that are as noted earlier: by the label store, or by the
+            hash that was given.
         authenticated: whether the seal of the last segment, which covers all lines, was checked: there were
             keys to do so.
     """
@@ -218,7 +219,7 @@ class Chain:
 
 
 class Mark(Record):
-    """How far somebody has read a journal: so many lines, the last of them with this hash."""
+    """How far the label store has read a journal: the number of lines, and the hash of the last of them."""
 
     lines: int
     head: str
@@ -278,6 +279,7 @@ class Journal:
         self._segments = self._lines = 0
         self._head = _FIRST
         self._ends = {0: _FIRST}
+        self._noted = 0
         self._runs: dict[str, Run] = {}
         self._told: list[Entered] = []
         self._plans = Plans()
@@ -331,7 +333,7 @@ class Journal:
         lines = data.split(b"\n")
         if lines.pop() or not lines:
             raise self._broken(f"{name}:{len(lines) + 1} was cut off")
-        head, told, seal = self._head, list[Entered](), None
+        head, entered, seal = self._head, list[Entered](), None
         for number, line in enumerate(lines, 1):
             where = f"{name}:{number}"
             if not line.startswith(_bearing(head)):
@@ -345,12 +347,12 @@ class Journal:
             if isinstance(one, Seal):
                 seal = self._keys.made(one, name, head), one.key
             else:
-                told.append(one)
+                entered.append(one)
             head = hashlib.sha256(line).hexdigest()
         self._unsealed = self._fault(name, seal)
-        for entered in told:
-            self._fold(entered)
-        self._told += told
+        for one in entered:
+            self._fold(one)
+        self._told += entered
         self._head, self._segments, self._lines = head, self._segments + 1, self._lines + len(lines)
         self._ends[self._lines] = head
 
@@ -468,6 +470,7 @@ class Journal:
         proven = next((number for number, one in lines if one == head), 0) if head else 0
         if head is not None and not proven:
             raise self._broken(f"no line of it has the hash {head}")
+        proven = max(proven, self._noted)
         return Chain(fresh._segments, fresh._lines, fresh._head, proven, bool(self._keys))
 
     def mark(self) -> Mark:
@@ -498,6 +501,7 @@ class Journal:
             raise self._broken(f"its first {seen.lines} lines are not the ones that the label store has read")
         if lost:
             raise self._broken(f"it lacks run {lost[0]}, of which the label store holds corrections")
+        self._noted = seen.lines if seen else 0
 
     def _hashes(self) -> Iterator[str]:
         for number in range(1, self._segments + 1):

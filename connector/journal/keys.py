@@ -11,7 +11,7 @@ import hmac
 from dataclasses import dataclass, field
 from typing import Literal
 
-from connector.config import JOURNAL_KEY, refuse_short
+from connector.config import JOURNAL_KEY, refuse_short, secret
 from connector.errors import AuthError
 from connector.journal.correction import Record
 
@@ -83,6 +83,15 @@ class Keys:
         return any(hmac.compare_digest(one.mac, seal.mac) for one in known) if known else None
 
 
+def configured_keys() -> Keys:
+    """The keys of the environment or the keyring; none where there are none.
+
+    Raises:
+        UsageError: if one is too short.
+    """
+    return parse_keys(secret(JOURNAL_KEY))
+
+
 def parse_keys(text: str | None) -> Keys:
     """The keys in the text of a secret.
 
@@ -96,5 +105,5 @@ def _seal(secret: str, segment: str, head: str) -> Seal:
     def of(what: str) -> str:
         return hmac.digest(secret.encode(), what.encode(), "sha256").hex()
 
-    # The two texts cannot be equal, so a key's name tells nothing of a seal.
+    # The two texts cannot be equal, so a key's name reveals nothing of a seal.
     return Seal(key=of("name of this key")[:8], mac=of(f"journal of corrections\n{segment}\n{head}"))

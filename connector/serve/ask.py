@@ -50,7 +50,7 @@ LONGEST_WAIT_SECONDS = 60.0
 LOOK_EVERY_SECONDS = 0.2
 
 FAILURES_IN_A_ROW = 3
-"""After so many questions in a row the tool itself is unavailable: the others wait for the next round."""
+"""After this number of failures in a row the tool is unavailable: other questions wait for the next round."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS ask (

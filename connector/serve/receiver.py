@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -62,9 +61,6 @@ BODIES_BYTES = 32_000_000
 
 GRACE_SECONDS = 5
 """So long has what is under way at the end to be answered."""
-
-SWITCH_SECONDS = 0.0005
-"""How long a thread keeps the interpreter while others wait for it."""
 
 Parse = Callable[[Mapping[str, str], bytes, str], WakeUp | None]
 """`parse_event` of an adapter."""
@@ -388,10 +384,6 @@ def serving(
         except Exception as error:
             broke(error)
 
-    # A thread that works, such as a pull, keeps the interpreter from the others for so long at a time; the
-    # default of 5 ms is in each acknowledgement several times: to hand an event to the disk, and back.
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_SECONDS)
     thread = threading.Thread(target=run, name="receiver", daemon=True)
     thread.start()
     try:
@@ -400,7 +392,6 @@ def serving(
         server.should_exit = True
         thread.join()
         listening.close()
-        sys.setswitchinterval(before)
 
 
 def _url(host: str, port: int) -> str:

@@ -382,15 +382,11 @@ class Store:
         table = self._table.open()
         return self._table.commits(table) if table else []
 
-    def confirm(self, journal: Journal) -> Mark | None:
-        """Compare the journal of corrections with what this store knows of it.
+    def confirm(self, journal: Journal) -> None:
+        """Compare the journal of corrections with what this store noted of it, up to the last pull.
 
         Args:
             journal: the one beside this store.
-
-        Returns:
-            How far this store has read it; what was added since is not confirmed. None if that was not noted
-            yet.
 
         Raises:
             UsageError: if it is missing or shorter than it was, or was rewritten.
@@ -400,7 +396,6 @@ class Store:
         of_runs = pl.when(pl.col("record") == RENAMING).then("id").otherwise("plan")
         runs = self._table.collect(rows.select(run=of_runs).drop_nulls().unique())
         journal.confirm(read, runs["run"])
-        return read
 
     def _journal_read(self, table: DeltaTable | None) -> Mark | None:
         """How far the journal was read for the newest commit with rows."""

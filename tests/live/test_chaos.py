@@ -47,7 +47,7 @@ STABLE, LOOSE = 1300, 400
 """Objects that are there at first: those that stay, and those that may go. Some hundred come later."""
 
 PROPER_ENDS = {0, 4, 6, 7, -signal.SIGKILL, -signal.SIGTERM}
-"""Done, done in part, the tool was unavailable, somebody else wrote, killed by us; no internal error."""
+"""Done, done in part, the tool was unavailable, another writer, killed by us; no internal error."""
 
 EFFECTS = ("--on-change", "update", "--on-delete", "remove-unlabeled", "--most-removed", "1")
 COMMANDS: list[Sequence[str]] = [

@@ -37,8 +37,7 @@ from connector.store.label_store import Store
 from connector.store.labels import read_store
 from tests.conftest import JOURNAL_KEYS, Line
 from tests.live.test_faults import kill_when
-from tests.unit.test_forged_journals import forget_marks
-from tests.unit.test_journal_keys import relinked
+from tests.unit.test_forged_journals import forget_marks, relinked
 
 pytestmark = pytest.mark.live
 
@@ -107,7 +106,7 @@ def test_what_each_policy_does_is_done_once_and_taken_back(line: Line, policy: s
 
 
 def test_a_forged_journal_writes_nothing_into_peoples_annotations(line: Line) -> None:
-    """By somebody who can write to the whole bucket, label store included, and does not have the key."""
+    """The attacker can write to the whole bucket, label store included, and does not have the key."""
     labeled(line, 3)
     before = held(line)
     line.ask("correct", "plan", "--policy", "replace")

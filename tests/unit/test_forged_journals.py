@@ -82,17 +82,24 @@ def with_another_last_line(desk: Desk) -> None:
     last.write_bytes(b"".join([*lines, json.dumps(said, separators=(",", ":")).encode() + b"\n"]))
 
 
-def rewritten(desk: Desk) -> None:
-    """What stood there before is another answer, and all hashes fit."""
+def relinked(folder: Path, edit: Callable[[bytes], bytes], seal: bool) -> None:
+    """Rewrite all lines with hashes that fit, with the old seals or without."""
     head = "0" * 64
-    for path in segments(desk):
+    for path in sorted(folder.glob("*.jsonl")):
         lines = []
-        for line in path.read_bytes().replace(b"dog", b"cow").splitlines():
-            _, _, rest = line.partition(b'",')
+        for line in edit(path.read_bytes()).splitlines():
+            if not seal and b'"kind":"seal"' in line:
+                continue
+            rest = line.partition(b'",')[2]
             forged = b'{"prev":"' + head.encode() + b'",' + rest
             head = hashlib.sha256(forged).hexdigest()
             lines.append(forged + b"\n")
         path.write_bytes(b"".join(lines))
+
+
+def rewritten(desk: Desk) -> None:
+    """What stood there before is another answer, and all hashes fit."""
+    relinked(desk.folder / "labels-corrections", lambda data: data.replace(b"dog", b"cow"), seal=True)
 
 
 FORGERIES = [missing, emptied, without_its_end, without_its_last_line, with_another_last_line, rewritten]

@@ -19,7 +19,7 @@ from connector.journal.journal import Begun, Journal
 from connector.journal.keys import Keys, parse_keys
 from tests.conftest import JOURNAL_KEYS, run_command
 from tests.unit.test_corrections import Desk, held, three_to_correct
-from tests.unit.test_forged_journals import desk, segments
+from tests.unit.test_forged_journals import desk, relinked, segments
 from tests.unit.test_journal import AT, filled, outcome
 
 __all__ = ["desk"]
@@ -40,21 +40,6 @@ def test_a_seal_is_the_hmac_of_the_name_of_the_segment_and_the_hash_of_its_last_
         assert key.decode() not in segment.read_text()
 
 
-def relinked(folder: Path, edit: Callable[[bytes], bytes], seal: bool) -> None:
-    """Rewrite all lines with hashes that fit, with the old seals or without."""
-    head = "0" * 64
-    for path in sorted(folder.glob("*.jsonl")):
-        lines = []
-        for line in edit(path.read_bytes()).splitlines():
-            if not seal and b'"kind":"seal"' in line:
-                continue
-            rest = line.partition(b'",')[2]
-            forged = b'{"prev":"' + head.encode() + b'",' + rest
-            head = hashlib.sha256(forged).hexdigest()
-            lines.append(forged + b"\n")
-        path.write_bytes(b"".join(lines))
-
-
 def rewritten(folder: Path) -> None:
     relinked(folder, lambda data: data.replace(b"because", b"be cause"), seal=True)
 
@@ -64,7 +49,7 @@ def rewritten_without_seals(folder: Path) -> None:
 
 
 def with_a_segment_more(folder: Path) -> None:
-    """What somebody adds who can write there and has no key."""
+    """What an attacker adds who can write there and has no key."""
     rogue = Journal(str(folder), keys=OTHER, accept=True)
     rogue.runs()
     rogue.append([outcome(2)])
